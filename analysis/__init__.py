@@ -1,0 +1,36 @@
+"""What it means: runs table -> laws -> decisions -> plots -> report. No torch, no Ray.
+
+    from analysis import load_runs, fit, analyse
+
+Names are imported on first use, so that `import analysis` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analysis.fit import fit
+    from analysis.results import Fit, Study
+    from analysis.runs import load_curves, load_runs
+    from analysis.study import analyse
+    from analysis.table import RunTable
+
+_HOMES = {
+    "Fit": "analysis.results",
+    "RunTable": "analysis.table",
+    "Study": "analysis.results",
+    "analyse": "analysis.study",
+    "fit": "analysis.fit",
+    "load_curves": "analysis.runs",
+    "load_runs": "analysis.runs",
+}
+
+__all__ = ["Fit", "RunTable", "Study", "analyse", "fit", "load_curves", "load_runs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'analysis' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,60 @@
+"""Every picture of a study, in the order in which a reader wants them, and their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.plots import bowls, canvas, contours, inference, lifetime, loss_curves, optima, residuals
+from analysis.plots.picture import Absent, Picture
+from analysis.results import Study
+
+PICTURES: tuple[Callable[[Study], Picture | Absent], ...] = (
+    loss_curves.loss_against_tokens,
+    loss_curves.loss_against_flops,
+    bowls.isoflop_bowls,
+    optima.compute_optima,
+    contours.iso_loss_contours,
+    lifetime.matched_pair,
+    lifetime.lifetime_cost,
+    lifetime.optimum_against_demand,
+    lifetime.forecast_regret,
+    inference.inference_speed,
+    residuals.residuals,
+    lifetime.k_curve,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedPicture:
+    """A picture's three files."""
+
+    picture: Picture
+    png: Path
+    svg: Path
+    csv: Path
+
+
+def make_pictures(study: Study) -> list[Picture | Absent]:
+    """Every picture, or why these runs can't give it."""
+    return [make(study) for make in PICTURES]
+
+
+def save_pictures(study: Study, folder: Path) -> list[SavedPicture | Absent]:
+    """Write PNG (150 dots an inch), SVG and the CSV of every plotted point of each picture into `folder`."""
+    return [made if isinstance(made, Absent) else save_picture(made, folder) for made in make_pictures(study)]
+
+
+def save_picture(picture: Picture, folder: Path) -> SavedPicture:
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = SavedPicture(
+        picture=picture,
+        png=folder / f"{picture.stem}.png",
+        svg=folder / f"{picture.stem}.svg",
+        csv=folder / f"{picture.stem}.csv",
+    )
+    saved.png.write_bytes(canvas.png(picture))
+    saved.svg.write_text(canvas.svg(picture), encoding="utf-8")
+    picture.points().to_csv(saved.csv, index=False, float_format="%.8g", lineterminator="\n")
+    return saved

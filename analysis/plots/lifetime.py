@@ -1,0 +1,300 @@
+"""The decision's pictures: lifetime cost and the optimal model against demand, a measured pair, and a wrong forecast's price.
+
+Demand is the number of tokens served over the model's life (Sardana et al. 2024).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.plots import parts, style
+from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Points, Shade
+from analysis.results import Array, Costs, Lifetime, PairSide, Study
+from analysis.results import Band as Curve
+
+_DEMAND = Axis(column="demand_tokens", label="demand: tokens served", unit="count")
+
+#: Forecasts of the regret picture, as multiples of the study's own demand.
+_FORECASTS = (0.1, 1.0, 10.0)
+
+
+def lifetime_cost(study: Study) -> Picture | Absent:
+    """Cost of training and serving against demand, one line a size, all trained to the same loss."""
+    stem, title = "lifetime-cost", "Lifetime cost against demand"
+    lifetime = study.lifetime
+    if lifetime is None:
+        return _absent(study, stem, title)
+    colours = style.size_colours(size.n_params for size in lifetime.sizes)
+    demand, least = lifetime.demand_tokens_G, lifetime.cost.mid_G
+    cost_layers: list[Layer] = []
+    excess_layers: list[Layer] = []
+    for size in lifetime.sizes:
+        table = pd.DataFrame(
+            {
+                "demand_tokens": demand,
+                "cost": size.cost_G,
+                "excess": size.cost_G / least - 1,
+                "n_params": size.n_params,
+                "n_tokens": size.n_tokens,
+            }
+        )
+        look = {"table": table, "series": "size", "colour": colours[size.n_params]}
+        cost_layers.append(Line(**look, legend=style.format_number(size.n_params, "count")))
+        excess_layers.append(Line(**look))
+    least_table = pd.DataFrame({"demand_tokens": demand, "cost": least, "excess": 0.0, "n_params": lifetime.n_params.mid_G})
+    best = {"table": least_table, "series": "any size", "colour": style.INK, "dash": "dotted", "legend": "any size"}
+    cost_layers.append(Line(**best))
+    excess_layers += [Line(**best), *_crossings(lifetime)]
+    loss = style.format_number(lifetime.target_loss, "plain", digits=4)
+    caption = (
+        f"Every size trained until the fitted law gives {loss} nats a token, then serving. {_cost_words(lifetime.costs)} "
+        f"Right: cost over the least that any size could have; diamonds: demand from which the smaller neighbour is the cheaper. "
+        f"{parts.counting_words(study)}"
+    )
+    shades = _extrapolated(lifetime)
+    most = max(0.02, float(np.nanquantile(np.concatenate([s.cost_G / least - 1 for s in lifetime.sizes] or [[0.0]]), 0.9)))
+    excess = Axis(column="excess", label="cost over the least", unit="percent", log=False, limits=(-0.02 * most, most))
+    cost = Axis(column="cost", label=f"training and serving ({lifetime.costs.unit})", unit=_cost_unit(lifetime.costs))
+    return Picture(
+        stem=stem,
+        title=title,
+        caption=caption,
+        panels=[
+            Panel(x=_DEMAND, y=cost, layers=cost_layers, shades=shades),
+            Panel(x=_DEMAND, y=excess, layers=excess_layers, shades=shades),
+        ],
+        legend_title="parameters N",
+    )
+
+
+def optimum_against_demand(study: Study) -> Picture | Absent:
+    """The cheapest N and D to own against demand, with 95 % bands and the region within 1 % of the least cost."""
+    stem, title = "lifetime-optimum", "Lifetime-optimal model against demand"
+    lifetime = study.lifetime
+    if lifetime is None:
+        return _absent(study, stem, title)
+    demand = lifetime.demand_tokens_G
+    near = pd.DataFrame(
+        {"demand_tokens": demand, "low": lifetime.within_1pct_G2[:, 0], "high": lifetime.within_1pct_G2[:, 1]}
+    )
+    n_layers: list[Layer] = [
+        Band(table=near, series="within 1 % of the least cost", colour=style.GREY, legend="within 1 % of the least cost"),
+        *_curve(lifetime.n_params, "n_params", "lifetime-optimal"),
+        _level(demand, "n_params", lifetime.training_optimal.n_params),
+    ]
+    d_layers: list[Layer] = [
+        *_curve(lifetime.n_tokens, "n_tokens", "lifetime-optimal"),
+        _level(demand, "n_tokens", lifetime.training_optimal.n_tokens),
+    ]
+    loss = style.format_number(lifetime.target_loss, "plain", digits=4)
+    banded = bool(np.isfinite(lifetime.n_params.lo_G).any())
+    caption = (
+        f"Cheapest model to train and serve at a loss of {loss} nats a token, by the fitted law. {_cost_words(lifetime.costs)} "
+        f"{'Vermilion band: 95 %. ' if banded else ''}{parts.counting_words(study)}"
+    )
+    shades = _extrapolated(lifetime)
+    return Picture(
+        stem=stem,
+        title=title,
+        caption=caption,
+        panels=[
+            Panel(x=_DEMAND, y=Axis(column="n_params", label="parameters N", unit="count"), layers=n_layers, shades=shades),
+            Panel(x=_DEMAND, y=Axis(column="n_tokens", label="training tokens D", unit="count"), layers=d_layers, shades=shades),
+        ],
+    )
+
+
+def matched_pair(study: Study) -> Picture | Absent:
+    """Two measured runs of near-equal loss: what each costs to train, and from then on with every token served."""
+    stem, title = "matched-pair", "Two measured runs of near-equal loss"
+    usable = [pair for pair in study.pairs if pair.kind == "measured" and _priced(pair.small) and _priced(pair.large)]
+    if not usable:
+        reason = "no two runs of near-equal loss, the smaller trained longer, have measured training and serving times"
+        return Absent(stem=stem, title=title, reason=study.absent.get("pairs", reason))
+    pair = usable[0]
+    crossing = pair.break_even_tokens
+    known = crossing is not None and crossing > 0
+    centre = crossing if known and crossing else max(_train(s) / _serve(s) for s in (pair.small, pair.large))
+    demand = parts.log_grid(centre / 30, centre * 30)
+    colours = style.size_colours(parts.runs(study)["n_params"])
+    layers: list[Layer] = []
+    for side in (pair.small, pair.large):
+        words = f"{style.format_number(side.n_params, 'count')} on {style.format_number(side.n_tokens, 'count')} tokens"
+        table = pd.DataFrame(
+            {
+                "demand_tokens": demand,
+                "cost": _train(side) + _serve(side) * demand,
+                "run": side.name,
+                "n_params": side.n_params,
+                "n_tokens": side.n_tokens,
+                "loss": side.loss,
+            }
+        )
+        colour = colours.get(side.n_params, style.INK)
+        layers.append(Line(table=table, series=words, colour=colour, width=2.0, legend=f"{words}, loss {side.loss:.3f}"))
+    if known and crossing:
+        text = f"paid for after {style.format_number(crossing, 'count')}"
+        cost = _train(pair.small) + _serve(pair.small) * crossing
+        table = pd.DataFrame({"demand_tokens": [crossing], "cost": [cost], "label": [text]})
+        layers.append(Points(table=table, series="break-even", colour=style.ACCENT, marker="diamond", labels="label"))
+    caption = (
+        f"Core-seconds of the whole training at each size's measured speed, then measured core-seconds a served token at "
+        f"saturation. The losses differ by {abs(pair.loss_gap):.3f} nats a token; up to {pair.tolerance:.3f} counts as equal. "
+        f"{parts.counting_words(study)}"
+    )
+    cost_axis = Axis(column="cost", label="training and serving (core-seconds)", unit="count")
+    return Picture(
+        stem=stem, title=title, caption=caption, panels=[Panel(x=_DEMAND, y=cost_axis, layers=layers)], legend_title="run"
+    )
+
+
+def forecast_regret(study: Study) -> Picture | Absent:
+    """What a model planned for one demand costs over the best, when the demand turns out another."""
+    stem, title = "forecast-regret", "Price of a wrong demand forecast"
+    lifetime = study.lifetime
+    if lifetime is None:
+        return _absent(study, stem, title)
+    demand = lifetime.demand_tokens_G
+    colours = style.budget_colours(_FORECASTS)
+    layers: list[Layer] = []
+    for factor in _FORECASTS:
+        forecast = lifetime.demand_tokens * factor
+        if not demand[0] <= forecast <= demand[-1]:
+            continue
+        at = int(np.argmin(np.abs(np.log(demand / forecast))))
+        n_params, n_tokens = float(lifetime.n_params.mid_G[at]), float(lifetime.n_tokens.mid_G[at])
+        cost = _own(lifetime.costs, n_params, n_tokens, demand)
+        table = pd.DataFrame(
+            {
+                "demand_tokens": demand,
+                "regret": np.maximum(0.0, cost / lifetime.cost.mid_G - 1),
+                "forecast_tokens": demand[at],
+                "n_params": n_params,
+                "n_tokens": n_tokens,
+            }
+        )
+        words = f"{style.format_number(demand[at], 'count')}: N {style.format_number(n_params, 'count')}"
+        layers.append(Line(table=table, series="planned model", colour=colours[factor], legend=words))
+    if not layers:
+        return Absent(stem=stem, title=title, reason="the study's demand lies outside its own grid")
+    caption = (
+        f"Each line is the model that is cheapest at the demand it was planned for. {_cost_words(lifetime.costs)} "
+        f"{parts.counting_words(study)}"
+    )
+    return Picture(
+        stem=stem,
+        title=title,
+        caption=caption,
+        panels=[
+            Panel(
+                x=_DEMAND,
+                y=Axis(column="regret", label="cost over the least", unit="percent", log=False),
+                layers=layers,
+                shades=_extrapolated(lifetime),
+            )
+        ],
+        legend_title="planned for a demand of",
+    )
+
+
+def k_curve(study: Study) -> Picture | Absent:
+    """Extra tokens and compute that a smaller model takes for the same loss (de Vries 2023)."""
+    stem, title = "k-curve", "What a smaller model takes in training"
+    curve = study.k_curve
+    if curve is None:
+        return Absent(stem=stem, title=title, reason=study.absent.get("k_curve", "no law was fitted"))
+    table = pd.DataFrame({"k_n": curve.k_n_G, "k_d": curve.k_d_G, "overhead": curve.overhead_G})
+    x = Axis(column="k_n", label="size over the compute-optimal size", unit="plain", limits=(curve.asymptote * 0.9, 1.05))
+    shade = Shade(along="x", start=None, end=curve.asymptote, label="")
+    layers: list[Layer] = [Line(table=table, series="fitted law", colour=style.ACCENT, width=2.0)]
+    # The overhead has a pole at the asymptote: four times the compute is as far as a plan would go.
+    overhead = Axis(column="overhead", label="extra training compute", unit="percent", log=False, limits=(-0.03, 3.0))
+    tokens = Axis(column="k_d", label="tokens over the compute-optimal tokens", unit="plain", limits=(0.9, 40.0))
+    caption = (
+        f"At the same loss by the fitted law. Below {100 * curve.asymptote:.0f} % of the compute-optimal size (shaded) no "
+        f"number of tokens makes up for the size. {parts.counting_words(study)}"
+    )
+    panels = [Panel(x=x, y=axis, layers=layers, shades=[shade]) for axis in (overhead, tokens)]
+    return Picture(stem=stem, title=title, caption=caption, panels=panels)
+
+
+def _absent(study: Study, stem: str, title: str) -> Absent:
+    return Absent(stem=stem, title=title, reason=study.absent.get("lifetime", "no law or no costs to weigh"))
+
+
+def _curve(band: Curve, column: str, text: str) -> list[Layer]:
+    table = pd.DataFrame({"demand_tokens": band.x_G, column: band.mid_G, "low": band.lo_G, "high": band.hi_G})
+    return [
+        Band(table=table, series=f"{text}, 95 % band", colour=style.ACCENT),
+        Line(table=table.drop(columns=["low", "high"]), series=text, colour=style.ACCENT, width=2.0, legend=text),
+    ]
+
+
+def _level(demand: Array, column: str, value: float) -> Line:
+    table = pd.DataFrame({"demand_tokens": demand[[0, -1]], column: value})
+    return Line(table=table, series="training-optimal", colour=style.INK, dash="dotted", legend="training-optimal")
+
+
+def _crossings(lifetime: Lifetime) -> list[Layer]:
+    """Break-evens between neighbouring sizes, as diamonds on the lines of cost over the least."""
+    lines = {size.n_params: size.cost_G for size in lifetime.sizes}
+    rows = []
+    for crossing in lifetime.break_even:
+        demand = crossing.demand_tokens
+        if demand is None or not lifetime.demand_tokens_G[0] <= demand <= lifetime.demand_tokens_G[-1]:
+            continue
+        excess = lines[crossing.small] / lifetime.cost.mid_G - 1
+        rows.append(
+            {
+                "demand_tokens": demand,
+                "excess": float(np.interp(np.log(demand), np.log(lifetime.demand_tokens_G), excess)),
+                "small": crossing.small,
+                "large": crossing.large,
+                "label": style.format_number(demand, "count"),
+            }
+        )
+    if not rows:
+        return []
+    return [
+        Points(
+            table=pd.DataFrame(rows), series="break-even", colour=style.ACCENT, marker="diamond", labels="label", legend="break-even"
+        )
+    ]
+
+
+def _extrapolated(lifetime: Lifetime) -> list[Shade]:
+    """Stretches of demand whose optimum leaves the fitted range."""
+    demand, outside = lifetime.demand_tokens_G, lifetime.extrapolated_G
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], outside, [False]]).astype(int)))
+    return [
+        Shade(along="x", start=float(demand[first]), end=float(demand[last - 1]), label="optimum extrapolated")
+        for first, last in zip(edges[::2], edges[1::2], strict=True)
+    ]
+
+
+def _own(costs: Costs, n_params: float, n_tokens: float, demand: Array) -> Array:
+    return costs.train(n_params) * n_tokens + costs.serve(n_params) * demand
+
+
+def _cost_words(costs: Costs) -> str:
+    words = {"measured": "Costs measured", "flops": "Costs by counted FLOPs, none measured"}
+    return f"{words[costs.source]}, in {costs.unit}."
+
+
+def _cost_unit(costs: Costs) -> style.Unit:
+    return "power" if costs.unit == "FLOPs" else "count"
+
+
+def _priced(side: PairSide) -> bool:
+    return side.train_seconds is not None and side.serve_seconds_per_token is not None
+
+
+def _train(side: PairSide) -> float:
+    assert side.train_seconds is not None
+    return side.train_seconds
+
+
+def _serve(side: PairSide) -> float:
+    assert side.serve_seconds_per_token is not None
+    return side.serve_seconds_per_token

@@ -1,0 +1,157 @@
+"""Loss against tokens and against FLOPs, one curve a run: what LLaMA's figure 1 shows, with the frontier over compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.plots import parts, style
+from analysis.plots.picture import Absent, Axis, Layer, Line, Panel, Picture, Shade
+from analysis.results import Array, Study
+from analysis.table import LossCurve
+
+_LOSS = Axis(column="loss", label="loss (nats a token)", unit="plain")
+
+#: Least points of a curve's running median; the window is a fiftieth of the curve where that is more.
+_MEDIAN_POINTS = 5
+
+
+def loss_against_tokens(study: Study) -> Picture | Absent:
+    """Every trunk and its cooldown branches over tokens, light to dark by size."""
+    stem, title = "loss-tokens", "Loss against tokens"
+    if not study.curves and parts.runs(study).empty:
+        return Absent(stem=stem, title=title, reason="no usable run")
+    finals = parts.runs(study)
+    colours = parts.colours_by_size(study)
+    layers = _curve_layers(study, "n_tokens") + parts.final_points(finals, colours=colours)
+    caption = f"Dots: final validation loss of each run, held-out runs hollow. {_curve_words(study)} {parts.counting_words(study)}"
+    x = Axis(column="n_tokens", label="training tokens D", unit="count", limits=_x_limits(finals["n_tokens"]))
+    return Picture(
+        stem=stem,
+        title=title,
+        caption=caption,
+        panels=[Panel(x=x, y=_LOSS, layers=layers)],
+        legend_title="parameters N",
+    )
+
+
+def loss_against_flops(study: Study) -> Picture | Absent:
+    """The same over training FLOPs, with the lower envelope of the finished runs and the law's own frontier."""
+    stem, title = "loss-flops", "Loss against training compute"
+    finals = parts.runs(study)
+    finals = finals[finals["flops"].notna()]
+    if finals.empty:
+        return Absent(stem=stem, title=title, reason="no usable run states its training FLOPs")
+    colours = parts.colours_by_size(study)
+    layers = _curve_layers(study, "flops")
+    shades: list[Shade] = []
+    caption = f"Dots: finished runs, held-out runs hollow. {_curve_words(study)}"
+    if study.frontier:
+        table = pd.DataFrame(
+            {
+                "flops": [p.flops for p in study.frontier],
+                "loss": [p.loss for p in study.frontier],
+                "n_params": [p.n_params for p in study.frontier],
+                "n_tokens": [p.n_tokens for p in study.frontier],
+                "run": [p.name for p in study.frontier],
+            }
+        )
+        layers.append(Line(table=table, series="measured frontier", colour=style.INK, width=2.0, legend="measured frontier"))
+        caption += " Measured frontier: runs that no cheaper run beats."
+    if study.fit and study.compute_ridge:
+        layers += _law_frontier(study)
+        fitted = finals[~finals["held_out"]]
+        shades = [Shade(along="x", start=float(fitted["flops"].max()), end=None)]
+        caption += f" Fitted frontier: the law's least loss at each compute. {parts.law_words(study.fit)}"
+    layers += parts.final_points(finals, colours=colours)
+    x = Axis(column="flops", label="training compute C (FLOPs)", unit="power", limits=_x_limits(finals["flops"]))
+    panel = Panel(x=x, y=_LOSS, layers=layers, shades=shades)
+    return Picture(
+        stem=stem,
+        title=title,
+        caption=f"{caption} {parts.counting_words(study)}",
+        panels=[panel],
+        legend_title="parameters N",
+    )
+
+
+def _x_limits(finals: pd.Series[float]) -> tuple[float, float]:
+    """From a quarter of the shortest run, where loss has left its first fall, to the longest."""
+    return style.padded(float(finals.min()) / 4, float(finals.max()), log=True)
+
+
+def _curve_words(study: Study) -> str:
+    if not study.curves:
+        return "No training curves: the runs' table holds final losses alone."
+    return (
+        "Lines: training loss, running median; cooldown branches drop off their trunks. Thin lines where a size has several seeds."
+    )
+
+
+def _curve_layers(study: Study, column: str) -> list[Layer]:
+    """One line a curve; a branch starts on its trunk, and every size is named once in the legend."""
+    counted, per_token = parts.counted(study), parts.flops_per_token(study)
+    colours = parts.colours_by_size(study)
+    trunks = {curve.run_id: curve for curve in study.curves}
+    seeds = pd.Series([curve.n_params for curve in study.curves if curve.kind != "branch"]).value_counts()
+    urls = study.table.frame.set_index("run_id")["mlflow_url"]
+    layers: list[Layer] = []
+    named: set[float] = set()
+    for curve in sorted(study.curves, key=lambda curve: (curve.n_params, curve.kind != "trunk", curve.name)):
+        n_params = counted.get(curve.n_params)
+        if n_params is None or (column == "flops" and n_params not in per_token):
+            continue
+        tokens, loss = _smoothed(curve, trunks.get(curve.trunk or ""))
+        if tokens.size == 0:
+            continue
+        table = pd.DataFrame(
+            {
+                "n_tokens": tokens,
+                "loss": loss,
+                "flops": tokens * per_token.get(n_params, np.nan),
+                "n_params": n_params,
+                "run": curve.name,
+                "run_id": curve.run_id,
+                "mlflow_url": urls.get(curve.run_id, ""),
+            }
+        )
+        layers.append(
+            Line(
+                table=table,
+                series=f"{curve.kind}, training loss",
+                colour=colours[n_params],
+                width=0.7 if seeds.get(curve.n_params, 1) > 1 else 1.3,
+                legend=None if n_params in named else style.format_number(n_params, "count"),
+            )
+        )
+        named.add(n_params)
+    return layers
+
+
+def _smoothed(curve: LossCurve, trunk: LossCurve | None) -> tuple[Array, Array]:
+    """(tokens, loss) of a curve after a running median; a branch begins at its trunk's last point before it."""
+    tokens, loss = curve.train_tokens_G, _running_median(curve.train_loss_G)
+    if trunk is not None and tokens.size and trunk.train_tokens_G.size:
+        before = int(np.searchsorted(trunk.train_tokens_G, tokens[0], side="left")) - 1
+        if before >= 0:
+            tokens = np.concatenate([trunk.train_tokens_G[before : before + 1], tokens])
+            loss = np.concatenate([_running_median(trunk.train_loss_G)[before : before + 1], loss])
+    return tokens, loss
+
+
+def _running_median(values_G: Array) -> Array:
+    """Centred running median; the window shrinks towards both ends, so that neither end is moved by points far away."""
+    half = max(_MEDIAN_POINTS, values_G.size // 50) // 2
+    reach = [min(half, k, values_G.size - 1 - k) for k in range(values_G.size)]
+    return np.array([np.median(values_G[k - r : k + r + 1]) for k, r in enumerate(reach)])
+
+
+def _law_frontier(study: Study) -> list[Layer]:
+    """The law's least loss over C: its N_opt at each C, and the tokens that C then pays for."""
+    assert study.fit is not None
+    assert study.compute_ridge is not None
+    flops, n_params = study.compute_ridge.x_G, study.compute_ridge.mid_G
+    n_tokens = flops / study.train_flops(n_params)
+    table = pd.DataFrame({"flops": flops, "n_params": n_params, "n_tokens": n_tokens})
+    table["loss"] = parts.law_loss(study.fit, n_params, n_tokens)
+    return [Line(table=table, series="fitted frontier", colour=style.ACCENT, dash="dashed", legend="fitted frontier")]

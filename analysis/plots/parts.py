@@ -1,0 +1,111 @@
+"""What several pictures share: the runs with N under the fit's counting rule, words for captions, the law's loss."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.laws import get_law
+from analysis.plots.picture import Layer, Points, Shade
+from analysis.plots.style import size_colours
+from analysis.results import Array, Fit, Interval, Study
+
+COUNTING_WORDS = {
+    "n_params": "N counts all parameters",
+    "n_params_non_embedding": "N counts all parameters but the input embedding and the head",
+    "n_params_matmul": "N counts the weights of matrix products, the head included, the input embedding not",
+}
+
+_RUN_COLUMNS = [
+    "run",
+    "run_id",
+    "seed",
+    "n_params",
+    "n_tokens",
+    "flops",
+    "flops_budget",
+    "loss",
+    "held_out",
+    "mlflow_url",
+]
+
+
+def counting(study: Study) -> str:
+    return study.fit.counting if study.fit else "n_params"
+
+
+def counting_words(study: Study) -> str:
+    """The sentence on N that stands in every caption."""
+    return COUNTING_WORDS[counting(study)] + "."
+
+
+def law_words(fit: Fit) -> str:
+    """One sentence on the fit, for captions."""
+    held_out = ""
+    if fit.held_out:
+        held_out = f"; held-out runs are {100 * fit.held_out.mean_abs_rel_error:.2g} % off on average"
+    return f"The {fit.law} law is fitted to {fit.n_runs} runs of {fit.n_sizes} sizes by {fit.objective}{held_out}."
+
+
+def runs(study: Study) -> pd.DataFrame:
+    """Usable runs as plotted points: `n_params` follows the fit's counting rule, `run` is the name."""
+    frame = study.table.usable
+    frame = frame.assign(n_params=frame[counting(study)], run=frame["name"])
+    return frame[_RUN_COLUMNS].sort_values(["n_params", "n_tokens", "run_id"], ignore_index=True)
+
+
+def counted(study: Study) -> dict[float, float]:
+    """All parameters of each size -> N under the fit's counting rule."""
+    frame = study.table.usable
+    return dict(zip(frame["n_params"].astype(float), frame[counting(study)].astype(float), strict=True))
+
+
+def colours_by_size(study: Study) -> dict[float, str]:
+    return size_colours(study.table.usable[counting(study)].astype(float))
+
+
+def flops_per_token(study: Study) -> dict[float, float]:
+    """Training FLOPs a token of each size, by its own count; a size whose runs state no FLOPs is left out."""
+    frame = runs(study)
+    ratio = (frame["flops"] / frame["n_tokens"]).groupby(frame["n_params"]).median().dropna()
+    return {float(size): float(value) for size, value in ratio.items()}
+
+
+def final_points(table: pd.DataFrame, *, colours: dict[float, str], size: float = 5.5) -> list[Layer]:
+    """Finished runs as dots in their size's colour; held-out ones hollow and named in the legend."""
+    layers: list[Layer] = []
+    for n_params, colour in colours.items():
+        for held_out in (False, True):
+            part = table[(table["n_params"] == n_params) & (table["held_out"] == held_out)]
+            if part.empty:
+                continue
+            layers.append(
+                Points(
+                    table=part,
+                    series="held-out run" if held_out else "run",
+                    colour=colour,
+                    hollow=held_out,
+                    size=size,
+                    legend="held out" if held_out else None,
+                )
+            )
+    return layers
+
+
+def law_loss(fit: Fit, n_params: Array | float, n_tokens: Array | float) -> Array:
+    """The fitted law's loss in nats a token, broadcast over N and D."""
+    return get_law(fit.law).loss(fit.params, n_params, n_tokens)
+
+
+def outside(fitted: Interval, *, along: Literal["x", "y"], label: str = "extrapolated") -> list[Shade]:
+    """The ground below and above a fitted range, named on the upper side."""
+    return [
+        Shade(along=along, start=None, end=fitted.lo, label=""),
+        Shade(along=along, start=fitted.hi, end=None, label=label),
+    ]
+
+
+def log_grid(low: float, high: float, count: int = 121) -> Array:
+    return np.geomspace(low, high, count)

@@ -1,0 +1,49 @@
+"""Residuals of the fitted law against N, D and D/N: a law that is wrong somewhere shows a slope or a bend here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.plots import parts
+from analysis.plots.picture import Absent, Axis, Panel, Picture
+from analysis.results import Study
+
+
+def residuals(study: Study) -> Picture | Absent:
+    """(predicted - measured) / measured for every fitted and held-out run."""
+    stem, title = "residuals", "Residuals of the fitted law"
+    fit = study.fit
+    if fit is None:
+        return Absent(stem=stem, title=title, reason=study.absent.get("fit", "no law was fitted"))
+    urls = study.table.frame.set_index("run_id")["mlflow_url"]
+    table = pd.DataFrame(
+        {
+            "run": [point.name for point in fit.points],
+            "run_id": [point.run_id for point in fit.points],
+            "n_params": [point.n_params for point in fit.points],
+            "n_tokens": [point.n_tokens for point in fit.points],
+            "tokens_per_param": [point.n_tokens / point.n_params for point in fit.points],
+            "loss": [point.loss for point in fit.points],
+            "predicted": [point.predicted for point in fit.points],
+            "residual": [np.expm1(point.log_residual) for point in fit.points],
+            "held_out": [point.held_out for point in fit.points],
+            "mlflow_url": [urls.get(point.run_id, "") for point in fit.points],
+        }
+    )
+    layers = parts.final_points(table, colours=parts.colours_by_size(study))
+    reach = 1.1 * float(table["residual"].abs().max()) or 0.01
+    y = Axis(column="residual", label="predicted over measured loss, less 1", unit="percent", log=False, limits=(-reach, reach))
+    panels = [
+        Panel(x=Axis(column=column, label=label, unit="count"), y=y, layers=layers, zero_line=True)
+        for column, label in (
+            ("n_params", "parameters N"),
+            ("n_tokens", "training tokens D"),
+            ("tokens_per_param", "tokens a parameter D/N"),
+        )
+    ]
+    caption = (
+        f"Light to dark by N; held-out runs hollow, predicted and never fitted. Sd of the fitted runs' log residuals: "
+        f"{100 * fit.residual_sd:.2g} %. {parts.law_words(fit)} {parts.counting_words(study)}"
+    )
+    return Picture(stem=stem, title=title, caption=caption, panels=panels)

@@ -1,0 +1,122 @@
+"""`RunTable`: one tidy row a run, whoever trained it, and `LossCurve`: loss against tokens along one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.results import Array, Excluded
+
+if TYPE_CHECKING:
+    from llama.records import InferenceCost
+
+#: Counting rules of N that a table may hold; `n_params` is always there.
+COUNTING = ("n_params", "n_params_non_embedding", "n_params_matmul")
+
+#: Every column, with its dtype. Floats are NaN and strings are "" where a source does not know the value.
+COLUMNS: dict[str, str] = {
+    "run_id": "str",  # the run's key, or the CSV's run_id, or row-<number>
+    "name": "str",  # short and readable
+    "group": "str",  # runs that share randomness: the trunk's key; "" where nothing groups them
+    "design": "str",  # cell of the design: runs that differ in nothing but their seed; "" where unknown
+    "seed": "Int64",
+    "n_params": "float64",
+    "n_params_non_embedding": "float64",
+    "n_params_matmul": "float64",
+    "n_tokens": "float64",
+    "flops": "float64",  # training FLOPs since step 0, a branch's trunk included
+    "flops_budget": "float64",  # the declared budget, by which isoFLOP bowls group
+    "loss": "float64",  # final validation loss, nats a token
+    "bpb": "float64",  # bits a UTF-8 byte over all domains
+    "held_out": "bool",  # kept out of fits, to be predicted
+    "weight": "float64",  # weight in the objective
+    "status": "str",  # finished, diverged, failed, started or absent
+    "excluded": "str",  # why the run is left out; "" for a usable one
+    "row": "Int64",  # row number in a file, from 1 below the header
+    "training_seconds": "float64",  # of the whole training at the run's own tokens a second, a branch's trunk included
+    "tokens_per_second": "float64",  # training, over the run's own steps
+    "decode_tokens_per_second": "float64",  # at the batch where decoding saturates
+    "prefill_tokens_per_second": "float64",  # at that batch
+    "saturation_batch": "Int64",
+    "decode_tokens_per_second_batch_1": "float64",
+    "ttft_seconds": "float64",  # median at batch 1
+    "tpot_seconds": "float64",  # median at batch 1
+    "d_model": "Int64",
+    "n_layers": "Int64",
+    "mlflow_url": "str",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCurve:
+    """One run's journal: a trunk, a branch (its cooldown alone) or a run that stands alone."""
+
+    run_id: str
+    name: str
+    kind: Literal["trunk", "branch", "run"]
+    trunk: str | None
+    """run_id of the trunk that a branch leaves."""
+    n_params: float
+    train_tokens_G: Array
+    train_loss_G: Array
+    val_tokens_G: Array
+    val_loss_G: Array
+    """Validation points are fewer: at checkpoints and at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTable:
+    """Runs of one study.
+
+    `frame` has exactly the columns of `COLUMNS`, then `bpb/<domain>` columns (float64) where domains are known. Excluded runs
+    stay in it with their reason; `usable` leaves them out.
+    """
+
+    source: str
+    """Where the runs were read, for captions and messages."""
+    frame: pd.DataFrame
+    inference: dict[str, InferenceCost] = field(default_factory=dict)
+    """Measured inference cost by run_id, where there is one."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> pd.DataFrame:
+        """Finished runs with every number a fit needs, held-out ones too."""
+        return self.frame[self.frame["excluded"] == ""]
+
+    @property
+    def fitted(self) -> pd.DataFrame:
+        """Usable runs less the held-out ones."""
+        usable = self.usable
+        return usable[~usable["held_out"]]
+
+    @property
+    def excluded(self) -> tuple[Excluded, ...]:
+        left_out = self.frame[self.frame["excluded"] != ""]
+        return tuple(
+            Excluded(row=None if pd.isna(row) else int(row), run_id=str(run_id), reason=str(reason))
+            for row, run_id, reason in zip(left_out["row"], left_out["run_id"], left_out["excluded"], strict=True)
+        )
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domains with a bits-a-byte column."""
+        return tuple(name.removeprefix("bpb/") for name in self.frame.columns if str(name).startswith("bpb/"))
+
+    def with_warning(self, text: str) -> RunTable:
+        return replace(self, warnings=(*self.warnings, text))
+
+
+def make_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A frame with every column of `COLUMNS` in order and type, whatever keys the rows have; `bpb/<domain>` keys follow."""
+    extra = sorted({key for row in rows for key in row if key.startswith("bpb/")})
+    defaults: dict[str, Any] = {"str": "", "Int64": pd.NA, "float64": np.nan, "bool": False}
+    data: dict[str, Any] = {}
+    for name, dtype in {**COLUMNS, **dict.fromkeys(extra, "float64")}.items():
+        default = 1.0 if name == "weight" else defaults[dtype]
+        values = [default if row.get(name) is None else row[name] for row in rows]
+        data[name] = pd.Series(values, dtype=dtype)
+    return pd.DataFrame(data)

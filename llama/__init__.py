@@ -1,0 +1,1 @@
+"""One model, one run: LLaMA's architecture, data, trainer, checkpoints, decoding and inference cost."""

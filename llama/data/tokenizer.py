@@ -1,0 +1,253 @@
+"""A SentencePiece BPE tokenizer as LLaMA's: digits apart, bytes for what has no piece, text left as it is.
+
+SentencePiece writes the space as U+2581, so that character in a text would come back as a space. Here it goes in as its
+three byte tokens instead, and decoding joins the bytes that tokens stand for: any UTF-8 text round-trips exactly, that
+character, NUL and every control character included, and no other character needs an escape.
+
+Pieces never hold a line end (it is always its byte token) and hold spaces only at their front, so a text may be cut at
+line ends, or before a space that follows another character, without changing its tokens. Long texts are encoded so, in
+bounded memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from llama.errors import UserError
+
+UNKNOWN_ID, BOS_ID, EOS_ID = 0, 1, 2
+SPECIALS = 3
+BYTE_PIECES = 256
+SMALLEST_VOCAB = SPECIALS + BYTE_PIECES + 1
+"""SentencePiece needs one character of its own beside the bytes and specials."""
+
+CHARACTER_COVERAGE = 0.99995
+"""Share of the sample's characters that get a piece of their own, as LLaMA's; the others are spelled in bytes."""
+
+_SPACE_MARK = "\u2581"
+# Line ends and tabs delimit SentencePiece's training input, NUL ends its strings, U+2585 is its mark for an unknown.
+_NEVER_IN_PIECES = "\n\t\0\r\u2585" + _SPACE_MARK
+_CHUNK_CHARACTERS = 1 << 16
+_BATCH_CHARACTERS = 1 << 22
+
+
+class Tokenizer:
+    """Text to token ids and back. Made by `train` or `load`."""
+
+    def __init__(self, model: bytes) -> None:
+        """From a SentencePiece model file's bytes.
+
+        Raises:
+            UserError: they are no SentencePiece model, or one without byte pieces.
+        """
+        self.model = model
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError:
+            raise UserError("not a SentencePiece model, or a damaged one") from None
+        self._pieces = [self._piece_bytes(id_) for id_ in range(self.vocab_size)]
+        byte_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTE_PIECES)]
+        if self._processor.unk_id() in byte_ids:
+            raise UserError("the SentencePiece model has no byte pieces: it cannot spell any text")
+        self._space_mark_ids = np.array([byte_ids[byte] for byte in _SPACE_MARK.encode()], dtype=np.int32)
+
+    @classmethod
+    def train(cls, sample: Iterable[str], *, vocab_size: int) -> Tokenizer:
+        """Learn BPE merges from a sample of text. The same sample gives the same model, bit for bit.
+
+        Raises:
+            UserError: the sample does not support `vocab_size`; the message says which sizes it does.
+        """
+        texts = list(sample)
+        if vocab_size < SMALLEST_VOCAB:
+            raise UserError(
+                f"tokenizer.vocab_size {vocab_size} is too small: the {BYTE_PIECES} bytes, {SPECIALS} specials and one "
+                f"character make {SMALLEST_VOCAB} the smallest"
+            )
+        # A tiny vocabulary must not go to rare characters alone: half of what is free is left for merges.
+        characters = _frequent_characters(texts, at_most=(vocab_size - SPECIALS - BYTE_PIECES + 1) // 2)
+        if not characters:
+            raise UserError("the tokenizer's sample holds no text to learn from")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=_training_lines(texts, characters),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocab_size,
+                character_coverage=1.0,  # the lines hold the chosen characters only
+                split_digits=True,
+                byte_fallback=True,
+                normalization_rule_name="identity",
+                add_dummy_prefix=False,
+                remove_extra_whitespaces=False,
+                allow_whitespace_only_pieces=True,
+                max_sentence_length=_CHUNK_CHARACTERS * 4 + 1,  # in bytes; longer lines would be dropped
+                shuffle_input_sentence=False,
+                num_threads=1,
+                unk_id=UNKNOWN_ID,
+                bos_id=BOS_ID,
+                eos_id=EOS_ID,
+                pad_id=-1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            largest = re.search(r"<= (\d+)", str(error))
+            if largest is None:
+                raise UserError(f"the tokenizer could not be trained: {error}") from None
+            sample_bytes = sum(len(text.encode()) for text in texts)
+            raise UserError(
+                f"tokenizer.vocab_size {vocab_size:,} is too large: a sample of {sample_bytes:,} bytes of training text "
+                f"supports {SMALLEST_VOCAB:,} to {int(largest[1]):,}; lower it, or raise tokenizer.sample_bytes"
+            ) from None
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Raises:
+        UserError: the file is absent or no SentencePiece model with byte pieces.
+        """
+        try:
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"tokenizer {path} cannot be read: {error.strerror}") from None
+        except UserError as error:
+            raise UserError(f"tokenizer {path}: {error}") from None
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self.model)
+
+    @property
+    def vocab_size(self) -> int:
+        size: int = self._processor.vocab_size()
+        return size
+
+    @property
+    def bos_id(self) -> int:
+        return BOS_ID
+
+    @property
+    def eos_id(self) -> int:
+        return EOS_ID
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the model file."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    @cached_property
+    def token_bytes(self) -> NDArray[np.int64]:
+        """`[vocab_size]`: UTF-8 bytes that each token stands for, 0 for the specials.
+
+        Summed over a text's tokens it is exactly the text's length in bytes, U+2581 included.
+        """
+        return np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Token ids `[n]` of one text, without BOS or EOS.
+
+        Raises:
+            UnicodeEncodeError: the text holds lone surrogates, so it is not UTF-8.
+        """
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """`encode` of each text, with the cost of a call shared."""
+        encoded: list[NDArray[np.int32]] = []
+        batch: list[str] = []
+        characters = 0
+        for text in texts:
+            batch.append(text)
+            characters += len(text)
+            if characters >= _BATCH_CHARACTERS:
+                encoded += self._encode_batch(batch)
+                batch, characters = [], 0
+        return encoded + self._encode_batch(batch)
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        chunks: list[bytes] = []
+        spans: list[tuple[int, int]] = []
+        for text in texts:
+            first = len(chunks)
+            chunks += [chunk.encode() for chunk in _chunks(text)]
+            spans.append((first, len(chunks)))
+        ids: list[NDArray[np.int32]] = self._processor.encode(chunks, return_type="numpy", num_threads=1)
+        for index, chunk in enumerate(chunks):
+            if chunk == _SPACE_MARK.encode():
+                ids[index] = self._space_mark_ids
+        empty = np.empty(0, dtype=np.int32)
+        return [np.concatenate(ids[first:end]) if end > first else empty for first, end in spans]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text that ids stand for; specials stand for nothing. Exact for what `encode` gave; bytes that are no
+        UTF-8, as a model may generate them, become U+FFFD."""
+        return b"".join([self._pieces[id_] for id_ in ids]).decode("utf-8", errors="replace")
+
+    def _piece_bytes(self, id_: int) -> bytes:
+        piece: str = self._processor.id_to_piece(id_)
+        if self._processor.is_byte(id_):
+            return bytes([int(piece[3:5], 16)])
+        if self._processor.is_control(id_) or self._processor.is_unknown(id_):
+            return b""
+        return piece.replace(_SPACE_MARK, " ").encode()
+
+
+_SPACE_MARKS = re.compile(f"({_SPACE_MARK})")
+_CUT_BEFORE_SPACE = re.compile(r"(?<! ) ")
+
+
+def _chunks(text: str) -> Iterable[str]:
+    """The text in order, in pieces that are encoded apart: every U+2581 by itself, the rest cut where tokens never cross.
+
+    A run of `_CHUNK_CHARACTERS` with neither a line end nor a space is cut hard: it still decodes exactly.
+    """
+    for part in _SPACE_MARKS.split(text) if _SPACE_MARK in text else [text]:
+        start = 0
+        while len(part) - start > _CHUNK_CHARACTERS:
+            end = part.rfind("\n", start, start + _CHUNK_CHARACTERS) + 1
+            if end <= start:
+                window = part[start + 1 : start + _CHUNK_CHARACTERS]
+                cuts = [match.start() for match in _CUT_BEFORE_SPACE.finditer(window, 1)]
+                end = start + 1 + cuts[-1] if cuts else start + _CHUNK_CHARACTERS
+            yield part[start:end]
+            start = end
+        if start < len(part):
+            yield part[start:]
+
+
+def _frequent_characters(texts: Iterable[str], *, at_most: int) -> set[str]:
+    """The most frequent characters that make up `CHARACTER_COVERAGE` of the texts, ties by code point."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    for character in _NEVER_IN_PIECES:
+        counts.pop(character, None)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    wanted = CHARACTER_COVERAGE * counts.total()
+    chosen: set[str] = set()
+    covered = 0
+    for character, count in ranked[:at_most]:
+        if covered >= wanted:
+            break
+        chosen.add(character)
+        covered += count
+    return chosen
+
+
+def _training_lines(texts: Iterable[str], characters: set[str]) -> Iterable[str]:
+    """The texts' lines, cut at every character that gets no piece of its own."""
+    for text in texts:
+        others = set(text) - characters
+        for line in text.translate({ord(character): "\n" for character in others}).split("\n"):
+            for start in range(0, len(line), _CHUNK_CHARACTERS):
+                yield line[start : start + _CHUNK_CHARACTERS]

@@ -1,0 +1,71 @@
+"""The device at hand: which one a process trains on, how it is set up, and its peak speed where that is known."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+ATTENTION_KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
+
+#: Dense bf16 FLOP/s from the makers' data sheets, by a part of the name that the driver reports, longest match first.
+PEAK_BF16_FLOPS = {
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+}
+
+
+def pick_device() -> torch.device:
+    """The GPU that the scheduler left visible to this process, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_threads(threads: int) -> None:
+    """One process is one run: its matrix products use just the cores that it was given."""
+    torch.set_num_threads(threads)
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def peak_flops_per_second(device: torch.device, dtype: str) -> float | None:
+    """Peak dense FLOP/s, or None where it isn't known: an unknown device has no MFU."""
+    if device.type != "cuda" or dtype != "bfloat16":
+        return None
+    name = device_name(device)
+    matches = [part for part in PEAK_BF16_FLOPS if part in name]
+    return PEAK_BF16_FLOPS[max(matches, key=len)] if matches else None
+
+
+@contextmanager
+def precision(device: torch.device, dtype: str, attention_kernel: str) -> Iterator[None]:
+    """Compute in `dtype` by autocast over float32 master weights, with one attention kernel and no silent fallback."""
+    with (
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"),
+        sdpa_kernel(ATTENTION_KERNELS[attention_kernel]),
+    ):
+        yield
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Bit-identical resume on one kind of device: no algorithm may be chosen by timing or by atomics."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)

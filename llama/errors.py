@@ -1,0 +1,15 @@
+"""Errors that a person can act on. The command turns each into one message and an exit code."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input: the message names the file, field and value, and says what would be right (exit 2)."""
+
+
+class Fenced(Exception):
+    """Another owner has taken this run or sweep over: whoever gets this must stop writing at once."""
+
+
+class Diverged(Exception):
+    """A loss or gradient turned non-finite: the run ends with that reason and stays out of fits."""

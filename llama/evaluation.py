@@ -1,0 +1,47 @@
+"""Validation loss on the fixed held-out windows, by domain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from llama.data.mixture import HeldOut
+from llama.model import Llama
+from llama.records import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
+
+
+@torch.no_grad()
+def validate(
+    model: Llama,
+    held_out: Sequence[HeldOut],
+    weights: Mapping[str, float],
+    token_bytes: NDArray[np.integer],
+    device: torch.device,
+) -> dict[str, float | None]:
+    """Nats a token and bits a byte for each domain, and over all, weighted as in training.
+
+    Bits a byte leave out targets that stand for no text (BOS), in both the nats and the bytes, so that tokenizers compare.
+    """
+    bytes_V = torch.as_tensor(token_bytes, dtype=torch.float64)
+    metrics: dict[str, float | None] = {}
+    mean_loss, mean_bpb = 0.0, 0.0
+    for windows in held_out:
+        nats, targets, text_nats, text_bytes = 0.0, 0, 0.0, 0.0
+        for window_BS in windows.batches():
+            window = torch.from_numpy(window_BS).to(device)
+            loss_N = model.loss(window[:, :-1], window[:, 1:], reduction="none").double().cpu()
+            bytes_N = bytes_V[window[:, 1:].flatten().cpu()]
+            nats += loss_N.sum().item()
+            targets += loss_N.numel()
+            text_nats += loss_N[bytes_N > 0].sum().item()
+            text_bytes += bytes_N.sum().item()
+        loss, bpb = nats / targets, text_nats / math.log(2) / text_bytes
+        metrics[val_domain_loss(windows.domain)] = loss
+        metrics[val_domain_bpb(windows.domain)] = bpb
+        mean_loss += weights[windows.domain] * loss
+        mean_bpb += weights[windows.domain] * bpb
+    return {VAL_LOSS: mean_loss, VAL_BPB: mean_bpb, **metrics}

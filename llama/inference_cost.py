@@ -1,0 +1,136 @@
+"""What serving costs, measured: TTFT, TPOT, prefill and decode speed over batch sizes up to saturation.
+
+Fixed synthetic prompts, greedy, no stop token, so that every model does the same work; weights matter to none of it. Shapes
+and batches are interleaved within each repetition, so that a drift of the machine hits all alike. Names as in vLLM.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from llama.accounting import kv_bytes_per_token, weight_bytes
+from llama.config import Config, ModelConfig, Positive
+from llama.decoding import decode_step, prefill
+from llama.device import device_name, pick_device, use_threads
+from llama.model import Llama
+from llama.records import InferenceCost, InferencePoint, Quantiles
+
+#: Doubling the batch must raise decoded tokens a second by this factor, else the batch before was saturation.
+SATURATION_GAIN = 1.05
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class InferenceProtocol(Config):
+    """How serving is measured; a part of every result."""
+
+    prompt_tokens: Positive
+    output_tokens: Positive
+    max_batch: Positive
+    repetitions: Positive
+    """Timed repetitions; two warm-ups come before them, in which the saturating batch is found."""
+
+
+class _Timing(NamedTuple):
+    ttft_seconds: float
+    tpot_seconds: float
+
+
+def measure_inference(
+    shapes: Mapping[str, ModelConfig],
+    protocol: InferenceProtocol,
+    *,
+    dtype: str,
+    threads: int = 1,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, InferenceCost]:
+    """Measure every shape on this process's device. Call it when the machine is otherwise idle."""
+    device = pick_device()
+    use_threads(threads)
+    models = {name: _random_model(config, protocol, dtype, device) for name, config in shapes.items()}
+    batches = {name: _batches_to_saturation(model, protocol, device) for name, model in models.items()}
+    timings: dict[tuple[str, int], list[_Timing]] = {(name, b): [] for name in models for b in batches[name]}
+    for repetition in range(protocol.repetitions):
+        report(f"inference cost: repetition {repetition + 1} of {protocol.repetitions}")
+        for name, model in models.items():
+            for batch in batches[name]:
+                timings[name, batch].append(_time_once(model, protocol, batch, device))
+    return {
+        name: InferenceCost(
+            device=device_name(device),
+            threads=threads,
+            dtype=dtype,
+            prompt_tokens=protocol.prompt_tokens,
+            output_tokens=protocol.output_tokens,
+            repetitions=protocol.repetitions,
+            weight_bytes=weight_bytes(config, DTYPES[dtype].itemsize),
+            kv_bytes_per_token=kv_bytes_per_token(config, DTYPES[dtype].itemsize),
+            points=[_point(batch, timings[name, batch], protocol) for batch in batches[name]],
+        )
+        for name, config in shapes.items()
+    }
+
+
+def _random_model(config: ModelConfig, protocol: InferenceProtocol, dtype: str, device: torch.device) -> Llama:
+    model = Llama(config, max_tokens=protocol.prompt_tokens + protocol.output_tokens)
+    model.initialise(torch.Generator().manual_seed(0))
+    rotation_TE = model.rotation_TE
+    model.to(device, DTYPES[dtype])
+    model.rotation_TE = rotation_TE.to(device)  # a complex table: `to(bfloat16)` would drop its imaginary part
+    return model.eval()
+
+
+def _batches_to_saturation(model: Llama, protocol: InferenceProtocol, device: torch.device) -> list[int]:
+    """Powers of two up to the first that decodes no faster than the one before, two runs each as warm-up."""
+    batches, best = [], 0.0
+    batch = 1
+    while batch <= protocol.max_batch:
+        speed = max(batch / _time_once(model, protocol, batch, device).tpot_seconds for _ in range(2))
+        batches.append(batch)
+        if speed < SATURATION_GAIN * best:
+            break
+        best, batch = max(best, speed), 2 * batch
+    return batches
+
+
+def _time_once(model: Llama, protocol: InferenceProtocol, batch: int, device: torch.device) -> _Timing:
+    generator = torch.Generator().manual_seed(batch)
+    prompt_BT = torch.randint(model.config.vocab_size, (batch, protocol.prompt_tokens), generator=generator).to(device)
+    dtype = model.embedding.weight.dtype
+    _wait(device)
+    started = time.perf_counter()
+    token_B1, cache = prefill(model, prompt_BT, max_tokens=protocol.prompt_tokens + protocol.output_tokens, dtype=dtype)
+    _wait(device)
+    first = time.perf_counter()
+    for _ in range(protocol.output_tokens - 1):
+        token_B1 = decode_step(model, token_B1, cache)
+    _wait(device)
+    ended = time.perf_counter()
+    return _Timing(first - started, (ended - first) / (protocol.output_tokens - 1))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _point(batch: int, timings: list[_Timing], protocol: InferenceProtocol) -> InferencePoint:
+    ttft = _quantiles([timing.ttft_seconds for timing in timings])
+    tpot = _quantiles([timing.tpot_seconds for timing in timings])
+    return InferencePoint(
+        batch=batch,
+        ttft_seconds=ttft,
+        tpot_seconds=tpot,
+        prefill_tokens_per_second=batch * protocol.prompt_tokens / ttft.median,
+        decode_tokens_per_second=batch / tpot.median,
+    )
+
+
+def _quantiles(values: list[float]) -> Quantiles:
+    p5, median, p95 = np.percentile(values, [5, 50, 95]).tolist()
+    return Quantiles(median=median, p5=p5, p95=p95)

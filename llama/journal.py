@@ -1,0 +1,30 @@
+"""The journal of one run, written: points gather in memory and reach the file at each checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llama.records import JOURNAL, JournalPoint, journal_line
+
+
+class Journal:
+    """Appends to `metrics.jsonl`, from the length that the checkpoint resumed from vouches for."""
+
+    def __init__(self, run_folder: Path, *, keep_bytes: int):
+        self._path = run_folder / JOURNAL
+        self._pending: list[str] = []
+        self._path.touch()
+        os.truncate(self._path, keep_bytes)
+
+    def add(self, point: JournalPoint) -> None:
+        self._pending.append(journal_line(point))
+
+    def flush(self) -> int:
+        """Write what is pending, to stay; returns the journal's length in bytes."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.writelines(self._pending)
+            file.flush()
+            os.fsync(file.fileno())
+        self._pending.clear()
+        return self._path.stat().st_size

@@ -1,0 +1,150 @@
+"""Who may write to a folder: numbered leases, so that a writer which lost its place finds out before it commits.
+
+    <folder>/lease/000003.json    the third owner; the highest number holds the lease
+
+A lease is taken by creating the next number exclusively, which one of several racing processes can do. Its number is a
+fencing number: it only grows, and a writer checks that its own is still the highest before it marks anything complete.
+A daemon thread touches the file, so that owners on other machines can be seen to be alive.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from llama.errors import Fenced
+from llama.records import Record, read_record, write_record
+
+BEAT_SECONDS = 5.0
+STALE_SECONDS = 60.0
+"""An owner on another machine whose beat is older than this is taken for dead. Clocks must agree better than that."""
+
+
+class Owner(Record):
+    """The process behind a lease."""
+
+    host: str
+    pid: int
+    process_start: float
+    """Unix seconds: tells a process from a later one with the same pid."""
+    attempt: int
+    released: bool = False
+
+
+class LeaseHeld(Exception):
+    """Another live process holds the lease; `owner` says which."""
+
+    def __init__(self, folder: Path, owner: Owner):
+        super().__init__(f"{folder} is held by process {owner.pid} on {owner.host}")
+        self.owner = owner
+
+
+class Lease:
+    """A held lease. Use as a context manager; `check` before every commit."""
+
+    def __init__(self, path: Path, owner: Owner):
+        self._path, self._owner = path, owner
+        self._stop = threading.Event()
+        threading.Thread(target=self._beat, daemon=True, name="lease").start()
+
+    @property
+    def number(self) -> int:
+        return int(self._path.stem)
+
+    def check(self) -> None:
+        """Raise Fenced when another owner has taken over."""
+        if _highest(self._path.parent) != self.number:
+            raise Fenced(f"{self._path.parent.parent} was taken over by another process; this one stops writing")
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                os.utime(self._path)
+            except OSError:  # a storage hiccup costs one beat, and a lost lease shows in `check`
+                continue
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        write_record(self._path, self._owner.model_copy(update={"released": True}), durable=False)
+
+
+def acquire(folder: Path, *, attempt: int, wait_seconds: float = 0.0) -> Lease:
+    """Take the lease of `folder`, waiting up to `wait_seconds` for a live owner to leave.
+
+    Raises:
+        LeaseHeld: another live process holds it.
+    """
+    leases = folder / "lease"
+    leases.mkdir(parents=True, exist_ok=True)
+    me = Owner(host=_host(), pid=os.getpid(), process_start=psutil.Process().create_time(), attempt=attempt)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        highest = _highest(leases)
+        owner = current_owner(folder)
+        if owner is None:
+            path = leases / f"{highest + 1:06d}.json"
+            if _create(path, me):
+                return Lease(path, me)
+        elif time.monotonic() >= deadline:
+            raise LeaseHeld(folder, owner)
+        else:
+            time.sleep(0.2)
+
+
+def current_owner(folder: Path) -> Owner | None:
+    """The live owner of `folder`, or None where nobody holds it."""
+    highest = _highest(folder / "lease")
+    if highest == 0:
+        return None
+    path = folder / "lease" / f"{highest:06d}.json"
+    owner = read_record(path, Owner)
+    if owner is None or owner.released:
+        return None
+    return owner if _is_alive(owner, path) else None
+
+
+def _create(path: Path, owner: Owner) -> bool:
+    """Write a whole lease under a private name and link it in: the link fails if the number is taken."""
+    private = path.with_name(f".{path.stem}.{owner.host}.{owner.pid}.{threading.get_ident()}")
+    private.write_text(owner.model_dump_json() + "\n", encoding="utf-8")
+    try:
+        os.link(private, path)
+    except FileExistsError:
+        return False
+    finally:
+        private.unlink()
+    return True
+
+
+def _is_alive(owner: Owner, path: Path) -> bool:
+    if owner.host != _host():
+        return time.time() - path.stat().st_mtime < STALE_SECONDS
+    try:
+        process = psutil.Process(owner.pid)
+        return abs(process.create_time() - owner.process_start) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _highest(leases: Path) -> int:
+    return max((int(path.stem) for path in leases.glob("[0-9]*.json")), default=0)
+
+
+def _host() -> str:
+    """This machine since its last boot: a pid says nothing about a process from before."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        boot = str(int(psutil.boot_time()))
+    return f"{socket.gethostname()}-{boot}"

@@ -1,0 +1,154 @@
+"""LLaMA (Touvron et al. 2023, section 2.2): pre-norm RMSNorm, SwiGLU, rotary embedding, untied head.
+
+The model is plain: precision, compilation, checkpointing and parallelism are applied to it from outside.
+
+Shapes: B batch, T tokens, C cached tokens before them, D d_model, H heads, K key-value heads, E d_head, F d_ff, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llama.config import ModelConfig
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, for one batch of sequences decoded in step."""
+
+    def __init__(self, config: ModelConfig, *, batch: int, max_tokens: int, dtype: torch.dtype, device: torch.device):
+        shape = (config.n_layers, batch, config.n_kv_heads, max_tokens, config.d_head)
+        self.keys_LBKTE = torch.zeros(shape, dtype=dtype, device=device)
+        self.values_LBKTE = torch.zeros(shape, dtype=dtype, device=device)
+        self.tokens = 0
+
+    def extend(self, layer: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Append one layer's new keys and values; returns all of that layer's, old and new."""
+        end = self.tokens + k_BKTE.shape[2]
+        self.keys_LBKTE[layer, :, :, self.tokens : end] = k_BKTE
+        self.values_LBKTE[layer, :, :, self.tokens : end] = v_BKTE
+        return self.keys_LBKTE[layer, :, :, :end], self.values_LBKTE[layer, :, :, :end]
+
+
+def rotary_table(config: ModelConfig, max_tokens: int) -> Tensor:
+    """Rotations e^(i t theta^(-2j/E)) as a complex [max_tokens, E/2] (Su et al. 2021; theta in the config)."""
+    exponents = torch.arange(0, config.d_head, 2, dtype=torch.float64) / config.d_head
+    angles = torch.outer(torch.arange(max_tokens, dtype=torch.float64), config.rope_theta**-exponents)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+
+def rotate(x_BTHE: Tensor, rotation_TE: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of each head by its position, in float32."""
+    pairs = torch.view_as_complex(x_BTHE.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation_TE[:, None]).flatten(-2).type_as(x_BTHE)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with rotary embedding; fewer key-value heads than heads is grouped-query attention."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer = layer
+        self.n_heads, self.n_kv_heads, self.d_head = config.n_heads, config.n_kv_heads, config.d_head
+        self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.d_head, bias=False)
+        self.out = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor, rotation_TE: Tensor, cache: KVCache | None) -> Tensor:
+        heads_BTHE = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head))
+        qk_BTHE, v_BTKE = heads_BTHE.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
+        q_BHTE, k_BKTE = rotate(qk_BTHE, rotation_TE).transpose(1, 2).split([self.n_heads, self.n_kv_heads], dim=1)
+        v_BKTE = v_BTKE.transpose(1, 2)
+        causal = True
+        if cache is not None:
+            # A single new token sees every cached one, and itself: no mask is needed.
+            causal = cache.tokens == 0
+            k_BKTE, v_BKTE = cache.extend(self.layer, k_BKTE, v_BKTE)
+        y_BHTE = F.scaled_dot_product_attention(
+            q_BHTE, k_BKTE, v_BKTE, is_causal=causal, enable_gqa=self.n_kv_heads != self.n_heads
+        )
+        return self.out(y_BHTE.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate x) * up x) (Shazeer 2020), gate and up in one product."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gate_up = nn.Linear(config.d_model, 2 * config.d_ff, bias=False)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
+        return self.down(F.silu(gate_BTF) * up_BTF)
+
+
+class Block(nn.Module):
+    """One transformer layer: x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x_BTD: Tensor, rotation_TE: Tensor, cache: KVCache | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation_TE, cache)
+        return x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+
+
+class Llama(nn.Module):
+    """The decoder. `max_tokens` bounds the positions it can take; training needs the context length.
+
+    Weights are undefined until `initialise` or a checkpoint fills them.
+    """
+
+    rotation_TE: Tensor
+
+    def __init__(self, config: ModelConfig, *, max_tokens: int | None = None):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied_head:
+            self.head.weight = self.embedding.weight
+        table = rotary_table(config, max_tokens or config.context_length)
+        self.register_buffer("rotation_TE", table, persistent=False)
+
+    def hidden(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Final normed states [B, T, D]. With a cache, `tokens_BT` continue what it holds: many into an empty cache, then one
+        at a time."""
+        start = 0 if cache is None else cache.tokens
+        rotation_TE = self.rotation_TE[start : start + tokens_BT.shape[1]]
+        x_BTD = self.embedding(tokens_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, rotation_TE, cache)
+        if cache is not None:
+            cache.tokens += tokens_BT.shape[1]
+        return self.norm(x_BTD)
+
+    def forward(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Logits [B, T, V] for the token after each one."""
+        return self.head(self.hidden(tokens_BT, cache))
+
+    def loss(self, tokens_BT: Tensor, targets_BT: Tensor, *, reduction: str = "mean") -> Tensor:
+        """Cross-entropy in nats, in float32; `reduction="none"` gives one value a target, [B*T]."""
+        return F.cross_entropy(self(tokens_BT).flatten(0, 1).float(), targets_BT.flatten(), reduction=reduction)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights: normal with variance 1/fan_in for matrices, those that write into the residual stream divided by
+        sqrt(2 L) (Radford et al. 2019), embedding with deviation 0.02, norms one.
+        """
+        for name, weight in self.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(1.0)
+            elif name == "embedding.weight":
+                weight.normal_(std=0.02, generator=generator)
+            else:
+                writes_residual = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
+                depth_scale = (2 * self.config.n_layers) ** -0.5 if writes_residual else 1.0
+                weight.normal_(std=depth_scale * weight.shape[1] ** -0.5, generator=generator)

@@ -1,0 +1,327 @@
+"""The run folder's contract: names of files and metrics, typed rows, readers. No torch.
+
+    <storage>/runs/<key>/
+        config.json      the RunConfig, written once
+        lease/           who may write here (llama.lease)
+        heartbeat.json   the live attempt's latest step, for watchers; never needed to resume
+        metrics.jsonl    the journal, flushed at each checkpoint and truncated to the checkpoint on resume
+        checkpoints/     step-00000400/{model,optimizer}.safetensors, COMPLETE
+        inference.json   measured inference cost of this shape
+        failure.json     why the latest attempt failed, if it did
+        DONE             written last: how the run ended, with its final numbers
+
+A run's status is derived from these files and stored nowhere else. A trunk has no DONE: it is as long as its checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from llama.config import RunConfig
+from llama.errors import UserError
+
+CONFIG = "config.json"
+HEARTBEAT = "heartbeat.json"
+JOURNAL = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+INFERENCE = "inference.json"
+FAILURE = "failure.json"
+DONE = "DONE"
+COMPLETE = "COMPLETE"
+
+# A sweep's folder is <storage>/sweeps/<name>/; its index says which runs belong to it and in which part.
+SWEEP_INDEX = "runs.json"
+
+R = TypeVar("R", bound=BaseModel)
+
+# Metric names, shared by the trainer, the MLflow mirror and analysis.
+TRAIN_LOSS = "train/loss"
+GRAD_NORM = "train/grad_norm"
+LEARNING_RATE = "train/lr"
+VAL_LOSS = "val/loss"
+VAL_BPB = "val/bpb"
+TOKENS_PER_SECOND = "throughput/tokens_per_second"
+MFU = "throughput/mfu"
+FLOPS = "progress/flops"
+STEP = "progress/step"
+
+
+def val_domain_loss(domain: str) -> str:
+    return f"val/{domain}/loss"
+
+
+def val_domain_bpb(domain: str) -> str:
+    return f"val/{domain}/bpb"
+
+
+class Record(BaseModel):
+    """Base of the rows that run folders hold. Unknown fields are an error: a foreign file is not a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JournalPoint(Record):
+    """One line of `metrics.jsonl`. A non-finite value is written as null and read as NaN."""
+
+    step: int
+    tokens: int
+    unix_ms: int
+    metrics: dict[str, float | None]
+
+
+class Heartbeat(Record):
+    """What the live attempt is doing, rewritten about once a second."""
+
+    attempt: int
+    step: int
+    until_step: int
+    tokens: int
+    loss: float | None
+    tokens_per_second: float | None
+    unix_ms: int
+
+
+class Done(Record):
+    """How a run ended."""
+
+    outcome: Literal["finished", "diverged"]
+    reason: str | None
+    """Why it diverged; None when it finished."""
+    step: int
+    tokens: int
+    flops: float
+    """Training FLOPs over all steps since step 0, a branch's trunk included."""
+    metrics: dict[str, float | None]
+    """Final validation metrics."""
+    training_seconds: float
+    """Seconds spent in this run's own training steps, over all attempts that counted."""
+
+
+class CheckpointMark(Record):
+    """`COMPLETE` of a checkpoint, written after everything that it vouches for."""
+
+    step: int
+    tokens: int
+    journal_bytes: int
+    """Length of the journal at this step: what a resume keeps, and what mirrors may show."""
+    training_seconds: float
+    kept: bool
+    """False where the next checkpoint replaces it; a segment's end is kept, since branches fork there."""
+    sha256: dict[str, str]
+    """By file name in the checkpoint's folder."""
+
+
+class SweepRun(Record):
+    """One run's part in a sweep. None of it decides the run's numbers."""
+
+    key: str
+    name: str
+    """Short and readable, unique in the sweep: `w32-C3.2e11-s0`; a trunk's is `w32-trunk-s0`."""
+    trunk: str | None
+    """Key of the trunk it branches from."""
+    is_trunk: bool
+    flops_budget: float | None
+    """The declared compute budget, by which isoFLOP bowls group."""
+    held_out: bool
+    """Kept out of fits, to be predicted."""
+
+
+class SweepIndex(Record):
+    """`runs.json`: the sweep's name, the digest of its spec, and its runs."""
+
+    sweep: str
+    sweep_id: str
+    corpus_folder: str
+    """Relative to the storage root."""
+    runs: list[SweepRun]
+
+
+class Failure(Record):
+    """Why the latest attempt stopped before the segment's end."""
+
+    attempt: int
+    kind: str
+    message: str
+    unix_ms: int
+
+
+class Quantiles(Record):
+    """A repeated timing: median with its 5th and 95th percentile."""
+
+    median: float
+    p5: float
+    p95: float
+
+
+class InferencePoint(Record):
+    """Serving cost of one shape at one batch size. Names as in vLLM: TPOT = (latency - TTFT) / (output tokens - 1)."""
+
+    batch: int
+    ttft_seconds: Quantiles
+    tpot_seconds: Quantiles
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+
+
+class InferenceCost(Record):
+    """Measured inference cost of one model shape on one device."""
+
+    device: str
+    threads: int
+    dtype: str
+    prompt_tokens: int
+    output_tokens: int
+    repetitions: int
+    weight_bytes: int
+    kv_bytes_per_token: int
+    points: list[InferencePoint]
+    """By batch size, ascending, up to the batch where tokens a second stop growing."""
+
+    @property
+    def saturated(self) -> InferencePoint:
+        """The point with the most decoded tokens a second."""
+        return max(self.points, key=lambda point: point.decode_tokens_per_second)
+
+
+class RunStatus(StrEnum):
+    """Derived from a run folder by `read_status`."""
+
+    ABSENT = "absent"
+    STARTED = "started"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    FINISHED = "finished"
+
+
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace `path` by `text` so that a reader sees the old or the new whole; `durable` also survives a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_record(path: Path, record: BaseModel, *, durable: bool = True) -> None:
+    write_atomically(path, record.model_dump_json(indent=1) + "\n", durable=durable)
+
+
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """The record in `path`, or None where there is no such file.
+
+    Raises:
+        UserError: the file is there but does not hold such a record.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from None
+    try:
+        return kind.model_validate_json(text)
+    except ValueError as error:
+        raise UserError(f"{path} does not hold a {kind.__name__}: {error}") from None
+
+
+def read_config(folder: Path) -> RunConfig | None:
+    return read_record(folder / CONFIG, RunConfig)
+
+
+def read_done(folder: Path) -> Done | None:
+    return read_record(folder / DONE, Done)
+
+
+def read_inference(folder: Path) -> InferenceCost | None:
+    return read_record(folder / INFERENCE, InferenceCost)
+
+
+def checkpoint_folder(folder: Path, step: int) -> Path:
+    return folder / CHECKPOINTS / f"step-{step:08d}"
+
+
+def read_checkpoint_mark(folder: Path, step: int) -> CheckpointMark | None:
+    """The mark of the checkpoint at `step`, or None where it is absent or unfinished. Contents are verified on load."""
+    return read_record(checkpoint_folder(folder, step) / COMPLETE, CheckpointMark)
+
+
+def complete_steps(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints, ascending."""
+    return sorted(
+        int(mark.parent.name.removeprefix("step-")) for mark in folder.glob(f"{CHECKPOINTS}/step-*/{COMPLETE}")
+    )
+
+
+def read_status(folder: Path) -> RunStatus:
+    """What the files say of a run, cheapest evidence first."""
+    done = read_done(folder)
+    if done is not None:
+        return RunStatus.FINISHED if done.outcome == "finished" else RunStatus.DIVERGED
+    if (folder / FAILURE).exists():
+        return RunStatus.FAILED
+    return RunStatus.STARTED if (folder / CONFIG).exists() else RunStatus.ABSENT
+
+
+def journal_line(point: JournalPoint) -> str:
+    metrics = {
+        name: value if value is not None and math.isfinite(value) else None for name, value in point.metrics.items()
+    }
+    record = {"step": point.step, "tokens": point.tokens, "unix_ms": point.unix_ms, "metrics": metrics}
+    return json.dumps(record, separators=(",", ":")) + "\n"
+
+
+def read_journal(folder: Path, *, until_bytes: int | None = None) -> Iterator[JournalPoint]:
+    """The journal's points in order. A last line cut short by a crash is left out; it is rewritten on resume.
+
+    Raises:
+        UserError: a line before the last is not a journal point.
+    """
+    path = folder / JOURNAL
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if until_bytes is not None:
+        data = data[:until_bytes]
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        try:
+            raw: dict[str, Any] = json.loads(line)
+            yield JournalPoint(**raw)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} line {number} is not a journal point: {error}") from None
+
+
+# Names in MLflow that sweeps.tracking writes and analysis reads, beside the metric names above.
+# Params are named as the fields of RunConfig's parts (`d_model`, `peak_lr`, `seed` ...) and of ParameterCounts.
+
+TAG_SWEEP_ID = "sweep.id"
+TAG_RUN_KEY = "run.key"
+TAG_RUN_KIND = "run.kind"
+"""`sweep` for the parent, else `trunk`, `branch` or `run`."""
+TAG_TRUNK = "run.trunk"
+"""On a branch: the key of the trunk it leaves."""
+TAG_HELD_OUT = "run.held_out"
+"""`true` or `false`."""
+TAG_FLOPS_BUDGET = "flops_budget"
+"""The declared budget as Python prints the float; absent where the sweep declares none."""
+TAG_OUTCOME = "outcome"
+"""A RunStatus, `finished` for a trunk as long as its branches need; MLflow's own status has no word for a diverged run."""
+PARAM_TOKENS = "n_tokens"
+PARAM_FLOPS = "flops"
+"""Training FLOPs of the whole run, a branch's trunk included; absent on a trunk, as `n_tokens` is."""
+TRAINING_SECONDS = "final/training_seconds"
+
+
+def inference_metric(field: str, *, saturated: bool) -> str:
+    """Metric of one InferencePoint field at batch 1 or at saturation; `batch` is a field too."""
+    return f"inference/{'saturated' if saturated else 'batch_1'}/{field}"

@@ -1,0 +1,1 @@
+"""What to run: SweepSpec -> runs -> segments; plan, launch, status, tracking; the `isoloss` command."""

@@ -1,0 +1,372 @@
+"""`SweepSpec`: the YAML a person writes. It says what to run; `sweeps.design` works out the runs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from llama.config import Config, ModelConfig, Positive, PositiveFloat, digest, llama_d_ff
+from llama.data.sources import CorpusSpec
+from llama.recipes import RULES, Overrides, Schedule
+from sweeps.ladder import NORM_EPS, ROPE_THETA, heads_for_width, model_for_width
+from sweeps.yaml_lines import load_record, nearest, refuse
+
+BudgetUnit = Literal["flops", "tokens", "tokens_per_parameter"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _off_is_none(value: Any) -> Any:
+    return None if value is False else value
+
+
+def _auto_is_none(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))
+
+
+def _unknown_widths(where: str, widths: Iterable[int], info: ValidationInfo) -> list[tuple[str, str]]:
+    ladder: Ladder | None = info.data.get("ladder")
+    known = ladder.all_widths if ladder else []
+    return [
+        (where, f"found width {width}; one of {_listed(known)} is right, as in ladder")
+        for width in widths
+        if ladder and width not in known
+    ]
+
+
+def _first_message(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    return str(errors()[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
+
+
+class Shape(Config):
+    """A model shape given in full, where the ladder's rules won't do."""
+
+    name: str | None = None
+    """Short; `w<width>L<layers>` unless given."""
+    d_model: Positive
+    n_layers: Positive
+    n_heads: Positive
+    n_kv_heads: Positive | None = None
+    """Fewer than `n_heads` is grouped-query attention; as many unless given."""
+    d_ff: Positive | None = None
+    """LLaMA's 2/3 of 4 d, rounded up to a multiple of 16, unless given."""
+    rope_theta: PositiveFloat = ROPE_THETA
+    norm_eps: PositiveFloat = NORM_EPS
+    tied_head: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Shape:
+        try:
+            self.model(vocab_size=1, context_length=1)
+        except ValueError as error:
+            raise ValueError(_first_message(error)) from None
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name or f"w{self.d_model}L{self.n_layers}"
+
+    def model(self, *, vocab_size: int, context_length: int) -> ModelConfig:
+        return ModelConfig(
+            vocab_size=vocab_size,
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads or self.n_heads,
+            d_ff=self.d_ff or llama_d_ff(self.d_model, multiple_of=16),
+            context_length=context_length,
+            rope_theta=self.rope_theta,
+            norm_eps=self.norm_eps,
+            tied_head=self.tied_head,
+        )
+
+
+class Ladder(Config):
+    """The model sizes: widths, from which `sweeps.ladder` makes shapes by rule, or shapes in full. The vocabulary is the
+    tokenizer's.
+    """
+
+    widths: Annotated[list[Positive], Field(min_length=1)] | None = None
+    shapes: Annotated[list[Shape], Field(min_length=1)] | None = None
+    context_length: Annotated[int, Field(ge=2)]
+    """Tokens in a training sequence."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Ladder:
+        if (self.widths is None) == (self.shapes is None):
+            raise ValueError("give either widths or shapes")
+        problems = []
+        for index, width in enumerate(self.widths or []):
+            try:
+                heads_for_width(width)
+            except ValueError as error:
+                problems.append((f"widths.{index}", str(error)))
+        problems += [("widths", f"width {width} stands twice") for width in _repeated(self.widths or [])]
+        labels = [shape.label for shape in self.shapes or []]
+        problems += [("shapes", f"two shapes are called {label}: name one") for label in _repeated(labels)]
+        problems += [
+            (f"shapes.{index}.name", f"{label!r} names runs: letters, digits, '.', '_' and '-' only")
+            for index, label in enumerate(labels)
+            if not _NAME.fullmatch(label)
+        ]
+        if problems:
+            refuse(*problems)
+        return self
+
+    @property
+    def all_widths(self) -> list[int]:
+        return self.widths or [shape.d_model for shape in self.shapes or []]
+
+    def models(self, vocab_size: int) -> dict[str, ModelConfig]:
+        """Shapes by label, as written."""
+        context = self.context_length
+        if self.shapes is not None:
+            return {s.label: s.model(vocab_size=vocab_size, context_length=context) for s in self.shapes}
+        return {
+            f"w{width}": model_for_width(width, vocab_size=vocab_size, context_length=context)
+            for width in self.widths or []
+        }
+
+
+class Budgets(Config):
+    """How long each size trains: the same list for every size, in exactly one unit."""
+
+    flops: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
+    """Training FLOPs, shared by the sizes, so that isoFLOP bowls exist: tokens = budget / FLOPs a token of the size."""
+    tokens: Annotated[list[Positive], Field(min_length=1)] | None = None
+    """Training tokens."""
+    tokens_per_parameter: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
+    """Training tokens over all parameters (`n_params`). A single ratio cannot identify a scaling law."""
+
+    by_width: dict[int, Annotated[list[PositiveFloat], Field(min_length=1)]] | None = None
+    """Another list for some widths, in the same unit."""
+    min_tokens_per_parameter: PositiveFloat | None = None
+    """Cells below this many tokens over `n_params` are left out, and the plan names them."""
+    max_tokens_per_parameter: PositiveFloat | None = None
+    """Cells above it are left out, and the plan names them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Budgets:
+        units = get_args(BudgetUnit)
+        given = [unit for unit in units if getattr(self, unit) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(units)} is right; found {' and '.join(given) or 'none'}")
+        problems: list[tuple[str, str]] = [
+            (self.unit, f"budget {value:g} stands twice") for value in _repeated(self.values)
+        ]
+        for width, values in (self.by_width or {}).items():
+            problems += [(f"by_width.{width}", f"budget {value:g} stands twice") for value in _repeated(values)]
+        low, high = self.min_tokens_per_parameter, self.max_tokens_per_parameter
+        if low is not None and high is not None and low >= high:
+            problems.append(
+                ("max_tokens_per_parameter", f"found {high:g}; a number above the minimum {low:g} is right")
+            )
+        if problems:
+            refuse(*problems)
+        return self
+
+    @property
+    def unit(self) -> BudgetUnit:
+        return next(unit for unit in get_args(BudgetUnit) if getattr(self, unit) is not None)
+
+    @property
+    def values(self) -> list[float]:
+        return list(getattr(self, self.unit))
+
+    def for_width(self, d_model: int) -> list[float]:
+        """The budgets of a size, ascending."""
+        return sorted((self.by_width or {}).get(d_model, self.values))
+
+
+class RecipeSpec(Overrides):
+    """A rule of `llama.recipes` by name, and what this sweep sets over it."""
+
+    name: str
+    lr_multipliers: list[PositiveFloat] = Field(default=[1.0], min_length=1)
+    """More than one makes a learning-rate sweep: every cell is run at each multiple of the rule's rate."""
+    reference_budget: PositiveFloat | None = None
+    """The horizon that a WSD trunk is planned for, in the unit of `budgets`: what the rule takes as D. Unless given it is
+    the size's largest budget, and then a larger budget added later gives the size's runs new keys: they train anew.
+    State it, at the largest budget that the sweep may ever get, and every stored run stays."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RecipeSpec:
+        if self.name not in RULES:
+            refuse(
+                ("name", f"found {self.name!r}; one of {', '.join(RULES)} is right{nearest(self.name, list(RULES))}")
+            )
+        problems = [("lr_multipliers", f"{value:g} stands twice") for value in _repeated(self.lr_multipliers)]
+        if self.reference_budget is not None and self.effective_schedule == "cosine":
+            problems.append(("reference_budget", "a cosine run's horizon is its own length: leave it out, or take wsd"))
+        if problems:
+            refuse(*problems)
+        return self
+
+    @property
+    def effective_schedule(self) -> Schedule:
+        return self.schedule or RULES[self.name].schedule
+
+
+class ExtraSeeds(Config):
+    """More seeds for some cells: they tell noise from differences, where runs are cheap."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    widths: Annotated[list[Positive], Field(min_length=1)]
+    budgets: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
+    """These budgets of the widths; all of them unless given."""
+
+
+class Seeds(Config):
+    base: list[Seed] = Field(default=[0], min_length=1)
+    """Every cell is run at each of these."""
+    extra: list[ExtraSeeds] = Field(default=[])
+
+    @model_validator(mode="after")
+    def _check(self) -> Seeds:
+        if repeated := _repeated(self.base):
+            refuse(("base", f"seed {repeated[0]} stands twice"))
+        return self
+
+
+class HeldOut(Config):
+    """Runs kept out of fits, to be predicted by them."""
+
+    largest_size: bool = False
+    """Every run of the size with the most parameters."""
+    tokens_per_parameter_above: PositiveFloat | None = None
+    """Every run with more tokens over `n_params`."""
+
+
+class Evaluation(Config):
+    validation_tokens: Positive
+    """Held-out tokens that each finished run is scored on, shared evenly between the domains."""
+
+
+class Inference(Config):
+    """How the serving cost of each size is measured."""
+
+    max_batch: Positive = 64
+    """Batches double from 1 up to this, or to where tokens a second stop growing."""
+    prompt_tokens: Positive = 64
+    output_tokens: Annotated[int, Field(ge=2)] = 64
+    repetitions: Annotated[int, Field(ge=5)] = 5
+
+
+class Resources(Config):
+    """What one run is given. Where it runs changes no number of it."""
+
+    cpus: Positive = 1
+    """Cores, and threads, of a run."""
+    gpus: Annotated[PositiveFloat | None, BeforeValidator(_auto_is_none)] = None
+    """GPUs of a run where there are any; a fraction packs several on one. `auto` leaves it to the launcher."""
+
+
+class SweepSpec(Config):
+    """A family of runs over model size and training tokens."""
+
+    name: str
+    """Names the sweep's folder and its MLflow experiment."""
+    corpus: CorpusSpec
+    ladder: Ladder
+    budgets: Budgets
+    recipe: RecipeSpec
+    seeds: Seeds = Seeds()
+    held_out: HeldOut = HeldOut()
+    evaluation: Evaluation
+    inference: Annotated[Inference | None, BeforeValidator(_off_is_none), Field(validate_default=True)] = Inference()
+    """`off` measures none."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute precision; auto is bfloat16 on a GPU and float32 on a CPU."""
+    compile: bool = False
+    """Compile the model: pays for runs of minutes, not of seconds."""
+    resources: Resources = Resources()
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"found {name!r}; letters, digits, '.', '_' and '-' are right: it names a folder")
+        return name
+
+    # Checks between fields stand at the later field, so that one wrong field hides no other problem.
+
+    @field_validator("budgets")
+    @classmethod
+    def _check_budgets(cls, budgets: Budgets, info: ValidationInfo) -> Budgets:
+        if problems := _unknown_widths("by_width", budgets.by_width or {}, info):
+            refuse(*problems)
+        return budgets
+
+    @field_validator("seeds")
+    @classmethod
+    def _check_seeds(cls, seeds: Seeds, info: ValidationInfo) -> Seeds:
+        budgets: Budgets | None = info.data.get("budgets")
+        problems = []
+        for index, extra in enumerate(seeds.extra):
+            problems += _unknown_widths(f"extra.{index}.widths", extra.widths, info)
+            known = {value for width in extra.widths for value in (budgets.for_width(width) if budgets else [])}
+            problems += [
+                (f"extra.{index}.budgets", f"found {value:g}; one of {_listed(known)} is right, as in budgets")
+                for value in extra.budgets or []
+                if budgets and value not in known
+            ]
+        if problems:
+            refuse(*problems)
+        return seeds
+
+    @field_validator("inference")
+    @classmethod
+    def _check_inference(cls, inference: Inference | None, info: ValidationInfo) -> Inference | None:
+        ladder: Ladder | None = info.data.get("ladder")
+        if inference and ladder:
+            total, most = inference.prompt_tokens + inference.output_tokens, ladder.context_length
+            if total > most:
+                raise ValueError(
+                    f"prompt_tokens + output_tokens is {total}; at most the context_length {most} is right"
+                )
+        return inference
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Sampling weights by domain, summing to 1."""
+        total = sum(domain.weight for domain in self.corpus.domains.values())
+        return {name: domain.weight / total for name, domain in self.corpus.domains.items()}
+
+    def seeds_for(self, d_model: int, budget: float) -> list[int]:
+        """Seeds of a cell, the base ones first."""
+        extra = [
+            seed
+            for more in self.seeds.extra
+            if d_model in more.widths and (more.budgets is None or budget in more.budgets)
+            for seed in more.seeds
+        ]
+        return list(dict.fromkeys([*self.seeds.base, *extra]))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the spec says, in canonical form; comments and order of keys are no part of it."""
+        return digest(self.model_dump(mode="json"))
+
+
+def load_sweep(path: Path | str) -> SweepSpec:
+    """The sweep that a YAML file describes.
+
+    Raises:
+        UserError: the file can't be read or has problems; the message names each with its line and what would be right.
+    """
+    return load_record(Path(path), SweepSpec)

@@ -1,0 +1,87 @@
+"""What a worker process does: the functions that `cluster` is handed as tasks. Each is importable and takes plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from llama.config import ModelConfig, Recipe, RunConfig
+from llama.inference_cost import InferenceProtocol
+from llama.records import INFERENCE, read_inference, write_record
+
+
+def train(
+    *,
+    attempt: int,
+    storage: str,
+    config: str,
+    corpus_folder: str,
+    until_step: int,
+    threads: int,
+) -> dict[str, float]:
+    """Train one segment of the run whose RunConfig is in `config` (JSON). Returns the attempt's own steps and seconds."""
+    from llama.data.corpus import open_corpus
+    from llama.trainer import train_segment
+
+    run = RunConfig.model_validate_json(config)
+    runs = Path(storage) / "runs"
+    result = train_segment(
+        run,
+        run_folder=runs / run.key,
+        parent_folder=None if run.parent is None else runs / run.parent,
+        corpus=open_corpus(Path(storage) / corpus_folder),
+        until_step=until_step,
+        attempt=attempt,
+        threads=threads,
+    )
+    return {
+        "trained_steps": result.trained_steps,
+        "trained_tokens": result.trained_tokens,
+        "training_seconds": result.training_seconds,
+    }
+
+
+def measure_speed(
+    *, attempt: int, shapes: Mapping[str, tuple[str, str]], dtype: str, attention_kernel: str, seconds: float, threads: int
+) -> dict[str, float]:
+    """Training tokens a second of each shape, alone on this machine. `shapes` are (ModelConfig, Recipe) as JSON, by name."""
+    from llama.speed import measure_training_speed
+
+    return {
+        name: measure_training_speed(
+            ModelConfig.model_validate_json(model),
+            Recipe.model_validate_json(recipe),
+            dtype=dtype,
+            attention_kernel=attention_kernel,
+            seconds=seconds,
+            threads=threads,
+        )
+        for name, (model, recipe) in shapes.items()
+    }
+
+
+def measure_inference(
+    *,
+    attempt: int,
+    storage: str,
+    shapes: Mapping[str, str],
+    run_keys: Mapping[str, list[str]],
+    protocol: str,
+    dtype: str,
+    threads: int,
+) -> list[str]:
+    """Measure the serving cost of each shape (ModelConfig as JSON, by name) and write it into the folder of every run that
+    has the shape. Returns the keys written. Runs that have a measurement keep it.
+    """
+    from llama.inference_cost import measure_inference
+
+    models = {name: ModelConfig.model_validate_json(model) for name, model in shapes.items()}
+    costs = measure_inference(models, InferenceProtocol.model_validate_json(protocol), dtype=dtype, threads=threads)
+    written = []
+    for name, keys in run_keys.items():
+        for key in keys:
+            folder = Path(storage) / "runs" / key
+            if read_inference(folder) is None:
+                write_record(folder / INFERENCE, costs[name])
+                written.append(key)
+    return written

@@ -1,0 +1,127 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from llama.accounting import count_parameters, forward_flops_per_token, training_flops_per_token
+from llama.config import ModelConfig
+from llama.decoding import generate
+from llama.model import KVCache, Llama, rotary_table, rotate
+from tests.llama.shapes import tiny_model
+
+
+def initialised(config: ModelConfig, **options: int) -> Llama:
+    model = Llama(config, **options)
+    model.initialise(torch.Generator().manual_seed(1))
+    return model
+
+
+def reference_logits(model: Llama, tokens_BT: Tensor) -> Tensor:
+    """LLaMA written out with real arithmetic, explicit masks and one product a matrix."""
+    config = model.config
+    B, T = tokens_BT.shape
+    H, K, E = config.n_heads, config.n_kv_heads, config.d_head
+    angle_TJ = torch.arange(T)[:, None] * config.rope_theta ** (-torch.arange(0, E, 2) / E)
+
+    def norm(x: Tensor, weight: Tensor) -> Tensor:
+        return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + config.norm_eps) * weight
+
+    def rope(x_BTHE: Tensor) -> Tensor:
+        even, odd = x_BTHE[..., 0::2], x_BTHE[..., 1::2]
+        cos, sin = angle_TJ.cos()[:, None], angle_TJ.sin()[:, None]
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+    x = model.embedding.weight[tokens_BT]
+    for block in model.blocks:
+        h = norm(x, block.attention_norm.weight)
+        wq, wk, wv = block.attention.qkv.weight.split([H * E, K * E, K * E])
+        q, k, v = (h @ wq.T).view(B, T, H, E), (h @ wk.T).view(B, T, K, E), (h @ wv.T).view(B, T, K, E)
+        k, v = rope(k).repeat_interleave(H // K, dim=2), v.repeat_interleave(H // K, dim=2)
+        scores = torch.einsum("bthe,bshe->bhts", rope(q), k) / math.sqrt(E)
+        scores = scores.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -math.inf)
+        x = x + torch.einsum("bhts,bshe->bthe", scores.softmax(-1), v).flatten(2) @ block.attention.out.weight.T
+        h = norm(x, block.feed_forward_norm.weight)
+        gate, up = block.feed_forward.gate_up.weight.chunk(2)
+        x = x + (torch.nn.functional.silu(h @ gate.T) * (h @ up.T)) @ block.feed_forward.down.weight.T
+    return norm(x, model.norm.weight) @ model.head.weight.T
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("tied_head", [False, True])
+def test_logits_equal_a_plain_reference(n_kv_heads: int, tied_head: bool) -> None:
+    model = initialised(tiny_model(n_kv_heads=n_kv_heads, tied_head=tied_head))
+    tokens_BT = torch.randint(300, (3, 16), generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(model(tokens_BT), reference_logits(model, tokens_BT), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 4])
+@pytest.mark.parametrize("tied_head", [False, True])
+def test_counted_parameters_equal_the_closed_forms(n_kv_heads: int, tied_head: bool) -> None:
+    model = Llama(tiny_model(n_kv_heads=n_kv_heads, tied_head=tied_head))
+    counts = count_parameters(model.config)
+    numel = {name: weight.numel() for name, weight in model.named_parameters()}
+    assert sum(numel.values()) == counts.n_params
+    embeddings = {"embedding.weight", "head.weight"}
+    assert sum(n for name, n in numel.items() if name not in embeddings) == counts.n_params_non_embedding
+    matrices = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    assert matrices == counts.n_params_matmul
+
+
+def test_flops_equal_torchs_own_count() -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = initialised(tiny_model())
+    tokens_BT = torch.randint(300, (2, 16))
+    # Torch's counter sees no FLOPs in the CPU's fused attention, and all of them in the plain one.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward, torch.no_grad():
+        model(tokens_BT)
+    assert forward.get_total_flops() == pytest.approx(2 * 16 * forward_flops_per_token(model.config, 16), rel=1e-3)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as training:
+        model.loss(tokens_BT, tokens_BT).backward()
+    assert training.get_total_flops() == pytest.approx(2 * 16 * training_flops_per_token(model.config), rel=1e-3)
+
+
+def test_rotation_keeps_norms_and_depends_on_distance_only() -> None:
+    config = tiny_model()
+    table_TE = rotary_table(config, 16)
+    q, k = torch.randn(2, 1, 1, 1, config.d_head).expand(2, 1, 16, 1, config.d_head)
+    q_BTHE, k_BTHE = rotate(q, table_TE), rotate(k, table_TE)
+    torch.testing.assert_close(q_BTHE.norm(dim=-1), q.norm(dim=-1))
+    scores_TS = (q_BTHE[0, :, 0] @ k_BTHE[0, :, 0].T).detach()
+    for distance in (-5, 0, 3):
+        diagonal = scores_TS.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 4])
+def test_cached_decoding_equals_reading_the_whole_text_again(n_kv_heads: int) -> None:
+    model = initialised(tiny_model(n_kv_heads=n_kv_heads), max_tokens=40)
+    prompt_BT = torch.randint(300, (2, 9), generator=torch.Generator().manual_seed(3))
+    text_BT = prompt_BT
+    for _ in range(20):
+        text_BT = torch.cat([text_BT, model(text_BT)[:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(generate(model, prompt_BT, new_tokens=20), text_BT[:, 9:])
+
+
+@torch.no_grad()
+def test_cached_logits_equal_uncached_ones() -> None:
+    model = initialised(tiny_model())
+    tokens_BT = torch.randint(300, (2, 16))
+    cache = KVCache(model.config, batch=2, max_tokens=16, dtype=torch.float32, device=torch.device("cpu"))
+    pieces = [model(tokens_BT[:, :7], cache)] + [model(tokens_BT[:, t : t + 1], cache) for t in range(7, 16)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens_BT), atol=1e-5, rtol=1e-5)
+
+
+def test_a_fresh_model_predicts_almost_uniformly() -> None:
+    model = initialised(tiny_model(d_model=64, n_heads=4, d_ff=176))
+    tokens_BT = torch.randint(300, (8, 17))
+    loss = model.loss(tokens_BT[:, :-1], tokens_BT[:, 1:]).item()
+    # Unit-variance logits cost half a nat over the uniform guess.
+    assert loss == pytest.approx(math.log(300) + 0.5, abs=0.25)
+
+
+def test_the_same_seed_draws_the_same_weights() -> None:
+    a, b = initialised(tiny_model()), initialised(tiny_model())
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
