@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.fit import fit
+    from analysis.fitting import fit
     from analysis.results import Fit, Study
     from analysis.runs import load_curves, load_runs
     from analysis.study import analyse
@@ -22,7 +22,7 @@ _HOMES = {
     "RunTable": "analysis.table",
     "Study": "analysis.results",
     "analyse": "analysis.study",
-    "fit": "analysis.fit",
+    "fit": "analysis.fitting",
     "load_curves": "analysis.runs",
     "load_runs": "analysis.runs",
 }

@@ -12,7 +12,7 @@ from llama.errors import UserError
 #: r = log L_hat - log L for the *_log ones, L_hat - L for lsq.
 OBJECTIVES = ("huber_log", "lad_log", "lsq_log", "lsq")
 #: |r| is minimised as Huber with this threshold: at most n/2 times it above the exact least absolute deviation.
-LAD_DELTA = 1e-9
+LAD_DELTA = 1e-7
 #: Huber's threshold goes down through these before the wanted one: nearly quadratic first, so that far starts move.
 CONTINUATION = (3e-2, 1e-2, 3e-3)
 
@@ -28,7 +28,9 @@ class Objective:
         if self.name not in OBJECTIVES:
             raise UserError(f"no objective is called {self.name!r}; there are {', '.join(OBJECTIVES)}")
         if not (np.isfinite(self.delta) and self.delta > 0):
-            raise UserError(f"delta is {self.delta}; Huber's threshold on the log residual must be above 0 (1e-3 is usual)")
+            raise UserError(
+                f"delta is {self.delta}; Huber's threshold on the log residual must be above 0 (1e-3 is usual)"
+            )
 
     @property
     def is_log(self) -> bool:
@@ -41,7 +43,7 @@ class Objective:
             return (np.inf,)
         if self.name == "huber_log":
             return (*(delta for delta in CONTINUATION if delta > 1.5 * self.delta), self.delta)
-        return (*CONTINUATION, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, LAD_DELTA)
+        return (*CONTINUATION, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, LAD_DELTA)
 
     def value(self, residual: Array, weight: Array) -> Array:
         """The sum over the last axis."""

@@ -21,8 +21,8 @@ GRADIENT_TOLERANCE = 1e-6
 #: The delta in that, for least squares, which has none.
 LEAST_SQUARES_UNIT = 1e-3
 #: Steps of a stage before the last, which need not be exact, and of the last.
-STAGE_STEPS = 6
-MAX_STEPS = 100
+STAGE_STEPS = 40
+MAX_STEPS = 1000
 MU_START, MU_LIMIT = 0.1, 1e8
 #: Problems solved together: their arrays stay in the cache.
 CHUNK_VALUES = 30_000
@@ -114,7 +114,18 @@ class _State:
         self._refresh_gradient()
 
     def keep(self, running_K: NDArray[np.bool_]) -> None:
-        for name in ("index", "measured", "weight", "theta", "mu", "predicted", "jacobian", "residual", "value", "slope"):
+        for name in (
+            "index",
+            "measured",
+            "weight",
+            "theta",
+            "mu",
+            "predicted",
+            "jacobian",
+            "residual",
+            "value",
+            "slope",
+        ):
             setattr(self, name, getattr(self, name)[running_K])
         self.gradient, self.norm, self.free = self.gradient[running_K], self.norm[running_K], self.free[running_K]
 
@@ -154,17 +165,39 @@ class _State:
         diagonal = np.arange(hessian.shape[1])
         hessian = np.where(both, hessian, 0.0)
         hessian[:, diagonal, diagonal] += np.where(self.free, 1e-14, 1.0)
-        step = _solve(hessian, -self.gradient * self.free)
+        step, descends = self._bounded_step(hessian)
         theta = np.clip(self.theta + step, self.problem.lower_P, self.problem.upper_P)
         with np.errstate(over="ignore", invalid="ignore"):
             predicted, jacobian = self.problem.evaluate(theta)
         residual, value = self._residual(predicted, self.measured, self.weight)
         # Near the optimum a good step changes the value by less than its rounding.
-        better = value <= self.value * (1 + 1e-14)
+        better = descends & (value <= self.value * (1 + 1e-14))
         self.mu = np.where(better, np.maximum(self.mu * 0.2, 1e-12), self.mu * 5)
-        self.theta[better], self.predicted[better], self.jacobian[better] = theta[better], predicted[better], jacobian[better]
+        self.theta[better], self.predicted[better], self.jacobian[better] = (
+            theta[better],
+            predicted[better],
+            jacobian[better],
+        )
         self.residual[better], self.value[better] = residual[better], value[better]
         self._refresh_gradient()
+
+    def _bounded_step(self, hessian: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """The Newton step, and whether it goes down at all (a saddle's does not, and wants a larger mu).
+
+        Coordinates that it would carry past a bound stop there, and the others are solved again: clipping alone would leave
+        them where they only make sense together with the clipped one.
+        """
+        right = -self.gradient * self.free
+        step = _solve(hessian, right)
+        descends = (right * step).sum(axis=1) > 0
+        low, high = self.problem.lower_P - self.theta, self.problem.upper_P - self.theta
+        crossing = (step < low) | (step > high)
+        rows = crossing.any(axis=1)
+        if rows.any():
+            pinned = crossing[rows]
+            matrix = np.where(pinned[:, :, None], np.eye(hessian.shape[1]), hessian[rows])
+            step[rows] = _solve(matrix, np.where(pinned, np.clip(step, low, high)[rows], right[rows]))
+        return step, descends
 
 
 def _solve(matrix_KPP: Array, right_KP: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llama.data.mixture import HeldOut
+from llama.data.mixture import ValidationWindows
 from llama.model import Llama
 from llama.records import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 
@@ -17,7 +17,7 @@ from llama.records import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 @torch.no_grad()
 def validate(
     model: Llama,
-    held_out: Sequence[HeldOut],
+    held_out: Sequence[ValidationWindows],
     weights: Mapping[str, float],
     token_bytes: NDArray[np.integer],
     device: torch.device,
@@ -31,7 +31,7 @@ def validate(
     mean_loss, mean_bpb = 0.0, 0.0
     for windows in held_out:
         nats, targets, text_nats, text_bytes = 0.0, 0, 0.0, 0.0
-        for window_BS in windows.batches():
+        for window_BS in windows:
             window = torch.from_numpy(window_BS).to(device)
             loss_N = model.loss(window[:, :-1], window[:, 1:], reduction="none").double().cpu()
             bytes_N = bytes_V[window[:, 1:].flatten().cpu()]

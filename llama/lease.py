@@ -37,7 +37,7 @@ class Owner(Record):
     released: bool = False
 
 
-class LeaseHeld(Exception):
+class LeaseHeld(Fenced):
     """Another live process holds the lease; `owner` says which."""
 
     def __init__(self, folder: Path, owner: Owner):

@@ -141,6 +141,8 @@ class SweepIndex(Record):
     sweep_id: str
     corpus_folder: str
     """Relative to the storage root."""
+    spec_folder: str
+    """Where the sweep's YAML was read, and where its relative paths start."""
     runs: list[SweepRun]
 
 

@@ -38,12 +38,13 @@ def _listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in sorted(values))
 
 
-def _unknown_widths(where: str, widths: Iterable[int], info: ValidationInfo) -> list[tuple[str, str]]:
+def _unknown_widths(widths: dict[str, int], info: ValidationInfo) -> list[tuple[str, str]]:
+    """Problems of widths, by where each stands, that the ladder does not have."""
     ladder: Ladder | None = info.data.get("ladder")
     known = ladder.all_widths if ladder else []
     return [
         (where, f"found width {width}; one of {_listed(known)} is right, as in ladder")
-        for width in widths
+        for where, width in widths.items()
         if ladder and width not in known
     ]
 
@@ -308,7 +309,7 @@ class SweepSpec(Config):
     @field_validator("budgets")
     @classmethod
     def _check_budgets(cls, budgets: Budgets, info: ValidationInfo) -> Budgets:
-        if problems := _unknown_widths("by_width", budgets.by_width or {}, info):
+        if problems := _unknown_widths({f"by_width.{width}": width for width in budgets.by_width or {}}, info):
             refuse(*problems)
         return budgets
 
@@ -318,11 +319,12 @@ class SweepSpec(Config):
         budgets: Budgets | None = info.data.get("budgets")
         problems = []
         for index, extra in enumerate(seeds.extra):
-            problems += _unknown_widths(f"extra.{index}.widths", extra.widths, info)
+            places = {f"extra.{index}.widths.{place}": width for place, width in enumerate(extra.widths)}
+            problems += _unknown_widths(places, info)
             known = {value for width in extra.widths for value in (budgets.for_width(width) if budgets else [])}
             problems += [
-                (f"extra.{index}.budgets", f"found {value:g}; one of {_listed(known)} is right, as in budgets")
-                for value in extra.budgets or []
+                (f"extra.{index}.budgets.{place}", f"found {value:g}; one of {_listed(known)} is right, as in budgets")
+                for place, value in enumerate(extra.budgets or [])
                 if budgets and value not in known
             ]
         if problems:

@@ -42,7 +42,13 @@ def train(
 
 
 def measure_speed(
-    *, attempt: int, shapes: Mapping[str, tuple[str, str]], dtype: str, attention_kernel: str, seconds: float, threads: int
+    *,
+    attempt: int,
+    shapes: Mapping[str, tuple[str, str]],
+    dtype: str,
+    attention_kernel: str,
+    seconds: float,
+    threads: int,
 ) -> dict[str, float]:
     """Training tokens a second of each shape, alone on this machine. `shapes` are (ModelConfig, Recipe) as JSON, by name."""
     from llama.speed import measure_training_speed

@@ -101,10 +101,11 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 class _Tree:
-    """A YAML node tree as plain values, with the line of every key and item."""
+    """A YAML node tree as plain values, with the line of every key and item, and numbers as they were written."""
 
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
+        self.numbers: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
         self._open: set[int] = set()
 
@@ -145,7 +146,12 @@ class _Tree:
         if node.tag not in _PLAIN_TAGS:
             self._problem(node, path, f"the tag {node.tag} is not allowed: plain values only")
             return None
-        return _plain_value(node.value) if node.style is None else node.value
+        if node.style is not None:  # in quotes
+            return node.value
+        value = _plain_value(node.value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            self.numbers[path] = node.value
+        return value
 
     def _problem(self, node: yaml.Node, path: KeyPath, message: str) -> None:
         self.problems.append(Problem(node.start_mark.line + 1, _dotted(path), message))
@@ -196,7 +202,8 @@ def _explain(error: ErrorDetails, kind: type[BaseModel], tree: _Tree) -> list[Pr
     hint = ""
     if error["type"] == "literal_error" and isinstance(found, str):
         hint = nearest(found, re.findall(r"'([^']+)'", str(context["expected"])))
-    return [_problem_at(location, f"found {_show(found)}; {right} is right{hint}", tree)]
+    shown = tree.numbers.get(tree.place(location)) or _show(found)
+    return [_problem_at(location, f"found {shown}; {right} is right{hint}", tree)]
 
 
 _EXPECTED = {
@@ -210,12 +217,12 @@ _EXPECTED = {
     "dict_type": "a block of keys",
     "model_type": "a block of keys",
     "model_attributes_type": "a block of keys",
-    "greater_than": "a number above {gt}",
-    "greater_than_equal": "a number from {ge}",
-    "less_than": "a number below {lt}",
-    "less_than_equal": "a number up to {le}",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number from {ge:g}",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number up to {le:g}",
     "too_short": "a list of at least {min_length}",
-    "literal_error": "one of {expected}",
+    "literal_error": "{expected}",
 }
 
 

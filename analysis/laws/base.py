@@ -29,6 +29,8 @@ class Problem(ABC):
     Losses inside are over `scale`, the geometric mean of the measured ones.
     """
 
+    coordinates: tuple[str, ...]
+    """The law's parameter that each coordinate stands for, in the solver's order."""
     lower_P: Array
     upper_P: Array
     scale: float
@@ -95,3 +97,7 @@ class Law(ABC):
     @abstractmethod
     def tokens_for_loss(self, params_KP: Array, n_params: Array | float, loss: Array | float) -> Array:
         """The D at which a model of N reaches `loss`; infinite where it never does."""
+
+    @abstractmethod
+    def smallest_size(self, params_KP: Array, loss: Array | float) -> Array:
+        """The N below which no number of tokens reaches `loss`; infinite where no size does."""

@@ -20,6 +20,8 @@ class ChinchillaProblem(Problem):
     they hardly correlate with their exponents.
     """
 
+    coordinates = ("E", "A", "B", "alpha", "beta")
+
     def __init__(self, n_params_n: Array, n_tokens_n: Array, loss_n: Array) -> None:
         log_n, log_d = np.log(n_params_n), np.log(n_tokens_n)
         self.center_n, self.center_d = float(log_n.mean()), float(log_d.mean())
@@ -81,7 +83,10 @@ class ChinchillaProblem(Problem):
         cost = cost.reshape(size, size)
         padded = np.pad(cost, 1, constant_values=np.inf)
         neighbours = [
-            padded[1 + i : 1 + i + size, 1 + j : 1 + j + size] for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)
+            padded[1 + i : 1 + i + size, 1 + j : 1 + j + size]
+            for i in (-1, 0, 1)
+            for j in (-1, 0, 1)
+            if (i, j) != (0, 0)
         ]
         lowest = np.flatnonzero((cost <= np.min(neighbours, axis=0)).ravel())
         order = lowest[np.argsort(cost.ravel()[lowest])][: MAX_STARTS // 2]
@@ -173,3 +178,8 @@ class Chinchilla(Law):
         room = np.asarray(loss - e - a * np.power(n_params, -alpha))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.where(room > 0, np.exp(np.log(b / np.where(room > 0, room, 1.0)) / beta), np.inf)
+
+    def smallest_size(self, params_KP: Array, loss: Array | float) -> Array:
+        a, _, e, alpha, _ = np.moveaxis(params_KP, -1, 0)
+        room = np.asarray(loss - e)
+        return np.where(room > 0, np.exp(np.log(a / np.where(room > 0, room, 1.0)) / alpha), np.inf)

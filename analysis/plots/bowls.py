@@ -23,7 +23,9 @@ def isoflop_bowls(study: Study) -> Picture | Absent:
     flagged = [vertex for vertex in vertices if vertex.flag is not None]
     caption = "Dots: measured, seeds averaged. Solid: parabola in log N. Star: its vertex."
     if flagged:
-        caption += " Open triangle: least loss of a bowl whose vertex is not trusted (at the grid's edge, or too few sizes)."
+        caption += (
+            " Open triangle: least loss of a bowl whose vertex is not trusted (at the grid's edge, or too few sizes)."
+        )
     if study.fit:
         caption += f" Dashed: the fitted law at the same compute. {parts.law_words(study.fit)}"
     return Picture(

@@ -9,7 +9,7 @@ import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis.plots import style
-from analysis.plots.picture import Axis, Band, Layer, Line, Panel, Picture, Points
+from analysis.plots.picture import Axis, Band, Layer, Line, Panel, Picture, Points, Shade
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -29,21 +29,23 @@ if TYPE_CHECKING:
 
 PNG_DOTS_PER_INCH = 150
 
-_DASHES = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1, 1.5))}
+_DASHES: dict[str, Any] = {"solid": "-", "dashed": (0, (4, 2)), "dotted": (0, (1, 1.5))}
 _MARKERS = {"circle": "o", "star": "*", "triangle": "^", "diamond": "D", "cross": "x", "square": "s"}
 
 # Inches. Fixed margins instead of a layout engine: figures are equal in size from study to study, and quick to draw.
 _PANEL_WIDTHS = {1: 5.4, 2: 4.0, 3: 3.3}
+_PANEL_TICKS = {1: 8, 2: 6, 3: 5}
 _PANEL_HEIGHT = 3.7
-_LEFT, _GAP, _TOP, _BOTTOM, _RIGHT = 0.72, 0.82, 0.62, 0.56, 0.2
-_CAPTION_LINE, _CAPTION_CHARACTER, _LEGEND_CHARACTER = 0.145, 0.0625, 0.068
+_LEFT, _GAP, _TOP, _BOTTOM, _RIGHT = 0.72, 0.82, 0.45, 0.56, 0.2
+_BARE_TOP, _PANEL_TITLE = 0.22, 0.22
+_CAPTION_LINE, _CAPTION_CHARACTER, _LEGEND_CHARACTER = 0.145, 0.0625, 0.064
 _LEGEND_HANDLE = 0.5
 
 
 @contextmanager
 def _house_style(salt: str) -> Iterator[None]:
     """matplotlib's settings for one figure; `salt` keeps the ids of several SVGs on one page apart and stable."""
-    settings = {
+    settings: dict[Any, Any] = {
         "font.family": ["DejaVu Sans"],
         "font.size": 8.5,
         "text.parse_math": False,  # names come from data: a "$" in one is a dollar sign
@@ -67,53 +69,54 @@ def _house_style(salt: str) -> Iterator[None]:
         yield
 
 
-def draw(picture: Picture, *, caption: bool = True) -> Figure:
-    """The picture as a figure; the caption below it, unless the page around it carries the caption."""
-    with _house_style(picture.stem):
-        return _draw(picture, caption=caption)
-
-
 def png(picture: Picture) -> bytes:
     with _house_style(picture.stem):
-        figure = _draw(picture, caption=True)
+        figure = _draw(picture, standalone=True)
         buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None, "Title": picture.title})
+        FigureCanvasAgg(figure).print_figure(
+            buffer, format="png", dpi=PNG_DOTS_PER_INCH, metadata={"Software": None, "Title": picture.title}
+        )
         return buffer.getvalue()
 
 
-def svg(picture: Picture, *, caption: bool = True) -> str:
-    """SVG with its text as text, without a date."""
+def svg(picture: Picture, *, standalone: bool = True) -> str:
+    """SVG with its text as text, without a date; `standalone=False` leaves title and caption to the page around it."""
     with _house_style(picture.stem):
-        figure = _draw(picture, caption=caption)
+        figure = _draw(picture, standalone=standalone)
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Title": picture.title})
+        FigureCanvasSVG(figure).print_figure(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": picture.title}
+        )
         return buffer.getvalue()
 
 
-def _draw(picture: Picture, *, caption: bool) -> Figure:
+def _draw(picture: Picture, *, standalone: bool) -> Figure:
     panels = picture.panels
     panel_width = _PANEL_WIDTHS[len(panels)]
     entries = legend_entries(picture)
     texts = [picture.legend_title, *(text for text, _ in entries)]
     legend_width = _LEGEND_HANDLE + _LEGEND_CHARACTER * max(map(len, texts)) if entries else 0.0
     width = _LEFT + len(panels) * panel_width + (len(panels) - 1) * _GAP + _RIGHT + legend_width
-    lines = textwrap.wrap(picture.caption, int((width - 0.3) / _CAPTION_CHARACTER)) if caption else []
+    lines = textwrap.wrap(picture.caption, int((width - 0.3) / _CAPTION_CHARACTER)) if standalone else []
     bottom = _BOTTOM + (0.16 + _CAPTION_LINE * len(lines) if lines else 0.0)
-    height = _TOP + _PANEL_HEIGHT + bottom
+    top = (_TOP if standalone else _BARE_TOP) + (_PANEL_TITLE if any(panel.title for panel in panels) else 0.0)
+    height = top + _PANEL_HEIGHT + bottom
 
     figure = Figure(figsize=(width, height), dpi=PNG_DOTS_PER_INCH, facecolor="white")
-    figure.text(0.15 / width, 1 - 0.14 / height, picture.title, fontsize=10.5, fontweight="bold", va="top", color=style.INK)
+    if standalone:
+        place = (0.15 / width, 1 - 0.14 / height)
+        figure.text(*place, picture.title, fontsize=10.5, fontweight="bold", va="top", color=style.INK)
     for k, panel in enumerate(panels):
         left = _LEFT + k * (panel_width + _GAP)
         rectangle = (left / width, bottom / height, panel_width / width, _PANEL_HEIGHT / height)
-        _draw_panel(figure.add_axes(rectangle), panel)
+        _draw_panel(figure.add_axes(rectangle), panel, most_ticks=_PANEL_TICKS[len(panels)])
     if entries:
         figure.legend(
             [_handle(layer) for _, layer in entries],
             [text for text, _ in entries],
             title=picture.legend_title or None,
             loc="upper left",
-            bbox_to_anchor=(1 - (legend_width + 0.1) / width, 1 - (_TOP - 0.05) / height),
+            bbox_to_anchor=(1 - (legend_width + 0.1) / width, 1 - top / height),
             frameon=False,
             borderpad=0,
             borderaxespad=0,
@@ -121,51 +124,53 @@ def _draw(picture: Picture, *, caption: bool) -> Figure:
             alignment="left",
         )
     if lines:
-        figure.text(0.15 / width, 0.1 / height, "\n".join(lines), fontsize=7.5, color="#4d4d4d", va="bottom", linespacing=1.25)
+        figure.text(
+            0.15 / width, 0.1 / height, "\n".join(lines), fontsize=7.5, color="#4d4d4d", va="bottom", linespacing=1.25
+        )
     return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel) -> None:
+def _draw_panel(axes: Axes, panel: Panel, *, most_ticks: int) -> None:
     x_limits, y_limits = panel.limits(panel.x), panel.limits(panel.y)
-    _set_axis(axes, "x", panel.x, x_limits)
-    _set_axis(axes, "y", panel.y, y_limits)
+    _set_axis(axes, "x", panel.x, x_limits, most_ticks)
+    _set_axis(axes, "y", panel.y, y_limits, 8)
     axes.grid(True, zorder=0)
     axes.set_axisbelow(True)
     if panel.title:
-        axes.set_title(panel.title, fontsize=9, loc="left", color=style.INK)
+        axes.set_title(panel.title, fontsize=8.5, loc="left", color=style.INK, pad=13)
     if panel.zero_line:
         axes.axhline(0.0, color=style.INK, linewidth=0.8, zorder=1.5)
     for shade in panel.shades:
-        span, limits = (axes.axvspan, x_limits) if shade.along == "x" else (axes.axhspan, y_limits)
-        start, end = shade.clipped(limits)
-        if end <= start:
-            continue
-        span(start, end, facecolor=style.SHADE, edgecolor="none", zorder=0.1)
-        horizontal = shade.along == "x"
-        at = (start, 0.985) if horizontal else (0.985, end)
-        axes.annotate(
-            shade.label,
-            at,
-            xycoords=("data", "axes fraction") if horizontal else ("axes fraction", "data"),
-            xytext=(3, 0) if horizontal else (0, -3),
-            textcoords="offset points",
-            fontsize=7,
-            fontstyle="italic",
-            color=style.GREY,
-            va="top",
-            ha="left" if horizontal else "right",
-        )
+        start, end = shade.clipped(x_limits if shade.along == "x" else y_limits)
+        if end > start:
+            _draw_shade(axes, shade, start, end)
     for layer in panel.layers:
         _draw_layer(axes, panel, layer, x_limits, y_limits)
 
 
-def _set_axis(axes: Axes, which: str, axis: Axis, limits: tuple[float, float]) -> None:
-    setter = axes.set_xscale if which == "x" else axes.set_yscale
-    setter("log" if axis.log else "linear")
+def _draw_shade(axes: Axes, shade: Shade, start: float, end: float) -> None:
+    """The ground in grey; its label stands above the panel, where no data can be."""
+    along_x = shade.along == "x"
+    (axes.axvspan if along_x else axes.axhspan)(start, end, facecolor=style.SHADE, edgecolor="none", zorder=0.1)
+    axes.annotate(
+        shade.label,
+        (end, 1.0) if along_x else (1.0, end),
+        xycoords=("data", "axes fraction") if along_x else ("axes fraction", "data"),
+        xytext=(0, 2) if along_x else (2, 0),
+        textcoords="offset points",
+        fontsize=7,
+        fontstyle="italic",
+        color=style.GREY,
+        va="bottom" if along_x else "top",
+        ha="right" if along_x else "left",
+    )
+
+
+def _set_axis(axes: Axes, which: str, axis: Axis, limits: tuple[float, float], most_ticks: int) -> None:
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log" if axis.log else "linear")
     (axes.set_xlim if which == "x" else axes.set_ylim)(*limits)
     drawn = axes.xaxis if which == "x" else axes.yaxis
-    places = style.ticks(*limits, log=axis.log)
-    drawn.set_major_locator(FixedLocator(places))
+    drawn.set_major_locator(FixedLocator(axis.ticks or style.ticks(*limits, log=axis.log, most=most_ticks)))
     drawn.set_major_formatter(lambda value, _: style.format_number(value, axis.unit))
     drawn.set_minor_locator(NullLocator())
     drawn.set_label_text(axis.label)
@@ -188,7 +193,8 @@ def _draw_layer(
             _write(axes, layer.end_label, float(x[-1]), float(y[-1]), layer.colour)
     elif isinstance(layer, Points):
         if "low" in layer.table:
-            errors = np.abs(np.stack([y - layer.table["low"].to_numpy(dtype=float), layer.table["high"].to_numpy(dtype=float) - y]))
+            low, high = (layer.table[column].to_numpy(dtype=float) for column in ("low", "high"))
+            errors = np.stack([y - low, high - y])
             axes.errorbar(x, y, errors, fmt="none", ecolor=layer.colour, elinewidth=0.9, capsize=2, zorder=2.5)
         axes.plot(x, y, linestyle="none", zorder=3, **_marker(layer))
         if layer.labels is not None:
@@ -198,20 +204,24 @@ def _draw_layer(
 
 
 def _write(axes: Axes, text: str, x: float, y: float, colour: str) -> None:
+    """Text beside a point: to its right, or to its left where it would leave the panel."""
+    share = float((axes.transData + axes.transAxes.inverted()).transform((x, y))[0])
+    leftwards = share > 0.75
     axes.annotate(
         text,
         (x, y),
-        xytext=(4, 3),
+        xytext=(-3 if leftwards else 4, 3),
         textcoords="offset points",
+        ha="right" if leftwards else "left",
         fontsize=7,
         color=colour,
         annotation_clip=True,
         zorder=4,
-        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.6},
+        bbox={"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 0.4},
     )
 
 
-def _marker(layer: Points) -> dict[str, object]:
+def _marker(layer: Points) -> dict[str, Any]:
     scale = 1.7 if layer.marker == "star" else 1.0
     return {
         "marker": _MARKERS[layer.marker],

@@ -30,7 +30,8 @@ def iso_loss_contours(study: Study) -> Picture | Absent:
         demand = style.format_number(lifetime.demand_tokens, "count")
         layers.append(_ridge(lifetime.training_ridge, "training-optimal", style.SECOND))
         layers.append(_ridge(lifetime.lifetime_ridge, f"lifetime-optimal at {demand} served", style.ACCENT))
-        caption += f"Ridges: cheapest to train, and cheapest to train and serve {demand} tokens ({lifetime.costs.source} costs). "
+        caption += f"Ridges: cheapest to train, and cheapest to train and serve {demand} tokens "
+        caption += f"({lifetime.costs.source} costs). "
     elif study.compute_ridge is not None:
         n_params = study.compute_ridge.mid_G
         n_tokens = study.compute_ridge.x_G / study.train_flops(n_params)
@@ -60,7 +61,7 @@ def iso_loss_contours(study: Study) -> Picture | Absent:
 
 def _contours(study: Study, n_limits: tuple[float, float], d_limits: tuple[float, float]) -> list[Layer]:
     assert study.fit is not None
-    log_n, log_d = np.linspace(*np.log(n_limits), _GRID), np.linspace(*np.log(d_limits), _GRID)
+    log_n, log_d = (np.log(parts.log_grid(*limits, _GRID)) for limits in (n_limits, d_limits))
     loss = parts.law_loss(study.fit, np.exp(log_n)[None, :], np.exp(log_d)[:, None])
     # Even steps between the best and the 90th percentile: the worst corner is steep and of no interest.
     levels = style.ticks(float(loss.min()), float(np.quantile(loss, 0.9)), log=False, most=12)
@@ -71,7 +72,9 @@ def _contours(study: Study, n_limits: tuple[float, float], d_limits: tuple[float
         inside = np.isfinite(contour_log_d)
         if inside.sum() < 2:
             continue
-        table = pd.DataFrame({"n_params": np.exp(log_n[inside]), "n_tokens": np.exp(contour_log_d[inside]), "loss": level})
+        table = pd.DataFrame(
+            {"n_params": np.exp(log_n[inside]), "n_tokens": np.exp(contour_log_d[inside]), "loss": level}
+        )
         label = style.format_number(level, "plain")
         layers.append(Line(table=table, series="contour", colour="#9a9a9a", width=0.8, end_label=label))
     return layers

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.plots import bowls, canvas, contours, inference, lifetime, loss_curves, optima, residuals
+from analysis.plots import bowls, canvas, contours, inference, k_curve, lifetime, loss_curves, optima, pairs, residuals
 from analysis.plots.picture import Absent, Picture
 from analysis.results import Study
 
@@ -16,13 +16,13 @@ PICTURES: tuple[Callable[[Study], Picture | Absent], ...] = (
     bowls.isoflop_bowls,
     optima.compute_optima,
     contours.iso_loss_contours,
-    lifetime.matched_pair,
+    pairs.matched_pair,
     lifetime.lifetime_cost,
     lifetime.optimum_against_demand,
     lifetime.forecast_regret,
     inference.inference_speed,
     residuals.residuals,
-    lifetime.k_curve,
+    k_curve.k_curve,
 )
 
 

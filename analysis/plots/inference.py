@@ -31,28 +31,36 @@ def inference_speed(study: Study) -> Picture | Absent:
             }
         )
         colour = colours.get(n_params, style.INK)
-        by_batch.append(Line(table=table, series="size", colour=colour, width=1.2, legend=style.format_number(n_params, "count")))
+        name = style.format_number(n_params, "count")
+        by_batch.append(Line(table=table, series="size", colour=colour, width=1.2, legend=name))
         by_batch.append(Points(table=table, series="measured", colour=colour, size=4.5))
     panels = [
         Panel(
-            x=Axis(column="batch", label="batch (sequences)", unit="plain"),
+            x=Axis(column="batch", label="batch (sequences)", unit="plain", ticks=_batches(measured)),
             y=Axis(column="decode_tokens_per_second", label="decoded tokens a second", unit="count"),
             layers=by_batch,
         ),
         Panel(
             x=Axis(column="n_params", label="parameters N", unit="count"),
-            y=Axis(column="tpot_microseconds", label="microseconds a decoded token", unit="plain"),
+            y=Axis(column="tpot_seconds", label="time a decoded token", unit="seconds"),
             layers=_time_layers(study, measured),
         ),
     ]
     first = next(iter(measured.values()))
+    threads = f"{first.threads} thread{'s' if first.threads > 1 else ''}"
     caption = (
-        f"Left: median of {first.repetitions} repetitions, {first.prompt_tokens} prompt and {first.output_tokens} output tokens "
-        f"on {first.device}, {first.threads} thread{'s' if first.threads > 1 else ''}, {first.dtype}. Right: TPOT at batch 1 with "
-        f"its 5th to 95th percentile, and the time a token at the batch where decoding saturates; lines: t0 + c N, where t0 "
-        f"is overhead that no smaller model can save. {parts.counting_words(study)}"
+        f"Left: median of {first.repetitions} repetitions, {first.prompt_tokens} prompt and {first.output_tokens} output "
+        f"tokens on {first.device}, {threads}, {first.dtype}. Right: TPOT at batch 1 with its 5th to 95th percentile, and "
+        f"the time a token at the batch where decoding saturates; lines: t0 + c N, where t0 is overhead that no smaller "
+        f"model can save. {parts.counting_words(study)}"
     )
     return Picture(stem=stem, title=title, caption=caption, panels=panels, legend_title="parameters N")
+
+
+def _batches(measured: dict[float, InferenceCost]) -> tuple[float, ...]:
+    """The measured batches; every second one where they are many."""
+    batches = sorted({float(point.batch) for cost in measured.values() for point in cost.points})
+    return tuple(batches[:: 1 + len(batches) // 9])
 
 
 def measured_sizes(study: Study) -> dict[float, InferenceCost]:
@@ -75,19 +83,20 @@ def _time_layers(study: Study, measured: dict[float, InferenceCost]) -> list[Lay
             rows_1.append(
                 {
                     "n_params": n_params,
-                    "tpot_microseconds": 1e6 * tpot.median,
-                    "low": 1e6 * tpot.p5,
-                    "high": 1e6 * tpot.p95,
+                    "tpot_seconds": tpot.median,
+                    "low": tpot.p5,
+                    "high": tpot.p95,
                     "batch": 1,
                 }
             )
         full = cost.saturated
-        rows_full.append(
-            {"n_params": n_params, "tpot_microseconds": 1e6 / full.decode_tokens_per_second, "batch": full.batch}
-        )
+        rows_full.append({"n_params": n_params, "tpot_seconds": 1 / full.decode_tokens_per_second, "batch": full.batch})
     layers: list[Layer] = []
     fits = {cost.batch: cost for cost in study.serving.batches if cost.phase == "decode"} if study.serving else {}
-    for batch, rows, colour, words in ((1, rows_1, style.SECOND, "batch 1"), (None, rows_full, style.ACCENT, "saturated")):
+    for batch, rows, colour, words in (
+        (1, rows_1, style.SECOND, "batch 1"),
+        (None, rows_full, style.ACCENT, "saturated"),
+    ):
         if rows:
             layers.append(Points(table=pd.DataFrame(rows), series=words, colour=colour, legend=words))
         if batch in fits:
@@ -97,7 +106,7 @@ def _time_layers(study: Study, measured: dict[float, InferenceCost]) -> list[Lay
 
 def _time_line(fit: BatchCost, colour: str, words: str) -> Line:
     n_params = parts.log_grid(float(fit.n_params_G.min()), float(fit.n_params_G.max()), 41)
-    micros = 1e6 * (fit.t0_seconds + fit.seconds_per_param * n_params)
-    table = pd.DataFrame({"n_params": n_params, "tpot_microseconds": micros})
-    text = f"{1e6 * fit.t0_seconds:.3g} µs + {style.format_number(1e15 * fit.seconds_per_param, 'plain')} fs·N"
+    table = pd.DataFrame({"n_params": n_params, "tpot_seconds": fit.t0_seconds + fit.seconds_per_param * n_params})
+    t0, slope = (style.format_number(value, "seconds") for value in (fit.t0_seconds, fit.seconds_per_param))
+    text = f"{t0} + {slope} · N"
     return Line(table=table, series=f"{words}, t0 + c N", colour=colour, dash="dashed", width=1.1, legend=text)

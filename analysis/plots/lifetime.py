@@ -1,19 +1,19 @@
-"""The decision's pictures: lifetime cost and the optimal model against demand, a measured pair, and a wrong forecast's price.
+"""The decision's pictures: lifetime cost and the optimal model against demand, and what a wrong forecast costs.
 
 Demand is the number of tokens served over the model's life (Sardana et al. 2024).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Points, Shade
-from analysis.results import Array, Costs, Lifetime, PairSide, Study
+from analysis.results import Array, Costs, Lifetime, Study
 from analysis.results import Band as Curve
-
-_DEMAND = Axis(column="demand_tokens", label="demand: tokens served", unit="count")
 
 #: Forecasts of the regret picture, as multiples of the study's own demand.
 _FORECASTS = (0.1, 1.0, 10.0)
@@ -39,30 +39,34 @@ def lifetime_cost(study: Study) -> Picture | Absent:
                 "n_tokens": size.n_tokens,
             }
         )
-        look = {"table": table, "series": "size", "colour": colours[size.n_params]}
-        cost_layers.append(Line(**look, legend=style.format_number(size.n_params, "count")))
-        excess_layers.append(Line(**look))
-    least_table = pd.DataFrame({"demand_tokens": demand, "cost": least, "excess": 0.0, "n_params": lifetime.n_params.mid_G})
-    best = {"table": least_table, "series": "any size", "colour": style.INK, "dash": "dotted", "legend": "any size"}
-    cost_layers.append(Line(**best))
-    excess_layers += [Line(**best), *_crossings(lifetime)]
+        line = Line(table=table, series="size", colour=colours[size.n_params])
+        cost_layers.append(replace(line, legend=style.format_number(size.n_params, "count")))
+        excess_layers.append(line)
+    least_table = pd.DataFrame(
+        {"demand_tokens": demand, "cost": least, "excess": 0.0, "n_params": lifetime.n_params.mid_G}
+    )
+    best = Line(table=least_table, series="any size", colour=style.INK, dash="dotted", legend="any size")
+    cost_layers.append(best)
+    excess_layers += [best, *_crossings(lifetime)]
     loss = style.format_number(lifetime.target_loss, "plain", digits=4)
     caption = (
         f"Every size trained until the fitted law gives {loss} nats a token, then serving. {_cost_words(lifetime.costs)} "
-        f"Right: cost over the least that any size could have; diamonds: demand from which the smaller neighbour is the cheaper. "
+        f"Right: cost over the least that any size could have; diamonds: demand from which the smaller neighbour is "
+        f"the cheaper. "
         f"{parts.counting_words(study)}"
     )
     shades = _extrapolated(lifetime)
-    most = max(0.02, float(np.nanquantile(np.concatenate([s.cost_G / least - 1 for s in lifetime.sizes] or [[0.0]]), 0.9)))
-    excess = Axis(column="excess", label="cost over the least", unit="percent", log=False, limits=(-0.02 * most, most))
+    # Twice the least cost is as far as a choice of size is worth looking at.
+    most = min(1.0, max([0.05, *(1.05 * float(np.max(size.cost_G / least - 1)) for size in lifetime.sizes)]))
+    excess = Axis(column="excess", label="cost over the least", unit="percent", log=False, limits=(-0.03 * most, most))
     cost = Axis(column="cost", label=f"training and serving ({lifetime.costs.unit})", unit=_cost_unit(lifetime.costs))
     return Picture(
         stem=stem,
         title=title,
         caption=caption,
         panels=[
-            Panel(x=_DEMAND, y=cost, layers=cost_layers, shades=shades),
-            Panel(x=_DEMAND, y=excess, layers=excess_layers, shades=shades),
+            Panel(x=parts.DEMAND, y=cost, layers=cost_layers, shades=shades),
+            Panel(x=parts.DEMAND, y=excess, layers=excess_layers, shades=shades),
         ],
         legend_title="parameters N",
     )
@@ -75,11 +79,10 @@ def optimum_against_demand(study: Study) -> Picture | Absent:
     if lifetime is None:
         return _absent(study, stem, title)
     demand = lifetime.demand_tokens_G
-    near = pd.DataFrame(
-        {"demand_tokens": demand, "low": lifetime.within_1pct_G2[:, 0], "high": lifetime.within_1pct_G2[:, 1]}
-    )
+    near = "within 1 % of the least cost"
+    edges = [pd.DataFrame({"demand_tokens": demand, "n_params": edge}) for edge in lifetime.within_1pct_G2.T]
     n_layers: list[Layer] = [
-        Band(table=near, series="within 1 % of the least cost", colour=style.GREY, legend="within 1 % of the least cost"),
+        *(Line(table=edge, series=near, legend=near, colour=style.GREY, dash="dashed", width=1.0) for edge in edges),
         *_curve(lifetime.n_params, "n_params", "lifetime-optimal"),
         _level(demand, "n_params", lifetime.training_optimal.n_params),
     ]
@@ -99,53 +102,16 @@ def optimum_against_demand(study: Study) -> Picture | Absent:
         title=title,
         caption=caption,
         panels=[
-            Panel(x=_DEMAND, y=Axis(column="n_params", label="parameters N", unit="count"), layers=n_layers, shades=shades),
-            Panel(x=_DEMAND, y=Axis(column="n_tokens", label="training tokens D", unit="count"), layers=d_layers, shades=shades),
+            Panel(
+                x=parts.DEMAND, y=_roomy("n_params", "parameters N", lifetime.n_params), layers=n_layers, shades=shades
+            ),
+            Panel(
+                x=parts.DEMAND,
+                y=_roomy("n_tokens", "training tokens D", lifetime.n_tokens),
+                layers=d_layers,
+                shades=shades,
+            ),
         ],
-    )
-
-
-def matched_pair(study: Study) -> Picture | Absent:
-    """Two measured runs of near-equal loss: what each costs to train, and from then on with every token served."""
-    stem, title = "matched-pair", "Two measured runs of near-equal loss"
-    usable = [pair for pair in study.pairs if pair.kind == "measured" and _priced(pair.small) and _priced(pair.large)]
-    if not usable:
-        reason = "no two runs of near-equal loss, the smaller trained longer, have measured training and serving times"
-        return Absent(stem=stem, title=title, reason=study.absent.get("pairs", reason))
-    pair = usable[0]
-    crossing = pair.break_even_tokens
-    known = crossing is not None and crossing > 0
-    centre = crossing if known and crossing else max(_train(s) / _serve(s) for s in (pair.small, pair.large))
-    demand = parts.log_grid(centre / 30, centre * 30)
-    colours = style.size_colours(parts.runs(study)["n_params"])
-    layers: list[Layer] = []
-    for side in (pair.small, pair.large):
-        words = f"{style.format_number(side.n_params, 'count')} on {style.format_number(side.n_tokens, 'count')} tokens"
-        table = pd.DataFrame(
-            {
-                "demand_tokens": demand,
-                "cost": _train(side) + _serve(side) * demand,
-                "run": side.name,
-                "n_params": side.n_params,
-                "n_tokens": side.n_tokens,
-                "loss": side.loss,
-            }
-        )
-        colour = colours.get(side.n_params, style.INK)
-        layers.append(Line(table=table, series=words, colour=colour, width=2.0, legend=f"{words}, loss {side.loss:.3f}"))
-    if known and crossing:
-        text = f"paid for after {style.format_number(crossing, 'count')}"
-        cost = _train(pair.small) + _serve(pair.small) * crossing
-        table = pd.DataFrame({"demand_tokens": [crossing], "cost": [cost], "label": [text]})
-        layers.append(Points(table=table, series="break-even", colour=style.ACCENT, marker="diamond", labels="label"))
-    caption = (
-        f"Core-seconds of the whole training at each size's measured speed, then measured core-seconds a served token at "
-        f"saturation. The losses differ by {abs(pair.loss_gap):.3f} nats a token; up to {pair.tolerance:.3f} counts as equal. "
-        f"{parts.counting_words(study)}"
-    )
-    cost_axis = Axis(column="cost", label="training and serving (core-seconds)", unit="count")
-    return Picture(
-        stem=stem, title=title, caption=caption, panels=[Panel(x=_DEMAND, y=cost_axis, layers=layers)], legend_title="run"
     )
 
 
@@ -188,7 +154,7 @@ def forecast_regret(study: Study) -> Picture | Absent:
         caption=caption,
         panels=[
             Panel(
-                x=_DEMAND,
+                x=parts.DEMAND,
                 y=Axis(column="regret", label="cost over the least", unit="percent", log=False),
                 layers=layers,
                 shades=_extrapolated(lifetime),
@@ -196,27 +162,6 @@ def forecast_regret(study: Study) -> Picture | Absent:
         ],
         legend_title="planned for a demand of",
     )
-
-
-def k_curve(study: Study) -> Picture | Absent:
-    """Extra tokens and compute that a smaller model takes for the same loss (de Vries 2023)."""
-    stem, title = "k-curve", "What a smaller model takes in training"
-    curve = study.k_curve
-    if curve is None:
-        return Absent(stem=stem, title=title, reason=study.absent.get("k_curve", "no law was fitted"))
-    table = pd.DataFrame({"k_n": curve.k_n_G, "k_d": curve.k_d_G, "overhead": curve.overhead_G})
-    x = Axis(column="k_n", label="size over the compute-optimal size", unit="plain", limits=(curve.asymptote * 0.9, 1.05))
-    shade = Shade(along="x", start=None, end=curve.asymptote, label="")
-    layers: list[Layer] = [Line(table=table, series="fitted law", colour=style.ACCENT, width=2.0)]
-    # The overhead has a pole at the asymptote: four times the compute is as far as a plan would go.
-    overhead = Axis(column="overhead", label="extra training compute", unit="percent", log=False, limits=(-0.03, 3.0))
-    tokens = Axis(column="k_d", label="tokens over the compute-optimal tokens", unit="plain", limits=(0.9, 40.0))
-    caption = (
-        f"At the same loss by the fitted law. Below {100 * curve.asymptote:.0f} % of the compute-optimal size (shaded) no "
-        f"number of tokens makes up for the size. {parts.counting_words(study)}"
-    )
-    panels = [Panel(x=x, y=axis, layers=layers, shades=[shade]) for axis in (overhead, tokens)]
-    return Picture(stem=stem, title=title, caption=caption, panels=panels)
 
 
 def _absent(study: Study, stem: str, title: str) -> Absent:
@@ -229,6 +174,11 @@ def _curve(band: Curve, column: str, text: str) -> list[Layer]:
         Band(table=table, series=f"{text}, 95 % band", colour=style.ACCENT),
         Line(table=table.drop(columns=["low", "high"]), series=text, colour=style.ACCENT, width=2.0, legend=text),
     ]
+
+
+def _roomy(column: str, label: str, band: Curve) -> Axis:
+    limits = parts.roomy_limits(band.mid_G, band.lo_G, band.hi_G, factor=5.0)
+    return Axis(column=column, label=label, unit="count", limits=limits)
 
 
 def _level(demand: Array, column: str, value: float) -> Line:
@@ -256,11 +206,8 @@ def _crossings(lifetime: Lifetime) -> list[Layer]:
         )
     if not rows:
         return []
-    return [
-        Points(
-            table=pd.DataFrame(rows), series="break-even", colour=style.ACCENT, marker="diamond", labels="label", legend="break-even"
-        )
-    ]
+    table, name = pd.DataFrame(rows), "break-even"
+    return [Points(table=table, series=name, legend=name, colour=style.ACCENT, marker="diamond", labels="label")]
 
 
 def _extrapolated(lifetime: Lifetime) -> list[Shade]:
@@ -284,17 +231,3 @@ def _cost_words(costs: Costs) -> str:
 
 def _cost_unit(costs: Costs) -> style.Unit:
     return "power" if costs.unit == "FLOPs" else "count"
-
-
-def _priced(side: PairSide) -> bool:
-    return side.train_seconds is not None and side.serve_seconds_per_token is not None
-
-
-def _train(side: PairSide) -> float:
-    assert side.train_seconds is not None
-    return side.train_seconds
-
-
-def _serve(side: PairSide) -> float:
-    assert side.serve_seconds_per_token is not None
-    return side.serve_seconds_per_token

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.laws import get_law
 from analysis.plots import parts, style
-from analysis.plots.picture import Absent, Axis, Layer, Line, Panel, Picture, Shade
+from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Shade
 from analysis.results import Array, Study
 from analysis.table import LossCurve
-
-_LOSS = Axis(column="loss", label="loss (nats a token)", unit="plain")
 
 #: Least points of a curve's running median; the window is a fiftieth of the curve where that is more.
 _MEDIAN_POINTS = 5
@@ -23,14 +22,15 @@ def loss_against_tokens(study: Study) -> Picture | Absent:
         return Absent(stem=stem, title=title, reason="no usable run")
     finals = parts.runs(study)
     colours = parts.colours_by_size(study)
-    layers = _curve_layers(study, "n_tokens") + parts.final_points(finals, colours=colours)
-    caption = f"Dots: final validation loss of each run, held-out runs hollow. {_curve_words(study)} {parts.counting_words(study)}"
+    layers = _curve_layers(study, "n_tokens") + parts.final_points(finals, colours=colours, named=not study.curves)
+    caption = "Dots: final validation loss of each run, held-out runs hollow. "
+    caption += f"{_curve_words(study)} {parts.counting_words(study)}"
     x = Axis(column="n_tokens", label="training tokens D", unit="count", limits=_x_limits(finals["n_tokens"]))
     return Picture(
         stem=stem,
         title=title,
         caption=caption,
-        panels=[Panel(x=x, y=_LOSS, layers=layers)],
+        panels=[Panel(x=x, y=_loss_axis(finals["loss"]), layers=layers)],
         legend_title="parameters N",
     )
 
@@ -56,16 +56,18 @@ def loss_against_flops(study: Study) -> Picture | Absent:
                 "run": [p.name for p in study.frontier],
             }
         )
-        layers.append(Line(table=table, series="measured frontier", colour=style.INK, width=2.0, legend="measured frontier"))
+        layers.append(
+            Line(table=table, series="measured frontier", colour=style.INK, width=2.0, legend="measured frontier")
+        )
         caption += " Measured frontier: runs that no cheaper run beats."
     if study.fit and study.compute_ridge:
         layers += _law_frontier(study)
         fitted = finals[~finals["held_out"]]
         shades = [Shade(along="x", start=float(fitted["flops"].max()), end=None)]
         caption += f" Fitted frontier: the law's least loss at each compute. {parts.law_words(study.fit)}"
-    layers += parts.final_points(finals, colours=colours)
+    layers += parts.final_points(finals, colours=colours, named=not study.curves)
     x = Axis(column="flops", label="training compute C (FLOPs)", unit="power", limits=_x_limits(finals["flops"]))
-    panel = Panel(x=x, y=_LOSS, layers=layers, shades=shades)
+    panel = Panel(x=x, y=_loss_axis(finals["loss"]), layers=layers, shades=shades)
     return Picture(
         stem=stem,
         title=title,
@@ -80,11 +82,23 @@ def _x_limits(finals: pd.Series[float]) -> tuple[float, float]:
     return style.padded(float(finals.min()) / 4, float(finals.max()), log=True)
 
 
+def _loss_axis(finals: pd.Series[float]) -> Axis:
+    """Room for every final loss, and above them for a part of the curves' fall: the first steps would take all of it."""
+    low, high = float(finals.min()), float(finals.max())
+    return Axis(
+        column="loss",
+        label="loss (nats a token)",
+        unit="plain",
+        limits=style.padded(low, high + 0.6 * (high - low), log=True),
+    )
+
+
 def _curve_words(study: Study) -> str:
     if not study.curves:
         return "No training curves: the runs' table holds final losses alone."
     return (
-        "Lines: training loss, running median; cooldown branches drop off their trunks. Thin lines where a size has several seeds."
+        "Lines: training loss, running median; cooldown branches drop off their trunks. Thin lines where a size has "
+        "several seeds."
     )
 
 
@@ -147,11 +161,20 @@ def _running_median(values_G: Array) -> Array:
 
 
 def _law_frontier(study: Study) -> list[Layer]:
-    """The law's least loss over C: its N_opt at each C, and the tokens that C then pays for."""
-    assert study.fit is not None
-    assert study.compute_ridge is not None
-    flops, n_params = study.compute_ridge.x_G, study.compute_ridge.mid_G
-    n_tokens = flops / study.train_flops(n_params)
-    table = pd.DataFrame({"flops": flops, "n_params": n_params, "n_tokens": n_tokens})
-    table["loss"] = parts.law_loss(study.fit, n_params, n_tokens)
-    return [Line(table=table, series="fitted frontier", colour=style.ACCENT, dash="dashed", legend="fitted frontier")]
+    """The law's least loss over C, at its N_opt and the tokens that C then pays for; the band is over bootstrap draws."""
+    fit, ridge = study.fit, study.compute_ridge
+    assert fit is not None
+    assert ridge is not None
+    table = pd.DataFrame(
+        {"flops": ridge.x_G, "n_params": ridge.mid_G, "n_tokens": ridge.x_G / study.train_flops(ridge.mid_G)}
+    )
+    table["loss"] = parts.law_loss(fit, ridge.mid_G, table["n_tokens"].to_numpy())
+    name, colour = "fitted frontier", style.ACCENT
+    layers: list[Layer] = [Line(table=table, series=name, colour=colour, dash="dashed", legend=name)]
+    if fit.draws_KP is not None:
+        # Near its optimum the loss is flat in N, so each draw is taken at the fit's own N_opt.
+        law = get_law(fit.law)
+        losses = law.predict(fit.draws_KP[:, None, :], ridge.mid_G, table["n_tokens"].to_numpy())
+        low, high = np.quantile(losses, [0.025, 0.975], axis=0)
+        layers.insert(0, Band(table=table.assign(low=low, high=high), series=name, colour=colour, framed=False))
+    return layers

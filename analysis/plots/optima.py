@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Points, Shade
-from analysis.results import IsoflopVertex, PowerLaw, Study
+from analysis.results import Array, IsoflopVertex, PowerLaw, Study
 
 _FLOPS = Axis(column="flops", label="training compute C (FLOPs)", unit="power")
 
@@ -20,8 +20,9 @@ def compute_optima(study: Study) -> Picture | Absent:
     panels = [
         Panel(
             x=_FLOPS,
-            y=Axis(column=column, label=label, unit="count"),
+            y=Axis(column=column, label=label, unit="count", limits=_limits(study, column)),
             layers=_layers(study, column),
+            title=_exponents(study, column),
             shades=_shades(study),
         )
         for column, label in (("n_params", "N_opt (parameters)"), ("n_tokens", "D_opt (tokens)"))
@@ -49,14 +50,37 @@ def _layers(study: Study, column: str) -> list[Layer]:
     return layers
 
 
-def _law(study: Study, column: str) -> list[Layer]:
+def _law_curve(study: Study, column: str) -> tuple[Array, Array, Array]:
+    """(mid, low, high) of N_opt or D_opt by the law."""
     ridge = study.compute_ridge
     assert ridge is not None
     if column == "n_params":
-        mid, low, high = ridge.mid_G, ridge.lo_G, ridge.hi_G
-    else:
-        # At one C more parameters mean fewer tokens: the band's ends change places.
-        mid, low, high = (ridge.x_G / study.train_flops(n) for n in (ridge.mid_G, ridge.hi_G, ridge.lo_G))
+        return ridge.mid_G, ridge.lo_G, ridge.hi_G
+    # At one C more parameters mean fewer tokens: the band's ends change places.
+    mid, low, high = (ridge.x_G / study.train_flops(n) for n in (ridge.mid_G, ridge.hi_G, ridge.lo_G))
+    return mid, low, high
+
+
+def _limits(study: Study, column: str) -> tuple[float, float] | None:
+    """Of the law's curve, where there is one; wide bands are cut, not the picture stretched."""
+    return None if study.compute_ridge is None else parts.roomy_limits(*_law_curve(study, column))
+
+
+def _exponents(study: Study, column: str) -> str:
+    quantity = "n_opt" if column == "n_params" else "d_opt"
+    found = []
+    if study.fit:
+        found.append(f"{getattr(study.fit.exponents, quantity):.2f} by the law")
+    power_law = getattr(study.isoflop, quantity) if study.isoflop else None
+    if power_law is not None:
+        found.append(f"{power_law.exponent:.2f} by the vertices")
+    return f"power of C: {', '.join(found)}" if found else ""
+
+
+def _law(study: Study, column: str) -> list[Layer]:
+    ridge = study.compute_ridge
+    assert ridge is not None
+    mid, low, high = _law_curve(study, column)
     table = pd.DataFrame({"flops": ridge.x_G, column: mid, "low": low, "high": high})
     line = table.drop(columns=["low", "high"])
     return [
@@ -71,7 +95,13 @@ def _power_law(power_law: PowerLaw, column: str) -> list[Layer]:
     line = table.drop(columns=["low", "high"])
     return [
         Band(table=table, series="vertices, 95 % band", colour=style.SECOND, framed=False, opacity=0.15),
-        Line(table=line, series="vertices, power law", colour=style.SECOND, dash="dashed", legend="power law (approach 2)"),
+        Line(
+            table=line,
+            series="vertices, power law",
+            colour=style.SECOND,
+            dash="dashed",
+            legend="power law (approach 2)",
+        ),
     ]
 
 

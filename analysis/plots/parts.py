@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import get_law
-from analysis.plots.picture import Layer, Points, Shade
-from analysis.plots.style import size_colours
+from analysis.plots.picture import Axis, Layer, Points, Shade
+from analysis.plots.style import format_number, padded, size_colours
 from analysis.results import Array, Fit, Interval, Study
 
 COUNTING_WORDS = {
@@ -17,6 +17,8 @@ COUNTING_WORDS = {
     "n_params_non_embedding": "N counts all parameters but the input embedding and the head",
     "n_params_matmul": "N counts the weights of matrix products, the head included, the input embedding not",
 }
+
+DEMAND = Axis(column="demand_tokens", label="demand: tokens served", unit="count")
 
 _RUN_COLUMNS = [
     "run",
@@ -70,13 +72,14 @@ def flops_per_token(study: Study) -> dict[float, float]:
     """Training FLOPs a token of each size, by its own count; a size whose runs state no FLOPs is left out."""
     frame = runs(study)
     ratio = (frame["flops"] / frame["n_tokens"]).groupby(frame["n_params"]).median().dropna()
-    return {float(size): float(value) for size, value in ratio.items()}
+    return dict(zip(ratio.index.to_numpy(dtype=float).tolist(), ratio.tolist(), strict=True))
 
 
-def final_points(table: pd.DataFrame, *, colours: dict[float, str], size: float = 5.5) -> list[Layer]:
-    """Finished runs as dots in their size's colour; held-out ones hollow and named in the legend."""
+def final_points(table: pd.DataFrame, *, colours: dict[float, str], named: bool, size: float = 5.5) -> list[Layer]:
+    """Finished runs as dots in their size's colour, held-out ones hollow; `named` puts the sizes into the legend."""
     layers: list[Layer] = []
     for n_params, colour in colours.items():
+        name = format_number(n_params, "count") if named else None
         for held_out in (False, True):
             part = table[(table["n_params"] == n_params) & (table["held_out"] == held_out)]
             if part.empty:
@@ -88,7 +91,7 @@ def final_points(table: pd.DataFrame, *, colours: dict[float, str], size: float 
                     colour=colour,
                     hollow=held_out,
                     size=size,
-                    legend="held out" if held_out else None,
+                    legend=f"{name or ''} held out".strip() if held_out else name,
                 )
             )
     return layers
@@ -96,7 +99,8 @@ def final_points(table: pd.DataFrame, *, colours: dict[float, str], size: float 
 
 def law_loss(fit: Fit, n_params: Array | float, n_tokens: Array | float) -> Array:
     """The fitted law's loss in nats a token, broadcast over N and D."""
-    return get_law(fit.law).loss(fit.params, n_params, n_tokens)
+    law = get_law(fit.law)
+    return law.predict(law.as_vector(fit.params), n_params, n_tokens)
 
 
 def outside(fitted: Interval, *, along: Literal["x", "y"], label: str = "extrapolated") -> list[Shade]:
@@ -109,3 +113,11 @@ def outside(fitted: Interval, *, along: Literal["x", "y"], label: str = "extrapo
 
 def log_grid(low: float, high: float, count: int = 121) -> Array:
     return np.geomspace(low, high, count)
+
+
+def roomy_limits(mid: Array, low: Array, high: Array, *, factor: float = 3.0) -> tuple[float, float]:
+    """Log limits that hold a curve, and its band as far as a factor beyond the curve's own ends."""
+    least, most = float(np.nanmin(mid)), float(np.nanmax(mid))
+    bottom = float(np.nanmin(np.append(low, least)))
+    top = float(np.nanmax(np.append(high, most)))
+    return padded(max(bottom, least / factor), min(top, most * factor), log=True)

@@ -31,6 +31,8 @@ class Axis:
     log: bool = True
     limits: tuple[float, float] | None = None
     """Fixed limits; None holds every plotted point with a margin."""
+    ticks: tuple[float, ...] | None = None
+    """Fixed ticks; None chooses round ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ class Picture:
     legend_title: str = ""
 
     def points(self) -> pd.DataFrame:
-        """Every plotted point, one row each: `panel`, `series`, then the columns that the layers carry."""
+        """Every plotted point, one row each: `panel`, `series`, then the columns that the layers carry (but links)."""
         tables = [
             layer.table.assign(panel=panel.title or self.title, series=layer.series)
             for panel in self.panels
@@ -148,7 +150,7 @@ class Picture:
             return pd.DataFrame({"panel": [], "series": []})
         table = pd.concat(tables, ignore_index=True)
         first = ["panel", "series"]
-        return table[first + [column for column in table.columns if column not in first]]
+        return table[first + [column for column in table.columns if column not in (*first, "mlflow_url")]]
 
 
 @dataclass(frozen=True, kw_only=True)

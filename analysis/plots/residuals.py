@@ -31,19 +31,23 @@ def residuals(study: Study) -> Picture | Absent:
             "mlflow_url": [urls.get(point.run_id, "") for point in fit.points],
         }
     )
-    layers = parts.final_points(table, colours=parts.colours_by_size(study))
+    layers = parts.final_points(table, colours=parts.colours_by_size(study), named=True)
     reach = 1.1 * float(table["residual"].abs().max()) or 0.01
-    y = Axis(column="residual", label="predicted over measured loss, less 1", unit="percent", log=False, limits=(-reach, reach))
     panels = [
-        Panel(x=Axis(column=column, label=label, unit="count"), y=y, layers=layers, zero_line=True)
-        for column, label in (
-            ("n_params", "parameters N"),
-            ("n_tokens", "training tokens D"),
-            ("tokens_per_param", "tokens a parameter D/N"),
+        Panel(
+            x=Axis(column=column, label=label, unit="count"),
+            y=Axis(column="residual", label=y_label, unit="percent", log=False, limits=(-reach, reach)),
+            layers=layers,
+            zero_line=True,
+        )
+        for column, label, y_label in (
+            ("n_params", "parameters N", "predicted over measured loss − 1"),
+            ("n_tokens", "training tokens D", ""),
+            ("tokens_per_param", "tokens a parameter D/N", ""),
         )
     ]
     caption = (
         f"Light to dark by N; held-out runs hollow, predicted and never fitted. Sd of the fitted runs' log residuals: "
         f"{100 * fit.residual_sd:.2g} %. {parts.law_words(fit)} {parts.counting_words(study)}"
     )
-    return Picture(stem=stem, title=title, caption=caption, panels=panels)
+    return Picture(stem=stem, title=title, caption=caption, panels=panels, legend_title="parameters N")

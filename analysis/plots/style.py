@@ -25,11 +25,12 @@ SHADE = "#ededed"
 #: Part of each map that keeps a contrast of at least 2.5 to 1 on white, from its light end to its dark end.
 _TRIM = {"viridis": (0.66, 0.0), "cividis": (0.68, 0.0)}
 
-Unit = Literal["plain", "count", "power", "percent"]
-"""How numbers are written: as they are, with k M B T, as m x 10^e, or as a percentage of a ratio."""
+Unit = Literal["plain", "count", "power", "percent", "seconds"]
+"""How numbers are written: as they are, with k M B T, as m x 10^e, as a percentage of a ratio, or as a time with its prefix."""
 
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps"), (1e-15, "fs"))
 
 
 def sequence_colours(values: Iterable[float], *, colour_map: Literal["viridis", "cividis"]) -> dict[float, str]:
@@ -58,12 +59,17 @@ def format_number(value: float, unit: Unit, *, digits: int = 3) -> str:
     """A number for a reader, to `digits` significant digits: 39.4k, 1.2 x 10^12 with real superscripts, 2.75, 31 %."""
     if not math.isfinite(value):
         return "–"
+    magnitude = abs(float(f"{value:.{digits - 1}e}"))
     if unit == "percent":
         return f"{_plain(100 * value, digits)} %"
     if unit == "power":
         return _power(value, digits)
+    if unit == "seconds":
+        scale, suffix = next(
+            (pair for pair in _SECONDS if magnitude >= pair[0]), _SECONDS[-1] if value else _SECONDS[0]
+        )
+        return f"{_plain(value / scale, digits)} {suffix}"
     if unit == "count":
-        magnitude = abs(float(f"{value:.{digits - 1}e}"))
         if magnitude >= 1e15:
             return _power(value, digits)
         for scale, suffix in _SUFFIXES:
@@ -76,29 +82,32 @@ def _plain(value: float, digits: int) -> str:
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return _power(value, digits)
     rounded = float(f"{value:.{digits - 1}e}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{rounded:.{digits}g}"
+    whole = abs(rounded) >= 10 ** (digits - 1)
+    text = f"{rounded:.{digits}g}" if not whole else f"{rounded:,.0f}" if abs(rounded) >= 10_000 else f"{rounded:.0f}"
+    return text.replace("-", "−")
 
 
 def _power(value: float, digits: int) -> str:
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    mantissa = (mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa).replace("-", "−")
     power = "10" + str(int(exponent)).translate(_SUPERSCRIPT)
     return power if mantissa == "1" else f"{mantissa}×{power}"
 
 
 def ticks(low: float, high: float, *, log: bool, most: int = 7) -> list[float]:
-    """Round positions inside [low, high]: decades and their 1-2-5 or finer parts on a log axis, else even steps."""
-    if log and low > 0:
+    """Round positions inside [low, high]: decades and their 1-2-5 parts on a log axis, even steps where it is short."""
+    if log and 0 < low < high:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        for parts in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3)):
+        finest = ((1, 1.5, 2, 3, 5, 7),) if high / low < 8 else ()
+        for parts in (*finest, (1, 2, 5), (1, 3), (1,)):
             found = [p * 10.0**e for e in range(first, last + 1) for p in parts if low <= p * 10.0**e <= high]
-            if 4 <= len(found) <= most:
+            if 3 <= len(found) <= most:
                 return found
-        if last - first > 3:
+        if high / low > 100:
             stride = max(1, math.ceil((last - first) / most))
-            return [10.0**e for e in range(first, last + 1, stride) if low <= 10.0**e <= high]
+            return [10.0**e for e in range(first, last + 1) if low <= 10.0**e <= high and e % stride == 0]
     return _even_ticks(low, high, most)
 
 

@@ -39,14 +39,14 @@ def find_files(patterns: Sequence[str], *, base: Path, where: str) -> dict[str, 
         elif path.is_file():
             matches = [path]
         else:
-            matches = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+            matches = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]  # noqa: PTH207 - a pattern may be absolute
         if not matches:
             raise UserError(f"{where}: {pattern!r} matches no file of {', '.join(SUFFIXES)} (looked in {base})")
         for file in matches:
             if not file.name.endswith(SUFFIXES):
                 raise UserError(f"{where}: {file} is not of {', '.join(SUFFIXES)}")
         found.update(matches)
-    return {name: path for name, path in sorted((Path(os.path.relpath(path, base)).as_posix(), path) for path in found)}
+    return dict(sorted((Path(os.path.relpath(path, base)).as_posix(), path) for path in found))
 
 
 def _hidden(path: Path) -> bool:

@@ -34,7 +34,7 @@ FORMAT_VERSION = 1
 HEADER_BYTES = 96
 
 _LAYOUT = struct.Struct("<8sIIQII32s32s")
-_DTYPES = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+_DTYPES: dict[int, np.dtype[np.uint16] | np.dtype[np.uint32]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _HASH_CHUNK_BYTES = 1 << 24
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
@@ -133,16 +133,18 @@ def read_header(path: Path) -> ShardHeader:
             raw = file.read(HEADER_BYTES)
             file_bytes = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise UserError(f"token shard {path} cannot be read: {error.strerror}; build the corpus again") from None
+        raise UserError(
+            f"token shard {path} cannot be read: {error.strerror}; delete its folder and build it again"
+        ) from None
     if raw[: len(MAGIC)] != MAGIC:
         raise UserError(f"{path} is not a token shard: it does not start with {MAGIC.decode()!r}")
     if len(raw) < HEADER_BYTES:
-        raise UserError(f"token shard {path} is cut short inside its header; build the corpus again")
+        raise UserError(f"token shard {path} is cut short inside its header; delete its folder and build it again")
     _, version, token_bytes, tokens, vocab_size, crc, tokenizer_sha256, payload_sha256 = _LAYOUT.unpack(raw)
     if version != FORMAT_VERSION:
         raise UserError(f"token shard {path} has format version {version}; this program reads {FORMAT_VERSION}")
     if zlib.crc32(raw[:28] + bytes(4) + raw[32:]) != crc or token_bytes not in _DTYPES:
-        raise UserError(f"token shard {path} has a damaged header; build the corpus again")
+        raise UserError(f"token shard {path} has a damaged header; delete its folder and build it again")
     expected_bytes = HEADER_BYTES + tokens * token_bytes
     if file_bytes != expected_bytes:
         raise UserError(
@@ -180,5 +182,7 @@ def verify_shard(path: Path) -> ShardHeader:
         while chunk := file.read(_HASH_CHUNK_BYTES):
             sha256.update(chunk)
     if sha256.hexdigest() != header.payload_sha256:
-        raise UserError(f"token shard {path} is damaged: its tokens do not match their SHA-256; build the corpus again")
+        raise UserError(
+            f"token shard {path} is damaged: its tokens do not match their SHA-256; delete its folder and build it again"
+        )
     return header

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
+import os
 import platform
+import re
 import sysconfig
 import textwrap
 import warnings
@@ -53,17 +54,19 @@ def stdlib_modules() -> list[Module]:
     Raises:
         UserError: this interpreter has no standard library in source (a frozen or zipped one).
     """
-    folder = Path(sysconfig.get_path("stdlib"))
-    modules = [Module(path.relative_to(folder).as_posix(), path.read_bytes()) for path in sorted(folder.rglob("*.py")) if _wanted(path.relative_to(folder))]
+    library = Path(sysconfig.get_path("stdlib"))
+    modules: list[Module] = []
+    for folder, below, files in os.walk(library):
+        below[:] = [name for name in below if name not in _LEFT_OUT_FOLDERS and not name.startswith("config-")]
+        for name in files:
+            path = Path(folder, name)
+            if name.endswith(".py") and not name.startswith(_LEFT_OUT_FILES) and path.is_file():
+                modules.append(Module(path.relative_to(library).as_posix(), path.read_bytes()))
     if not modules:
-        raise UserError(f"no Python sources in the standard library's folder {folder}: take `files` as the source instead")
-    return modules
-
-
-def _wanted(path: Path) -> bool:
-    folders = path.parts[:-1]
-    platform_folder = any(part.startswith("config-") for part in folders)
-    return not platform_folder and not _LEFT_OUT_FOLDERS.intersection(folders) and not path.name.startswith(_LEFT_OUT_FILES)
+        raise UserError(
+            f"no Python sources in the standard library's folder {library}: take `files` as the source instead"
+        )
+    return sorted(modules)
 
 
 def origin() -> str:
@@ -105,6 +108,9 @@ def manual_topics() -> dict[str, str]:
     return {topic: textwrap.dedent(text) for topic, text in topics.items() if text.strip()}
 
 
+_Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
 class _Parsed(NamedTuple):
     code: str
     docstrings: list[str]
@@ -114,7 +120,7 @@ class _Parsed(NamedTuple):
 def _parse(source: bytes) -> _Parsed | str:
     """A module's code and docstrings apart, or the reason why it has neither."""
     try:
-        text = source.decode("utf-8")
+        text = source.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
         return NOT_UTF8
     try:
@@ -123,4 +129,38 @@ def _parse(source: bytes) -> _Parsed | str:
             tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return NOT_PARSED
-    found = [_Docstring.of(node) for node in ast.walk(tree) if isinstance(node, _DOCUMENTED) and _docstring_of(node)]
+    documented = [
+        node for node in ast.walk(tree) if isinstance(node, _Documented) and ast.get_docstring(node) is not None
+    ]
+    documented.sort(key=lambda node: node.body[0].lineno)
+    docstrings = [docstring for node in documented if (docstring := ast.get_docstring(node) or "").strip()]
+    return _Parsed(_without_docstrings(text, documented), docstrings)
+
+
+def _without_docstrings(text: str, documented: list[_Documented]) -> str:
+    """The source less each node's docstring; a body that was nothing else becomes `pass`."""
+    source = text.encode()
+    line_starts = [0]
+    for line in source.split(b"\n"):
+        line_starts.append(line_starts[-1] + len(line) + 1)
+    kept: list[bytes] = []
+    position = 0
+    for node in documented:
+        statement = node.body[0]
+        assert statement.end_lineno is not None
+        assert statement.end_col_offset is not None
+        start = line_starts[statement.lineno - 1] + statement.col_offset  # columns of the syntax tree are UTF-8 bytes
+        end = line_starts[statement.end_lineno - 1] + statement.end_col_offset
+        if len(node.body) == 1 and not isinstance(node, ast.Module):
+            kept += [source[position:start], b"pass"]
+        else:
+            end += len(_SEPARATOR.match(source, end)[0])  # type: ignore[index]
+            line_start, line_end = line_starts[statement.lineno - 1], line_starts[statement.end_lineno]
+            if not source[line_start:start].strip() and not source[end:line_end].strip():
+                start, end = line_start, line_end
+            kept.append(source[position:start])
+        position = end
+    return b"".join([*kept, source[position:]]).decode().lstrip("\n")
+
+
+_SEPARATOR = re.compile(rb"(?:[ \t]*;[ \t]*)?")  # after a docstring with more statements on its line

@@ -4,9 +4,8 @@ SentencePiece writes the space as U+2581, so that character in a text would come
 three byte tokens instead, and decoding joins the bytes that tokens stand for: any UTF-8 text round-trips exactly, that
 character, NUL and every control character included, and no other character needs an escape.
 
-Pieces never hold a line end (it is always its byte token) and hold spaces only at their front, so a text may be cut at
-line ends, or before a space that follows another character, without changing its tokens. Long texts are encoded so, in
-bounded memory.
+Pieces never hold a line end (it is always its byte token) and hold spaces only at their front. So a text falls into
+words, spaces in front included, that no token crosses; each word is encoded once and looked up after that.
 """
 
 from __future__ import annotations
@@ -37,8 +36,10 @@ CHARACTER_COVERAGE = 0.99995
 _SPACE_MARK = "\u2581"
 # Line ends and tabs delimit SentencePiece's training input, NUL ends its strings, U+2585 is its mark for an unknown.
 _NEVER_IN_PIECES = "\n\t\0\r\u2585" + _SPACE_MARK
-_CHUNK_CHARACTERS = 1 << 16
-_BATCH_CHARACTERS = 1 << 22
+_MAX_WORD_CHARACTERS = 4096
+_WORD = re.compile(f"{_SPACE_MARK}| *[^ \n{_SPACE_MARK}]{{1,{_MAX_WORD_CHARACTERS}}}| +|\n")
+_SEGMENT_CHARACTERS = 1 << 20
+_CACHE_CHARACTERS = 1 << 23
 
 
 class Tokenizer:
@@ -59,7 +60,9 @@ class Tokenizer:
         byte_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTE_PIECES)]
         if self._processor.unk_id() in byte_ids:
             raise UserError("the SentencePiece model has no byte pieces: it cannot spell any text")
-        self._space_mark_ids = np.array([byte_ids[byte] for byte in _SPACE_MARK.encode()], dtype=np.int32)
+        self._space_mark_ids = np.array([byte_ids[byte] for byte in _SPACE_MARK.encode()], dtype=np.int32).tobytes()
+        self._words: dict[str, bytes] = {}
+        self._words_characters = 0
 
     @classmethod
     def train(cls, sample: Iterable[str], *, vocab_size: int) -> Tokenizer:
@@ -92,7 +95,7 @@ class Tokenizer:
                 add_dummy_prefix=False,
                 remove_extra_whitespaces=False,
                 allow_whitespace_only_pieces=True,
-                max_sentence_length=_CHUNK_CHARACTERS * 4 + 1,  # in bytes; longer lines would be dropped
+                max_sentence_length=4 * _SEGMENT_CHARACTERS + 1,  # in bytes; longer lines would be dropped
                 shuffle_input_sentence=False,
                 num_threads=1,
                 unk_id=UNKNOWN_ID,
@@ -162,31 +165,35 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """`encode` of each text, with the cost of a call shared."""
-        encoded: list[NDArray[np.int32]] = []
-        batch: list[str] = []
+        """`encode` of each text. Many short texts at once are encoded several times faster than one by one."""
+        encoded: list[list[bytes]] = [[] for _ in texts]
+        group: list[tuple[int, str]] = []
         characters = 0
-        for text in texts:
-            batch.append(text)
-            characters += len(text)
-            if characters >= _BATCH_CHARACTERS:
-                encoded += self._encode_batch(batch)
-                batch, characters = [], 0
-        return encoded + self._encode_batch(batch)
+        for index, text in enumerate(texts):
+            for segment in _segments(text):
+                group.append((index, segment))
+                characters += len(segment)
+                if characters >= _SEGMENT_CHARACTERS:
+                    self._encode_group(group, encoded)
+                    group, characters = [], 0
+        self._encode_group(group, encoded)
+        return [np.frombuffer(b"".join(parts), dtype=np.int32) for parts in encoded]
 
-    def _encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        chunks: list[bytes] = []
-        spans: list[tuple[int, int]] = []
-        for text in texts:
-            first = len(chunks)
-            chunks += [chunk.encode() for chunk in _chunks(text)]
-            spans.append((first, len(chunks)))
-        ids: list[NDArray[np.int32]] = self._processor.encode(chunks, return_type="numpy", num_threads=1)
-        for index, chunk in enumerate(chunks):
-            if chunk == _SPACE_MARK.encode():
-                ids[index] = self._space_mark_ids
-        empty = np.empty(0, dtype=np.int32)
-        return [np.concatenate(ids[first:end]) if end > first else empty for first, end in spans]
+    def _encode_group(self, group: list[tuple[int, str]], encoded: list[list[bytes]]) -> None:
+        """Append each segment's ids to the entry of `encoded` that it belongs to."""
+        if self._words_characters > _CACHE_CHARACTERS:
+            self._words = {}
+            self._words_characters = 0
+        known = self._words
+        segments = [(index, _WORD.findall(segment)) for index, segment in group]
+        if unknown := list(set[str]().union(*[words for _, words in segments]).difference(known)):
+            # A call costs about as much as encoding fifty words, and they are independent: one call for all.
+            ids = self._processor.encode([word.encode() for word in unknown], return_type="numpy", num_threads=1)
+            known.update({word: ids_.tobytes() for word, ids_ in zip(unknown, ids, strict=True)})
+            known[_SPACE_MARK] = self._space_mark_ids
+            self._words_characters += sum(map(len, unknown))
+        for index, words in segments:
+            encoded[index].append(b"".join([known[word] for word in words]))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that ids stand for; specials stand for nothing. Exact for what `encode` gave; bytes that are no
@@ -202,27 +209,14 @@ class Tokenizer:
         return piece.replace(_SPACE_MARK, " ").encode()
 
 
-_SPACE_MARKS = re.compile(f"({_SPACE_MARK})")
-_CUT_BEFORE_SPACE = re.compile(r"(?<! ) ")
-
-
-def _chunks(text: str) -> Iterable[str]:
-    """The text in order, in pieces that are encoded apart: every U+2581 by itself, the rest cut where tokens never cross.
-
-    A run of `_CHUNK_CHARACTERS` with neither a line end nor a space is cut hard: it still decodes exactly.
-    """
-    for part in _SPACE_MARKS.split(text) if _SPACE_MARK in text else [text]:
-        start = 0
-        while len(part) - start > _CHUNK_CHARACTERS:
-            end = part.rfind("\n", start, start + _CHUNK_CHARACTERS) + 1
-            if end <= start:
-                window = part[start + 1 : start + _CHUNK_CHARACTERS]
-                cuts = [match.start() for match in _CUT_BEFORE_SPACE.finditer(window, 1)]
-                end = start + 1 + cuts[-1] if cuts else start + _CHUNK_CHARACTERS
-            yield part[start:end]
-            start = end
-        if start < len(part):
-            yield part[start:]
+def _segments(text: str) -> Iterable[str]:
+    """The text in parts that bound the memory of encoding it, cut after a line end where there is one."""
+    start = 0
+    while start < len(text):
+        limit = start + _SEGMENT_CHARACTERS
+        end = limit if limit >= len(text) else text.rfind("\n", start, limit) + 1 or limit
+        yield text[start:end]
+        start = end
 
 
 def _frequent_characters(texts: Iterable[str], *, at_most: int) -> set[str]:
@@ -249,5 +243,5 @@ def _training_lines(texts: Iterable[str], characters: set[str]) -> Iterable[str]
     for text in texts:
         others = set(text) - characters
         for line in text.translate({ord(character): "\n" for character in others}).split("\n"):
-            for start in range(0, len(line), _CHUNK_CHARACTERS):
-                yield line[start : start + _CHUNK_CHARACTERS]
+            for start in range(0, len(line), _SEGMENT_CHARACTERS):
+                yield line[start : start + _SEGMENT_CHARACTERS]

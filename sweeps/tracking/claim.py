@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
@@ -29,33 +30,53 @@ class Claimed(Exception):
 
 
 class Claim:
-    """Holds the right to mirror one sweep while it is entered.
+    """The right to mirror one sweep. Use as a context manager, or `acquire` and `release`."""
 
-    Raises (on entering):
-        Claimed: another process on this machine holds it.
-        UserError: the sweep's folder can't be written.
-    """
+    def __init__(self, storage: Path, sweep: str):
+        self._folder = storage / "sweeps" / sweep
+        self._lock: TextIOWrapper | None = None
 
-    def __init__(self, sweep_folder: Path):
-        self._folder = sweep_folder
+    def acquire(self) -> str:
+        """Take the lock, where this object does not hold it yet; returns the sweep's lasting id.
 
-    def __enter__(self) -> str:
-        """Returns the sweep's lasting id."""
+        Raises:
+            Claimed: another process on this machine holds it.
+            UserError: the sweep's folder can't be written.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self._folder / LOCK, "a")
+            if self._lock is None:
+                self._lock = _locked(self._folder / LOCK)
+            identity = read_record(self._folder / IDENTITY, Identity)
+            if identity is None:
+                identity = Identity(mirror_id=secrets.token_hex(8))
+                write_record(self._folder / IDENTITY, identity)
+        except BlockingIOError:
+            raise Claimed(f"another isoloss process is mirroring {self._folder} now") from None
         except OSError as error:
             raise UserError(f"the sweep's folder {self._folder} can't be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise Claimed(f"{self._folder} is being mirrored by another process") from None
-        identity = read_record(self._folder / IDENTITY, Identity)
-        if identity is None:
-            identity = Identity(mirror_id=secrets.token_hex(8))
-            write_record(self._folder / IDENTITY, identity)
         return identity.mirror_id
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lock.close()
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> str:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _locked(path: Path) -> TextIOWrapper:
+    """Open and lock; the lock goes when the file is closed, by whatever end the process finds."""
+    file = open(path, "a")  # noqa: SIM115 - it stays open for as long as the lock is held
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file

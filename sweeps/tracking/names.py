@@ -30,6 +30,7 @@ from llama.records import (
     checkpoint_folder,
     inference_metric,
 )
+from sweeps.tracking.view import comparison_path, run_color
 
 KIND_SWEEP = "sweep"
 """`run.kind` of the parent run."""
@@ -50,9 +51,18 @@ def run_kind(run: SweepRun) -> str:
     return "branch" if run.trunk is not None else "run"
 
 
-def sweep_tags(index: SweepIndex) -> dict[str, str]:
-    """Tags of the parent run."""
-    return {TAG_RUN_KIND: KIND_SWEEP, TAG_SWEEP_ID: index.sweep_id, "mlflow.source.name": "isoloss"}
+def sweep_tags(index: SweepIndex, experiment_id: str) -> dict[str, str]:
+    """Tags of the parent run; the note is what its page in the UI begins with."""
+    note = (
+        f"Sweep **{index.sweep}**, {len(index.runs)} runs, trunks included. [All runs compared]"
+        f"({comparison_path(experiment_id).removeprefix('/')}): MLflow's *step* is tokens seen."
+    )
+    return {
+        TAG_RUN_KIND: KIND_SWEEP,
+        TAG_SWEEP_ID: index.sweep_id,
+        "mlflow.source.name": "isoloss",
+        "mlflow.note.content": note,
+    }
 
 
 def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, str]:
@@ -64,6 +74,7 @@ def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, s
         TAG_HELD_OUT: _text(run.held_out),
         "corpus.digest": config.data.corpus_digest,
         "mlflow.source.name": "isoloss",
+        "mlflow.runColor": run_color(count_parameters(config.model).n_params),
     }
     if run.trunk is not None:
         tags[TAG_TRUNK] = run.trunk
@@ -72,8 +83,13 @@ def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, s
     return tags
 
 
-def outcome_tags(status: RunStatus, reason: str | None) -> dict[str, str]:
-    return {TAG_OUTCOME: status.value, "outcome.reason": reason or ""}
+def outcome_tags(outcome: RunStatus, reason: str) -> dict[str, str]:
+    return {TAG_OUTCOME: outcome.value, "outcome.reason": reason[:1000]}
+
+
+def inference_tags(cost: InferenceCost) -> dict[str, str]:
+    """On what the serving cost was measured."""
+    return {"inference.device": cost.device, "inference.dtype": cost.dtype, "inference.threads": str(cost.threads)}
 
 
 def checkpoint_tags(folder: Path, mark: CheckpointMark) -> dict[str, str]:
@@ -114,7 +130,10 @@ def run_params(config: RunConfig) -> dict[str, str]:
 
 def inference_metrics(cost: InferenceCost) -> list[tuple[str, float, int]]:
     """(name, value, step) of a shape's serving cost: at batch 1, at saturation, and as curves whose step is the batch."""
-    rows = [("inference/weight_bytes", float(cost.weight_bytes), 0), ("inference/kv_bytes_per_token", float(cost.kv_bytes_per_token), 0)]
+    rows = [
+        ("inference/weight_bytes", float(cost.weight_bytes), 0),
+        ("inference/kv_bytes_per_token", float(cost.kv_bytes_per_token), 0),
+    ]
     for point in cost.points:
         rows += [(f"inference/by_batch/{field}", value, point.batch) for field, value in _fields(point).items()]
         if point.batch == 1:

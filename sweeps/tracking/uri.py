@@ -44,8 +44,9 @@ def is_database(tracking_uri: str) -> bool:
 
 
 def masked(text: str) -> str:
-    """`text` with the user and password of any URL in it hidden."""
-    return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
+    """`text` with the credentials of any URL in it hidden: before an @, or as a query's password."""
+    text = re.sub(r"(?<=://)[^\s'\"]+@", "***@", text)
+    return re.sub(r"(?i)(password|token|secret)=[^&\s'\"]+", r"\1=***", text)
 
 
 def check_tracking(tracking_uri: str) -> str | None:
@@ -95,8 +96,8 @@ def _check_server(tracking_uri: str) -> str | None:
     parts = urlsplit(tracking_uri)
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1]))
     request = urllib.request.Request(f"{bare.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1")
-    user = parts.username and unquote(parts.username) or os.environ.get("MLFLOW_TRACKING_USERNAME")
-    password = parts.password and unquote(parts.password) or os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    user = (parts.username and unquote(parts.username)) or os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = (parts.password and unquote(parts.password)) or os.environ.get("MLFLOW_TRACKING_PASSWORD")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     if user and password:
         request.add_header("Authorization", "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())

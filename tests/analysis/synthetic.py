@@ -189,7 +189,9 @@ def write_sweep(
             _write_trunk(storage / "runs" / run.key, configs[run.key], steps, trunk_noise[run.key], rng)
             if inference:
                 write_record(storage / "runs" / run.key / INFERENCE, make_inference(configs[run.key].model))
-    index = SweepIndex(sweep=name, sweep_id="5" * 12, corpus_folder="corpora/synthetic", runs=runs)
+    index = SweepIndex(
+        sweep=name, sweep_id="5" * 12, corpus_folder="corpora/synthetic", spec_folder="studies", runs=runs
+    )
     folder = storage / "sweeps" / name
     folder.mkdir(parents=True)
     write_record(folder / SWEEP_INDEX, index)
@@ -246,14 +248,16 @@ def _journal(run: RunConfig, steps: range, loss_offset: float, drop: float, rng:
         }
         if step == steps.stop:
             metrics[VAL_LOSS] = loss
-        lines.append(journal_line(JournalPoint(step=step, tokens=tokens, unix_ms=1_700_000_000_000 + step, metrics=metrics)))
+        lines.append(
+            journal_line(JournalPoint(step=step, tokens=tokens, unix_ms=1_700_000_000_000 + step, metrics=metrics))
+        )
     return "".join(lines)
 
 
 def _write_trunk(folder: Path, run: RunConfig, steps: int, noise: float, rng: random.Random) -> None:
     folder.mkdir(parents=True)
     write_record(folder / CONFIG, run)
-    (folder / JOURNAL).write_text(_journal(run, range(0, steps), noise, 0.15, rng) if steps else "", encoding="utf-8")
+    (folder / JOURNAL).write_text(_journal(run, range(steps), noise, 0.15, rng) if steps else "", encoding="utf-8")
 
 
 def _write_branch(folder: Path, run: RunConfig, factor: float, rng: random.Random) -> None:

@@ -15,7 +15,9 @@ HOLD = "import sys; from pathlib import Path; from llama.lease import acquire; a
 
 
 def run_holder(folder: Path, then: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", HOLD.format(then=then), str(folder)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(then=then), str(folder)], stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_live_owner_keeps_others_out_and_is_named(tmp_path: Path) -> None:

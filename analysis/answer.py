@@ -1,0 +1,249 @@
+"""The study's answer in words: what to quote, what it rests on, what was measured and what was extrapolated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from analysis.results import (
+    Answer,
+    BudgetOptimum,
+    Fit,
+    Interval,
+    Isoflop,
+    Lifetime,
+    MatchedPair,
+    Optimum,
+    Serving,
+)
+from analysis.words import count, flops, number, seconds, times
+
+
+def put_in_words(
+    *,
+    fit: Fit | None,
+    budgets: tuple[BudgetOptimum, ...],
+    isoflop: Isoflop | None,
+    serving: Serving | None,
+    lifetime: Lifetime | None,
+    pairs: tuple[MatchedPair, ...],
+    absent: dict[str, str],
+) -> Answer:
+    """One headline and the sentences below it; a missing part is said to be missing, with its reason."""
+    measured_pairs = [pair for pair in pairs if pair.kind == "measured"]
+    best = measured_pairs[0] if measured_pairs else None
+    sentences: list[str] = []
+    if best is not None:
+        sentences += _pair_details(best)
+    if fit is not None:
+        sentences += [_law(fit), _held_out(fit)]
+    elif "fit" in absent:
+        sentences.append(f"No law was fitted: {absent['fit']}")
+    if budgets:
+        sentences.append(_budget(budgets[-1]))
+    if isoflop is not None:
+        sentences.append(_isoflop(isoflop))
+    if serving is not None:
+        sentences.append(_serving(serving))
+    if lifetime is not None:
+        sentences.append(_lifetime(lifetime))
+    for pair in pairs:
+        if pair.kind == "fitted":
+            sentences.append(_fitted_pair(pair))
+    return Answer(
+        headline=_headline(best),
+        sentences=tuple(sentences),
+        measured=_measured(fit, serving, measured_pairs),
+        extrapolated=_extrapolated(fit, budgets, lifetime, pairs),
+        gain=_gains(best),
+    )
+
+
+def _gains(pair: MatchedPair | None) -> bool:
+    return pair is not None and pair.break_even_tokens is not None
+
+
+def _headline(pair: MatchedPair | None) -> str:
+    if pair is None:
+        return (
+            "These runs show no gain from training a smaller model longer: no two finished runs of different sizes reach the "
+            "same loss with the smaller one trained on more tokens."
+        )
+    small, large = pair.small, pair.large
+    reach = (
+        f"{count(small.n_params)} parameters on {count(small.n_tokens)} tokens reach the loss of "
+        f"{count(large.n_params)} on {count(large.n_tokens)}"
+    )
+    speed = pair.speedup_saturated
+    if speed is None:
+        if pair.break_even_tokens is None:
+            return f"{reach}; what either costs to serve was not measured, so what that gains is open."
+        return f"{reach}, and counted in FLOPs {_paid(pair.break_even_tokens)}."
+    if pair.break_even_tokens is None:
+        why = "but serve no faster" if speed <= 1 else "but cost no less a served token"
+        return f"{reach}, {why} at saturation ({times(speed)}): these runs show no gain from training a smaller model longer."
+    return f"{reach}, serve {times(speed)} faster at saturation, and {_paid(pair.break_even_tokens)}."
+
+
+def _paid(tokens: float) -> str:
+    if tokens == 0:
+        return "cost no more to train: they are ahead from the first token served"
+    return f"have paid for the longer training after {count(tokens)} tokens served"
+
+
+def _pair_details(pair: MatchedPair) -> list[str]:
+    small, large = pair.small, pair.large
+    said = [
+        f"Both losses are measured: {small.loss:.3f} ({small.name}) against {large.loss:.3f} ({large.name}); differences "
+        f"up to {pair.tolerance:.3f} nats are within the noise."
+    ]
+    cost = []
+    if pair.train_flops_ratio is not None:
+        cost.append(f"{times(pair.train_flops_ratio)} the FLOPs")
+    if pair.train_seconds_ratio is not None:
+        cost.append(f"{times(pair.train_seconds_ratio)} the measured core time")
+    if cost:
+        said.append(f"Training the smaller one took {' and '.join(cost)}.")
+    if pair.speedup_batch_1 is not None and pair.speedup_saturated is not None:
+        said.append(
+            f"Measured decoding of the smaller is {times(pair.speedup_batch_1)} as fast at batch 1 and "
+            f"{times(pair.speedup_saturated)} at saturation."
+        )
+    return said
+
+
+def _law(fit: Fit) -> str:
+    def with_interval(name: str, value: str) -> str:
+        return value if fit.ci95 is None else f"{value} {_between(fit.ci95[name], number)}"
+
+    shown = {name: with_interval(name, number(value)) for name, value in fit.params.items()}
+    form = (
+        f"L = {shown['E']} + {shown['A']} N^-({shown['alpha']}) + {shown['B']} D^-({shown['beta']})"
+        if fit.law == "chinchilla"
+        else ", ".join(f"{name} {value}" for name, value in shown.items())
+    )
+    how = "no intervals were asked for" if fit.resampling is None else f"intervals are 95 %. {fit.resampling.reason}"
+    return (
+        f"The {fit.law} law through {fit.n_runs} runs of {fit.n_sizes} sizes ({fit.objective}, N is {fit.counting}): {form}; "
+        f"{how}"
+    )
+
+
+def _held_out(fit: Fit) -> str:
+    if fit.held_out is None:
+        return "No run was held out, so how well the law predicts new runs is untested here."
+    sizes = sorted({point.n_params for point in fit.points if point.held_out})
+    runs = "run" if fit.held_out.n == 1 else f"{fit.held_out.n} runs"
+    named = ", ".join(count(size) for size in sizes[:4])
+    return (
+        f"It predicts the held-out {runs} ({named} parameters) within {fit.held_out.max_abs_rel_error:.1%} "
+        f"(mean {fit.held_out.mean_abs_rel_error:.1%})."
+    )
+
+
+def _budget(at: BudgetOptimum) -> str:
+    best = at.optimum
+    note = f" This is extrapolated: {'; '.join(best.outside_fitted_range)}." if best.outside_fitted_range else ""
+    return (
+        f"At {flops(at.flops)} the law's loss is least, {best.loss:.3f}{_ci(best, 'loss', lambda x: f'{x:.3f}')}, for "
+        f"{_model(best)}.{note}"
+    )
+
+
+def _isoflop(isoflop: Isoflop) -> str:
+    trusted = sum(vertex.flag is None for vertex in isoflop.vertices)
+    said = f"Of {len(isoflop.vertices)} isoFLOP bowls {trusted} have a vertex inside their sizes"
+    if isoflop.n_opt is not None:
+        ci = isoflop.n_opt.exponent_ci95
+        said += f"; through these N_opt goes as C^{isoflop.n_opt.exponent:.2f}"
+        said += f" {_between(ci, lambda x: f'{x:.2f}')}" if ci is not None else ""
+    return said + "."
+
+
+def _serving(serving: Serving) -> str:
+    decode = next(batch for batch in serving.batches if batch.phase == "decode" and batch.batch is None)
+    smallest, largest = float(decode.n_params_G[0]), float(decode.n_params_G[-1])
+    share = decode.t0_seconds / (decode.t0_seconds + decode.seconds_per_param * smallest)
+    return (
+        f"A decoded token at saturation takes {decode.t0_seconds * 1e6:.3g} us and {decode.seconds_per_param * 1e12:.3g} us "
+        f"for every million parameters (measured from {count(smallest)} to {count(largest)}, within "
+        f"{decode.max_rel_error:.0%}): the fixed part is {share:.0%} of the smallest model's time."
+    )
+
+
+def _lifetime(lifetime: Lifetime) -> str:
+    train, own = lifetime.training_optimal, lifetime.lifetime_optimal
+    source = (
+        f"with measured costs in {lifetime.costs.unit}" if lifetime.costs.source == "measured" else "counted in FLOPs"
+    )
+    kept = own.cost / float(
+        train.cost + lifetime.demand_tokens * lifetime.costs.serve(train.n_params)
+    )
+    said = (
+        f"For a loss of {lifetime.target_loss:.3f} the cheapest to train is {_model(train)} "
+        f"({seconds(train.cost, train.unit)}); {source}, the cheapest to own when it will serve "
+        f"{count(lifetime.demand_tokens)} tokens is {_model(own)}: {1 - kept:.1%} less in all."
+    )
+    if own.outside_fitted_range:
+        said += f" This is extrapolated: {'; '.join(own.outside_fitted_range)}."
+    return said
+
+
+def _fitted_pair(pair: MatchedPair) -> str:
+    paid = (
+        "would never pay at the measured costs"
+        if pair.break_even_tokens is None
+        else "would cost no more to train"
+        if pair.break_even_tokens == 0
+        else f"would have paid for itself after {count(pair.break_even_tokens)} tokens served"
+    )
+    kind = "by extrapolation" if pair.extrapolated else "by the law, inside its range"
+    return (
+        f"Not measured, {kind}: {count(pair.small.n_params)} parameters on {count(pair.small.n_tokens)} tokens would reach the "
+        f"compute-optimal {pair.large.loss:.3f} of {count(pair.large.n_params)} on {count(pair.large.n_tokens)}, and {paid}."
+    )
+
+
+def _measured(fit: Fit | None, serving: Serving | None, pairs: list[MatchedPair]) -> tuple[str, ...]:
+    said = []
+    if fit is not None:
+        said.append(f"the final losses of {len(fit.points)} finished runs")
+    if serving is not None:
+        said.append(f"serving speed of {len(serving.per_token.n_params_G)} sizes on {serving.device}")
+    if pairs:
+        said.append(f"{len(pairs)} matched pairs of runs: losses, tokens, training cost and speed of both sides")
+    return tuple(said)
+
+
+def _extrapolated(
+    fit: Fit | None, budgets: tuple[BudgetOptimum, ...], lifetime: Lifetime | None, pairs: tuple[MatchedPair, ...]
+) -> tuple[str, ...]:
+    said = []
+    if budgets:
+        said.append("compute-optimal models between the sizes that were trained: the law's interpolation")
+        said += [f"the optimum at {flops(at.flops)}: {words}" for at in budgets for words in at.optimum.outside_fitted_range]
+    if lifetime is not None:
+        said.append("lifetime optima: the law with costs interpolated over sizes")
+        far = lifetime.extrapolated_G
+        if far.any():
+            grid = lifetime.demand_tokens_G[far]
+            said.append(
+                f"lifetime optima at demands of {count(float(grid.min()))} to {count(float(grid.max()))} tokens: they leave the "
+                "fitted range of N, D or D/N"
+            )
+    said += [f"the fitted pair, {words}" for pair in pairs for words in pair.extrapolated]
+    return tuple(said)
+
+
+def _model(best: Optimum) -> str:
+    return (
+        f"{count(best.n_params)} parameters{_ci(best, 'n_params', count)} on {count(best.n_tokens)} tokens"
+        f"{_ci(best, 'n_tokens', count)}"
+    )
+
+
+def _ci(best: Optimum, name: str, show: Callable[[float], str]) -> str:
+    return "" if best.ci95 is None else f" {_between(best.ci95[name], show)}"
+
+
+def _between(interval: Interval, show: Callable[[float], str]) -> str:
+    return f"[{show(interval.lo)}, {show(interval.hi)}]"

@@ -1,0 +1,67 @@
+"""Compute-optimal models: the least loss at a training budget, by the law's closed form, with intervals from its draws."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.fitting import interval
+from analysis.laws import get_law
+from analysis.results import Array, Band, BudgetOptimum, Fit, FittedRange, Optimum, TokenCost
+from analysis.words import count, number
+
+GRID = 80
+
+
+def budget_optimum(fit: Fit, flops: float, train_flops: TokenCost) -> BudgetOptimum:
+    """The law's compute-optimal N and D at a training budget."""
+    law = get_law(fit.law)
+    params = law.as_vector(fit.params)
+
+    def work_out(params_KP: Array) -> dict[str, Array]:
+        n_params, n_tokens = law.compute_optimum(params_KP, flops, train_flops.slope, train_flops.exponent)
+        return {"n_params": n_params, "n_tokens": n_tokens, "loss": law.predict(params_KP, n_params, n_tokens)}
+
+    best = {name: float(value) for name, value in work_out(params).items()}
+    ci95 = None
+    if fit.draws_KP is not None:
+        ci95 = {name: interval(values) for name, values in work_out(fit.draws_KP).items()}
+    return BudgetOptimum(
+        flops=flops,
+        optimum=Optimum(
+            n_params=best["n_params"],
+            n_tokens=best["n_tokens"],
+            loss=best["loss"],
+            cost=flops,
+            unit="FLOPs",
+            ci95=ci95,
+            outside_fitted_range=outside(fit.fitted_range, best["n_params"], best["n_tokens"]),
+        ),
+    )
+
+
+def compute_ridge(fit: Fit, train_flops: TokenCost, lowest_flops: float, highest_flops: float) -> Band:
+    """N_opt over a grid of budgets, with its band."""
+    law = get_law(fit.law)
+    grid = np.geomspace(lowest_flops, highest_flops, GRID)
+    middle, _ = law.compute_optimum(law.as_vector(fit.params), grid, train_flops.slope, train_flops.exponent)
+    if fit.draws_KP is None:
+        nothing = np.full(GRID, np.nan)
+        return Band(x_G=grid, mid_G=middle, lo_G=nothing, hi_G=nothing)
+    drawn_KG, _ = law.compute_optimum(fit.draws_KP[:, None, :], grid, train_flops.slope, train_flops.exponent)
+    lo, hi = np.quantile(drawn_KG, [0.025, 0.975], axis=0)
+    return Band(x_G=grid, mid_G=middle, lo_G=lo, hi_G=hi)
+
+
+def outside(fitted: FittedRange, n_params: float, n_tokens: float) -> tuple[str, ...]:
+    """What of a model lies outside the fitted runs, in words."""
+    said = []
+    for name, value, known, unit in (
+        ("N", n_params, fitted.n_params, " parameters"),
+        ("D", n_tokens, fitted.n_tokens, " tokens"),
+        ("D/N", n_tokens / n_params, fitted.tokens_per_param, ""),
+    ):
+        # A hair's breadth is no extrapolation.
+        if not known.lo * 0.999 <= value <= known.hi * 1.001:
+            show = count if unit else number
+            said.append(f"{name} {show(value)}{unit} is outside the fitted {show(known.lo)} to {show(known.hi)}")
+    return tuple(said)

@@ -1,0 +1,1 @@
+"""The HTML of the report: markup that escapes by default, the sections, and the page they stand in."""

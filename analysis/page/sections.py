@@ -1,0 +1,420 @@
+"""The sections of a report, each from its part of the study. Every text from data goes through `markup`, which escapes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from analysis.laws import get_law
+from analysis.page.markup import Column, Html, bullets, element, join, link, table
+from analysis.plots.inference import measured_sizes
+from analysis.plots.parts import counting_words
+from analysis.plots.picture import Absent, Picture
+from analysis.plots.style import Unit, format_number
+from analysis.results import Fit, Interval, Lifetime, MatchedPair, Optimum, PairSide, Study
+
+NOTHING = "–"
+
+
+def section(anchor: str, title: str, *parts: Html) -> Html:
+    return element("section", element("h2", title), *parts, id=anchor)
+
+
+def opening(study: Study, contents: Mapping[str, str]) -> Html:
+    """The answer in words, what it rests on, and the warnings: all that a reader in a hurry needs."""
+    answer = study.answer
+    grounds = [
+        element("div", element("h3", heading), bullets(items))
+        for heading, items in (("Measured", answer.measured), ("Extrapolated", answer.extrapolated))
+        if items
+    ]
+    return join(
+        [
+            element("h1", "Scaling study"),
+            element("p", f"{len(study.table.usable)} usable runs from {study.table.source}", class_="soft"),
+            element("p", answer.headline, class_="headline"),
+            bullets(answer.sentences) if answer.sentences else Html(),
+            element("div", *grounds, class_="columns") if grounds else Html(),
+            _warnings(study),
+            element(
+                "nav",
+                element(
+                    "ul", *(element("li", element("a", text, href=f"#{anchor}")) for anchor, text in contents.items())
+                ),
+                aria_label="Contents",
+            ),
+        ]
+    )
+
+
+def _warnings(study: Study) -> Html:
+    warnings = list(dict.fromkeys([*study.table.warnings, *(study.fit.warnings if study.fit else ())]))
+    if not warnings:
+        return Html()
+    return element("div", element("h3", "Warnings"), bullets(warnings), class_="warnings")
+
+
+def law(study: Study) -> Html:
+    """The fitted law with its intervals, its held-out error and the evidence that the optimum is one."""
+    fit = study.fit
+    if fit is None:
+        return _missing(study, "fit")
+    parameters = {parameter.name: parameter for parameter in get_law(fit.law).parameters}
+    rows = [
+        [name, _number(value), _interval(fit.ci95, name), parameters[name].meaning]
+        for name, value in fit.params.items()
+    ]
+    exponents = fit.exponents
+    rows += [
+        [name, _number(value), _interval(exponents.ci95, name), f"{quantity} goes as C to this power"]
+        for name, value, quantity in (("n_opt", exponents.n_opt, "N_opt"), ("d_opt", exponents.d_opt, "D_opt"))
+    ]
+    columns = [
+        Column(heading="parameter", align="left"),
+        Column(heading="value"),
+        Column(heading="95 % interval"),
+        Column(heading="meaning", align="left"),
+    ]
+    return join(
+        [
+            element("p", f"{get_law(fit.law).source}. {counting_words(study)}"),
+            table(columns, rows, label="Fitted parameters"),
+            element("dl", *_facts(_evidence(fit)), class_="facts"),
+            _budgets(study),
+        ]
+    )
+
+
+def _evidence(fit: Fit) -> dict[str, str]:
+    held_out = "no run was held out"
+    if fit.held_out:
+        held_out = (
+            f"{fit.held_out.n} {'run' if fit.held_out.n == 1 else 'runs'}, predicted "
+            f"{_percent(fit.held_out.mean_abs_rel_error)} off on average, {_percent(fit.held_out.max_abs_rel_error)} at most"
+        )
+    solved = fit.convergence
+    threshold = f", delta {fit.delta:g}" if fit.objective == "huber_log" else ""
+    found = f"{solved.n_starts} starts ended in {solved.n_optima} {'optimum' if solved.n_optima == 1 else 'optima'}"
+    bounds = f"; on a bound: {', '.join(solved.bound_hits)}" if solved.bound_hits else ""
+    range_ = fit.fitted_range
+    return {
+        "fitted to": f"{fit.n_runs} runs of {fit.n_sizes} sizes",
+        "held out": held_out,
+        "objective": f"{fit.objective}{threshold}: sum over runs {fit.objective_value:.6g}",
+        "residuals": f"sd {_percent(fit.residual_sd)} of the loss",
+        "intervals": (
+            f"{fit.resampling.draws} bootstrap draws by {fit.resampling.method}. {fit.resampling.reason}"
+            if fit.resampling
+            else "none: no bootstrap was asked for"
+        ),
+        "optimum": f"{found}{bounds}; gradient norm {solved.gradient_norm:.1e}, condition number {solved.condition_number:.1e}",
+        "fitted range": (
+            f"N {_range(range_.n_params, 'count')}, D {_range(range_.n_tokens, 'count')}, "
+            f"D/N {_range(range_.tokens_per_param, 'plain')}: beyond it everything is extrapolated"
+        ),
+    }
+
+
+def _budgets(study: Study) -> Html:
+    if not study.budgets:
+        return Html()
+    rows = [
+        [
+            format_number(budget.flops, "power"),
+            *_optimum_cells(budget.optimum, with_cost=False),
+            "; ".join(budget.optimum.outside_fitted_range) or "inside the fitted range",
+        ]
+        for budget in study.budgets
+    ]
+    columns = [
+        *(Column(heading=heading) for heading in ("C (FLOPs)", "N_opt", "95 %", "D_opt", "95 %", "loss", "95 %")),
+        Column(heading="ground", align="left"),
+    ]
+    return join([element("h3", "Compute-optimal models"), table(columns, rows, label="Compute-optimal models")])
+
+
+def _optimum_cells(optimum: Optimum, *, with_cost: bool) -> list[str]:
+    cells = [
+        format_number(optimum.n_params, "count"),
+        _interval(optimum.ci95, "n_params", "count"),
+        format_number(optimum.n_tokens, "count"),
+        _interval(optimum.ci95, "n_tokens", "count"),
+    ]
+    if with_cost:
+        unit = _cost_unit(optimum.unit)
+        return [*cells, format_number(optimum.cost, unit), _interval(optimum.ci95, "cost", unit)]
+    return [*cells, f"{optimum.loss:.3f}", _interval(optimum.ci95, "loss", digits=4)]
+
+
+def bowls(study: Study) -> Html:
+    """Vertices of the isoFLOP bowls, trusted or not."""
+    if study.isoflop is None:
+        return _missing(study, "isoflop")
+    rows = [
+        [
+            format_number(vertex.flops_budget, "power"),
+            str(len(vertex.points)),
+            format_number(vertex.n_opt, "count") if vertex.n_opt else NOTHING,
+            format_number(vertex.d_opt, "count") if vertex.d_opt else NOTHING,
+            f"{vertex.loss:.4f}" if vertex.loss else NOTHING,
+            vertex.flag or "trusted",
+        ]
+        for vertex in study.isoflop.vertices
+    ]
+    columns = [
+        *(Column(heading=heading) for heading in ("budget (FLOPs)", "sizes", "N at the vertex", "D", "loss")),
+        Column(heading="verdict", align="left"),
+    ]
+    skipped = bullets(study.isoflop.skipped) if study.isoflop.skipped else Html()
+    return join([table(columns, rows, label="IsoFLOP vertices"), skipped])
+
+
+def pairs(study: Study) -> Html:
+    """Smaller models trained longer beside larger ones of near-equal loss."""
+    if not study.pairs:
+        return _missing(study, "pairs")
+    rows = [_pair_cells(pair) for pair in study.pairs]
+    columns = [
+        Column(heading="kind", align="left"),
+        Column(heading="smaller", align="left"),
+        Column(heading="larger", align="left"),
+        *(Column(heading=heading) for heading in ("loss gap", "training FLOPs", "training time")),
+        *(Column(heading=heading) for heading in ("speed, batch 1", "speed, saturated", "paid for after")),
+        Column(heading="extrapolated", align="left"),
+    ]
+    words = (
+        "Ratios are smaller over larger. A pair is measured where both are finished runs, fitted where the law names the "
+        "smaller model. The last number is the demand in tokens at which serving has paid for the longer training."
+    )
+    return join([element("p", words, class_="soft"), table(columns, rows, label="Matched pairs")])
+
+
+def _pair_cells(pair: MatchedPair) -> list[str]:
+    def side(one: PairSide) -> str:
+        return (
+            f"{one.name}: {format_number(one.n_params, 'count')} on {format_number(one.n_tokens, 'count')} tokens, "
+            f"loss {one.loss:.3f}"
+        )
+
+    paid = pair.break_even_tokens
+    return [
+        pair.kind,
+        side(pair.small),
+        side(pair.large),
+        f"{pair.loss_gap:+.4f}".replace("-", "−"),
+        *(
+            NOTHING if ratio is None else f"{ratio:.2f}×"
+            for ratio in (
+                pair.train_flops_ratio,
+                pair.train_seconds_ratio,
+                pair.speedup_batch_1,
+                pair.speedup_saturated,
+            )
+        ),
+        "never, or not measured"
+        if paid is None
+        else "at once"
+        if paid == 0
+        else f"{format_number(paid, 'count')} tokens",
+        "; ".join(pair.extrapolated),
+    ]
+
+
+def lifetime(study: Study) -> Html:
+    """The cheapest model to train, and to own, at one loss; and the demands at which sizes change places."""
+    decision = study.lifetime
+    if decision is None:
+        return _missing(study, "lifetime")
+    demand = format_number(decision.demand_tokens, "count")
+    rows = [
+        [
+            name,
+            *_optimum_cells(optimum, with_cost=True),
+            "; ".join(optimum.outside_fitted_range) or "inside the fitted range",
+        ]
+        for name, optimum in (
+            ("cheapest to train", decision.training_optimal),
+            (f"cheapest to train and serve {demand} tokens", decision.lifetime_optimal),
+        )
+    ]
+    columns = [
+        Column(heading="model", align="left"),
+        *(Column(heading=heading) for heading in ("N", "95 %", "D", "95 %", f"cost ({decision.costs.unit})", "95 %")),
+        Column(heading="ground", align="left"),
+    ]
+    train, serve = decision.costs.train, decision.costs.serve
+    facts = {
+        "target loss": f"{decision.target_loss:.4f} nats a token",
+        "cost of training": train.rule,
+        "cost of serving": serve.rule,
+    }
+    return join(
+        [
+            table(columns, rows, label="Training-optimal and lifetime-optimal model"),
+            element("dl", *_facts(facts), class_="facts"),
+            _break_evens(decision),
+        ]
+    )
+
+
+def _break_evens(decision: Lifetime) -> Html:
+    if not decision.break_even:
+        return Html()
+    rows = []
+    for crossing in decision.break_even:
+        demand = crossing.demand_tokens
+        words = (
+            "never" if demand is None else "cheaper from the start" if demand == 0 else format_number(demand, "count")
+        )
+        interval = _range(crossing.ci95, "count") if crossing.ci95 else NOTHING
+        rows.append([format_number(crossing.small, "count"), format_number(crossing.large, "count"), words, interval])
+    columns = [Column(heading=heading) for heading in ("smaller", "larger", "tokens served to break even", "95 %")]
+    return join([element("h3", "Break-even demand between sizes"), table(columns, rows, label="Break-even demand")])
+
+
+def inference(study: Study) -> Html:
+    """Measured serving cost by size and batch."""
+    measured = measured_sizes(study)
+    if not measured:
+        return _missing(study, "serving")
+    rows = [
+        [
+            format_number(n_params, "count"),
+            str(point.batch),
+            format_number(point.ttft_seconds.median, "seconds"),
+            format_number(point.tpot_seconds.median, "seconds"),
+            f"{format_number(point.tpot_seconds.p5, 'seconds')} to {format_number(point.tpot_seconds.p95, 'seconds')}",
+            format_number(point.prefill_tokens_per_second, "count"),
+            format_number(point.decode_tokens_per_second, "count"),
+        ]
+        for n_params, cost in measured.items()
+        for point in cost.points
+    ]
+    headings = ("N", "batch", "TTFT", "TPOT", "TPOT, 5 to 95 %", "prefill tokens/s", "decode tokens/s")
+    overheads = []
+    if study.serving:
+        for fit in study.serving.batches:
+            where = "at saturation" if fit.batch is None else f"at batch {fit.batch}"
+            t0, slope = format_number(fit.t0_seconds, "seconds"), format_number(fit.seconds_per_param, "seconds")
+            overheads.append(f"{fit.phase} {where}: {t0} + {slope} · N a token, within {_percent(fit.max_rel_error)}")
+    return join(
+        [
+            table([Column(heading=heading) for heading in headings], rows, label="Measured inference cost"),
+            bullets(overheads) if overheads else Html(),
+        ]
+    )
+
+
+def runs(study: Study) -> Html:
+    """Every run: fitted, held out and excluded, with the reason."""
+    frame = study.table.frame
+    predicted = {point.run_id: point for point in study.fit.points} if study.fit else {}
+    rows = []
+    for row in frame.sort_values(["n_params", "n_tokens", "name"]).to_dict("records"):
+        point = predicted.get(row["run_id"])
+        excluded = str(row["excluded"])
+        part = (
+            f"excluded: {excluded}" if excluded else "held out" if row["held_out"] else "fitted" if point else "usable"
+        )
+        rows.append(
+            [
+                link(str(row["name"]), str(row["mlflow_url"])),
+                part,
+                _cell(row["n_params"], "count"),
+                _cell(row["n_tokens"], "count"),
+                _cell(row["n_tokens"] / row["n_params"], "plain"),
+                _cell(row["flops"], "power"),
+                _cell(row["flops_budget"], "power"),
+                _cell(row["seed"], "plain"),
+                _cell(row["loss"], "plain", digits=5),
+                _cell(point.predicted if point else math.nan, "plain", digits=5),
+                _cell(row["bpb"], "plain", digits=4),
+                _cell(row["tokens_per_second"], "count"),
+                _cell(row["decode_tokens_per_second"], "count"),
+            ]
+        )
+    headings = (
+        "N",
+        "D",
+        "D/N",
+        "FLOPs",
+        "budget",
+        "seed",
+        "loss",
+        "by the law",
+        "bpb",
+        "training tokens/s",
+        "decode tokens/s",
+    )
+    columns = [
+        Column(heading="run", align="left"),
+        Column(heading="part", align="left"),
+        *(Column(heading=heading) for heading in headings),
+    ]
+    words = "N here counts all parameters. Decode speed at saturation."
+    return join([element("p", words, class_="soft"), table(columns, rows, label="Runs")])
+
+
+def figure(picture: Picture, svg: str) -> Html:
+    """A picture with its caption: SVG until the page's script puts the interactive chart in its place."""
+    buttons = [
+        element("button", f"{picture.stem}.{suffix}", type="button", class_=f"save-{suffix}")
+        for suffix in ("csv", "svg")
+    ]
+    return element(
+        "figure",
+        element("h3", picture.title),
+        element("div", Html(svg), class_="static"),
+        element("div", class_="interactive"),
+        element("p", class_="picked"),
+        element("figcaption", picture.caption),
+        element("p", "Plotted points and picture: ", *buttons, class_="files"),
+        id=f"figure-{picture.stem}",
+        data_stem=picture.stem,
+    )
+
+
+def missing_pictures(absent: Sequence[Absent]) -> Html:
+    if not absent:
+        return Html()
+    items = [join([element("b", one.title), f": {one.reason}"]) for one in absent]
+    return join([element("h3", "Pictures that these runs can't give"), bullets(items)])
+
+
+def provenance(facts: Mapping[str, str]) -> Html:
+    return element("dl", *_facts(facts), class_="facts")
+
+
+def _missing(study: Study, part: str) -> Html:
+    return element("p", f"Absent: {study.absent.get(part, 'these runs do not give it')}.")
+
+
+def _facts(facts: Mapping[str, str]) -> list[Html]:
+    return [join([element("dt", name), element("dd", value)]) for name, value in facts.items()]
+
+
+def _number(value: float) -> str:
+    return format_number(value, "plain", digits=5)
+
+
+def _cell(value: float, unit: Unit, *, digits: int = 3) -> str:
+    return NOTHING if pd.isna(value) else format_number(float(value), unit, digits=digits)
+
+
+def _percent(value: float) -> str:
+    return format_number(value, "percent", digits=2)
+
+
+def _range(interval: Interval, unit: Unit, *, digits: int = 3) -> str:
+    hi = "∞" if math.isinf(interval.hi) else format_number(interval.hi, unit, digits=digits)
+    return f"{format_number(interval.lo, unit, digits=digits)} to {hi}"
+
+
+def _interval(ci95: Mapping[str, Interval] | None, name: str, unit: Unit = "plain", *, digits: int = 3) -> str:
+    return NOTHING if ci95 is None or name not in ci95 else _range(ci95[name], unit, digits=digits)
+
+
+def _cost_unit(unit: str) -> Unit:
+    return "power" if unit == "FLOPs" else "count"

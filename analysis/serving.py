@@ -1,0 +1,137 @@
+"""Measured serving cost over sizes: seconds a token t(N) = t0 + c N, where t0 is launch overhead that hides size at small N."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from analysis.results import Array, BatchCost, Serving, TokenCost
+from analysis.table import RunTable
+from llama.errors import UserError
+from llama.records import InferenceCost, InferencePoint
+
+MIN_SIZES = 2
+
+
+def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share: float | None = None) -> Serving:
+    """The table's inference measurements as costs a token.
+
+    Args:
+        table: with `inference` of at least two sizes.
+        counting: the column that N is.
+        prompt_share: share of served tokens that are prompt; None takes the share in the measured requests.
+
+    Raises:
+        UserError: nothing was measured, or too few sizes, or an impossible share.
+    """
+    if prompt_share is not None and not 0 <= prompt_share <= 1:
+        raise UserError(f"the prompt's share of served tokens is {prompt_share}; it must be from 0 to 1")
+    by_size = _by_size(table, counting)
+    if len(by_size) < MIN_SIZES:
+        raise UserError(
+            f"{table.source} has measured inference cost of {len(by_size)} sizes; at least {MIN_SIZES} are needed "
+            "(`isoloss infer-cost` measures a run)"
+        )
+    sizes = np.array(sorted(by_size))
+    costs = [by_size[size] for size in sizes]
+    first = costs[0]
+    if prompt_share is None:
+        prompt_share = first.prompt_tokens / (first.prompt_tokens + first.output_tokens)
+    batches: list[BatchCost] = []
+    shared = set.intersection(*({point.batch for point in cost.points} for cost in costs))
+    for batch in sorted(shared):
+        points = [next(point for point in cost.points if point.batch == batch) for cost in costs]
+        batches += _phases(points, sizes, batch, costs)
+    saturated = [cost.saturated for cost in costs]
+    batches += _phases(saturated, sizes, None, costs)
+    threads = np.array([cost.threads for cost in costs], dtype=np.float64)
+    seconds = threads * np.array(
+        [
+            prompt_share / point.prefill_tokens_per_second + (1 - prompt_share) / point.decode_tokens_per_second
+            for point in saturated
+        ]
+    )
+    return Serving(
+        device=first.device,
+        dtype=first.dtype,
+        threads=first.threads,
+        prompt_share=prompt_share,
+        batches=tuple(batches),
+        per_token=affine_cost(
+            sizes,
+            seconds,
+            unit=seconds_unit(first.device),
+            rule=f"measured on {first.device}, {first.dtype}, at each size's saturating batch; {prompt_share:.0%} prompt",
+        ),
+    )
+
+
+def _by_size(table: RunTable, counting: str) -> dict[float, InferenceCost]:
+    """One measurement a size, on the device that most of them share: figures of two devices are not one curve."""
+    size_of = dict(zip(table.frame["run_id"], table.frame[counting], strict=True))
+    known = {run_id: cost for run_id, cost in table.inference.items() if cost.points and size_of.get(run_id, 0) > 0}
+    if not known:
+        return {}
+    settings = Counter((cost.device, cost.dtype, cost.threads) for cost in known.values())
+    common = settings.most_common(1)[0][0]
+    return {
+        float(size_of[run_id]): cost
+        for run_id, cost in known.items()
+        if (cost.device, cost.dtype, cost.threads) == common
+    }
+
+
+def seconds_unit(device: str) -> str:
+    """What a second of this device is called; times of CPUs are summed over threads."""
+    return "GPU-seconds" if device.upper().startswith(("NVIDIA", "AMD INSTINCT", "TESLA")) else "core-seconds"
+
+
+def _phases(
+    points: list[InferencePoint], sizes: Array, batch: int | None, costs: list[InferenceCost]
+) -> list[BatchCost]:
+    threads = np.array([cost.threads for cost in costs], dtype=np.float64)
+    decode = threads / np.array([point.decode_tokens_per_second for point in points])
+    prefill = threads / np.array([point.prefill_tokens_per_second for point in points])
+    fitted = []
+    for phase, seconds in (("decode", decode), ("prefill", prefill)):
+        intercept, slope, error = fit_affine(sizes, seconds)
+        fitted.append(
+            BatchCost(
+                phase="decode" if phase == "decode" else "prefill",
+                batch=batch,
+                t0_seconds=intercept,
+                seconds_per_param=slope,
+                max_rel_error=error,
+                n_params_G=sizes,
+                seconds_per_token_G=seconds,
+            )
+        )
+    return fitted
+
+
+def fit_affine(x: Array, y: Array) -> tuple[float, float, float]:
+    """y = intercept + slope x, both >= 0, by least squares of relative errors; returns them and the largest such error."""
+    from scipy.optimize import nnls
+
+    scale = float(x.mean())
+    columns = np.stack([np.ones_like(x), x / scale], axis=1) / y[:, None]
+    (intercept, slope), _ = nnls(columns, np.ones_like(y))
+    fitted = intercept + slope * x / scale
+    return float(intercept), float(slope / scale), float(np.abs(fitted / y - 1).max())
+
+
+def affine_cost(sizes: Array, cost: Array, *, unit: str, rule: str) -> TokenCost:
+    """Measured costs a token as intercept + slope N."""
+    intercept, slope, error = fit_affine(sizes, cost)
+    return TokenCost(
+        unit=unit,
+        intercept=intercept,
+        slope=slope,
+        exponent=1.0,
+        source="measured",
+        rule=rule,
+        max_rel_error=error,
+        n_params_G=sizes,
+        measured_G=cost,
+    )

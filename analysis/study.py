@@ -1,0 +1,160 @@
+"""Everything that one table of runs says: `analyse`. What can't be worked out is absent with its reason, not an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from analysis.answer import put_in_words
+from analysis.costs import flops_costs, measured_costs, training_flops
+from analysis.fitting import fit
+from analysis.frontier import frontier
+from analysis.isoflop import isoflop
+from analysis.laws import get_law
+from analysis.lifetime import k_curve, lifetime
+from analysis.matched_pairs import fitted_pair, loss_noise, matched_pairs
+from analysis.optimum import budget_optimum, compute_ridge
+from analysis.results import Costs, Fit, Lifetime, Study, TokenCost
+from analysis.serving import measure_serving
+from analysis.table import LossCurve, RunTable
+from llama.errors import UserError
+
+T = TypeVar("T")
+#: The target loss, where none is named, is the law's best at this share of the largest budget: a smaller model can then be
+#: trained longer for it and stay within what was measured.
+TARGET_SHARE = 0.5
+#: How far past the budgets the compute-optimal ridge goes.
+RIDGE_BELOW, RIDGE_ABOVE = 0.3, 10.0
+
+
+def analyse(
+    table: RunTable,
+    *,
+    curves: tuple[LossCurve, ...] = (),
+    law: str = "chinchilla",
+    objective: str = "huber_log",
+    delta: float = 1e-3,
+    counting: str = "n_params",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    target_loss: float | None = None,
+    demand_tokens: float | None = None,
+    prompt_share: float | None = None,
+    usd_per_hour: float | None = None,
+) -> Study:
+    """Fit, optima, frontier, isoFLOPs, serving cost, lifetime optimum, matched pairs and the answer in words.
+
+    Args:
+        table: from `load_runs`.
+        curves: from `load_curves`, for the plots.
+        law, objective, delta, counting, bootstrap, seed: as `analysis.fit` takes them.
+        target_loss: of the lifetime optimum, nats a token; None takes the law's best at half the largest budget.
+        demand_tokens: tokens to be served; None takes the demand at which serving costs as much as training.
+        prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
+        usd_per_hour: price of a core (or GPU) for an hour; None leaves costs in seconds.
+    """
+    absent: dict[str, str] = {}
+
+    def attempt(name: str, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except UserError as error:
+            absent[name] = str(error)
+            return None
+
+    train_flops = training_flops(table, counting=counting)
+    if train_flops.max_rel_error == 0 and not len(train_flops.n_params_G):
+        table = table.with_warning(f"training compute is counted as {train_flops.rule}")
+    fitted = attempt(
+        "fit",
+        lambda: fit(
+            table, law=law, objective=objective, delta=delta, counting=counting, bootstrap=bootstrap, seed=seed
+        ),
+    )
+    envelope = frontier(table, counting=counting)
+    if not envelope:
+        absent["frontier"] = f"{table.source} has no finished run with FLOPs"
+    bowls = isoflop(table, train_flops, counting=counting)
+    if bowls is None:
+        absent["isoflop"] = f"{table.source} declares no compute budgets (flops_budget)"
+    serving = attempt("serving", lambda: measure_serving(table, counting=counting, prompt_share=prompt_share))
+    costs = flops_costs(train_flops)
+    if serving is not None:
+        costs = (
+            attempt("costs", lambda: measured_costs(table, serving, counting=counting, usd_per_hour=usd_per_hour)) or costs
+        )
+    budgets = _budgets(table, train_flops, counting)
+    optima = tuple(budget_optimum(fitted, budget, train_flops) for budget in budgets) if fitted else ()
+    owned = None
+    if fitted is None:
+        for name in ("budgets", "compute_ridge", "lifetime", "k_curve"):
+            absent[name] = "no law was fitted"
+    else:
+        owned = attempt(
+            "lifetime", lambda: _lifetime(table, fitted, costs, train_flops, budgets, target_loss, demand_tokens, counting)
+        )
+    pairs = matched_pairs(
+        table, noise=loss_noise(table, fitted), serving=serving, costs=costs, counting=counting
+    )
+    if not pairs:
+        absent["pairs"] = "no two finished runs of different sizes reach one loss with the smaller trained on more tokens"
+    if fitted is not None and budgets:
+        pairs = (*pairs, fitted_pair(fitted, budgets[-1], train_flops, costs))
+    return Study(
+        table=table,
+        curves=curves,
+        fit=fitted,
+        frontier=envelope,
+        isoflop=bowls,
+        train_flops=train_flops,
+        budgets=optima,
+        compute_ridge=compute_ridge(fitted, train_flops, budgets[0] * RIDGE_BELOW, budgets[-1] * RIDGE_ABOVE)
+        if fitted and budgets
+        else None,
+        serving=serving,
+        costs=costs,
+        lifetime=owned,
+        k_curve=k_curve(fitted.params["alpha"], fitted.params["beta"]) if fitted else None,
+        pairs=pairs,
+        answer=put_in_words(
+            fit=fitted,
+            budgets=optima,
+            isoflop=bowls,
+            serving=serving,
+            lifetime=owned,
+            pairs=pairs,
+            absent=absent,
+        ),
+        absent=absent,
+    )
+
+
+def _budgets(table: RunTable, train_flops: TokenCost, counting: str) -> list[float]:
+    """The declared budgets, ascending; the largest run's training FLOPs where none are declared."""
+    runs = table.usable.dropna(subset=[counting])
+    declared = sorted(float(budget) for budget in runs["flops_budget"].dropna().unique())
+    if declared or not len(runs):
+        return declared
+    counted = runs["flops"].fillna(runs["n_tokens"] * train_flops(runs[counting].to_numpy(dtype=np.float64)))
+    return [float(counted.max())]
+
+
+def _lifetime(
+    table: RunTable,
+    fitted: Fit,
+    costs: Costs,
+    train_flops: TokenCost,
+    budgets: list[float],
+    target_loss: float | None,
+    demand_tokens: float | None,
+    counting: str,
+) -> Lifetime:
+    if target_loss is None:
+        law = get_law(fitted.law)
+        params = law.as_vector(fitted.params)
+        best = law.compute_optimum(params, budgets[-1] * TARGET_SHARE, train_flops.slope, train_flops.exponent)
+        target_loss = float(law.predict(params, *best))
+    sizes = np.unique(table.usable[counting].dropna().to_numpy(dtype=np.float64))
+    return lifetime(fitted, costs, target_loss=target_loss, sizes=sizes, demand_tokens=demand_tokens)

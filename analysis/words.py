@@ -1,0 +1,50 @@
+"""Numbers as people say them, for sentences: 39k parameters, 4.3M tokens, 1.6e12 FLOPs."""
+
+from __future__ import annotations
+
+import math
+
+SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def count(value: float) -> str:
+    """Parameters or tokens to two or three digits: 39k, 132k, 4.3M, 1.8T."""
+    if not math.isfinite(value):
+        return "infinitely many"
+    for scale, suffix in SUFFIXES:
+        # 999.6k reads as 1M.
+        if value >= scale * 0.9995:
+            scaled = value / scale
+            return f"{scaled:.1f}{suffix}" if scaled < 9.95 else f"{scaled:,.0f}{suffix}"
+    return number(value)
+
+
+def number(value: float) -> str:
+    """Three digits without an exponent where that stays short."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.2g}"
+
+
+def flops(value: float) -> str:
+    """1.6e12 FLOPs, without the plus sign and padding of Python's exponents."""
+    mantissa, exponent = f"{value:.2g}".partition("e")[0], ""
+    if "e" in f"{value:.2g}":
+        exponent = f"e{int(f'{value:.2g}'.partition('e')[2])}"
+    return f"{mantissa}{exponent} FLOPs"
+
+
+def times(value: float) -> str:
+    """A ratio: 1.6x, 12x."""
+    return f"{value:.2g}x" if value < 10 else f"{value:,.0f}x"
+
+
+def seconds(value: float, unit: str) -> str:
+    """A cost in `unit`, time in the unit that reads best."""
+    if unit.endswith("-seconds"):
+        what = unit.removesuffix("-seconds")
+        for scale, name in ((3600.0, "hours"), (60.0, "minutes")):
+            if value >= 2 * scale:
+                return f"{number(value / scale)} {what}-{name}"
+        return f"{number(value)} {unit}"
+    return flops(value) if unit == "FLOPs" else f"{number(value)} {unit}"

@@ -1,0 +1,47 @@
+"""The one interface between the supervisor and whatever runs attempts: worker processes here, Ray, or a simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cluster.task import Outcome, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One machine's capacity."""
+
+    id: str
+    cpus: float
+    gpus: int = 0
+    name: str = ""
+    """For people: an address or host name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """An attempt that ended."""
+
+    task_id: str
+    attempt: int
+    outcome: Outcome
+
+
+class Executor(Protocol):
+    """Runs attempts where it is told to. It neither queues, orders nor retries: the supervisor does."""
+
+    def capacity(self) -> list[Node]:
+        """The live nodes with all that they have, used or not. Cheap: asked every few seconds."""
+
+    def submit(self, task: Task, attempt: int, node_id: str) -> None:
+        """Start an attempt on that node; the supervisor has made sure that it fits."""
+
+    def poll(self, timeout_seconds: float) -> list[Finished]:
+        """Attempts that ended, each reported once; waits up to the timeout for the first. Waits it out when none runs."""
+
+    def cancel(self, task_id: str, attempt: int) -> None:
+        """Kill the attempt if it runs. `poll` reports its end: its node is taken until then."""
+
+    def close(self) -> None:
+        """End every attempt and process that this executor started."""

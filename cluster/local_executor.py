@@ -1,0 +1,174 @@
+"""Attempts in worker processes of this machine, without Ray. Workers are kept between attempts: torch loads once in each."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_any
+from typing import IO
+
+from cluster.executor import Finished, Node
+from cluster.machine import available_cpus, visible_gpus
+from cluster.task import Failed, FailureKind, Outcome, Task
+from cluster.worker import THREAD_VARIABLES, pack_call, threads_of, unpack_outcome
+
+_NODE = "local"
+#: Of a dead worker's output, what its failure quotes.
+_QUOTED_BYTES = 2_000
+
+
+@dataclass(kw_only=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    output: IO[bytes]
+    """The worker's stdout and stderr, for the message about its death."""
+    shape: tuple[int, tuple[str, ...]]
+    """Threads and GPUs, which a process is born with."""
+
+
+@dataclass(kw_only=True)
+class _Attempt:
+    task_id: str
+    number: int
+    worker: _Worker
+    gpu_share: float
+    started: float = field(default_factory=time.monotonic)
+
+
+class LocalExecutor:
+    """An `Executor` of one node. Close it, or use it in a `with` statement.
+
+    Workers get SIGKILL when the thread that submitted to them ends, so submit from one that lives as long as the work.
+    """
+
+    def __init__(self, *, cpus: int | None = None, gpus: Sequence[str] | None = None) -> None:
+        """`gpus` are named as in `CUDA_VISIBLE_DEVICES`; by default all cores and GPUs that this process may use."""
+        self._cpus = available_cpus() if cpus is None else cpus
+        self._free_gpus = dict.fromkeys(visible_gpus() if gpus is None else gpus, 1.0)
+        self._idle: list[_Worker] = []
+        self._running: dict[tuple[str, int], _Attempt] = {}
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def capacity(self) -> list[Node]:
+        return [Node(id=_NODE, cpus=self._cpus, gpus=len(self._free_gpus), name="this machine")]
+
+    def submit(self, task: Task, attempt: int, node_id: str) -> None:
+        packed = pack_call(task, attempt)
+        share, gpus = self._take_gpus(task.resources.gpus)
+        worker = self._worker((threads_of(task), gpus))
+        self._running[task.id, attempt] = _Attempt(task_id=task.id, number=attempt, worker=worker, gpu_share=share)
+        # A worker that died while idle is found by the poll, as one that dies at work.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.connection.send((packed, threads_of(task)))
+
+    def poll(self, timeout_seconds: float) -> list[Finished]:
+        by_connection = {attempt.worker.connection: attempt for attempt in self._running.values()}
+        if not by_connection:
+            time.sleep(timeout_seconds)
+            return []
+        return [
+            self._collect(by_connection[connection])
+            for connection in wait_any(list(by_connection), timeout_seconds)
+            if isinstance(connection, Connection)
+        ]
+
+    def cancel(self, task_id: str, attempt: int) -> None:
+        running = self._running.get((task_id, attempt))
+        if running is not None:
+            running.worker.process.kill()
+
+    def close(self) -> None:
+        for worker in [*self._idle, *(attempt.worker for attempt in self._running.values())]:
+            worker.process.kill()
+            self._bury(worker)
+        self._idle.clear()
+        self._running.clear()
+
+    def _collect(self, attempt: _Attempt) -> Finished:
+        worker = attempt.worker
+        outcome: Outcome
+        try:
+            outcome = unpack_outcome(worker.connection.recv_bytes())
+            self._idle.append(worker)
+        except (EOFError, ConnectionResetError):
+            outcome = self._death(worker, time.monotonic() - attempt.started)
+        del self._running[attempt.task_id, attempt.number]
+        for gpu in worker.shape[1]:
+            self._free_gpus[gpu] = round(self._free_gpus[gpu] + attempt.gpu_share, 4)
+        return Finished(task_id=attempt.task_id, attempt=attempt.number, outcome=outcome)
+
+    def _death(self, worker: _Worker, seconds: float) -> Failed:
+        code = worker.process.wait()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        worker.output.seek(max(0, worker.output.seek(0, os.SEEK_END) - _QUOTED_BYTES))
+        said = worker.output.read().decode(errors="replace").strip()
+        self._bury(worker)
+        # SIGTERM is a request to leave: a batch system or a spot notice.
+        kind = FailureKind.PREEMPTED if code == -signal.SIGTERM else FailureKind.WORKER_DIED
+        message = f"worker process {worker.process.pid} ended {how}"
+        return Failed(kind=kind, message=message, traceback=said, seconds=seconds)
+
+    def _bury(self, worker: _Worker) -> None:
+        worker.process.wait()
+        worker.connection.close()
+        worker.output.close()
+
+    def _take_gpus(self, gpus: float) -> tuple[float, tuple[str, ...]]:
+        """The share taken of each, and which. A share goes to the fullest GPU that has it, so that others stay whole."""
+        share, count = (gpus, 1) if 0 < gpus < 1 else (1.0, int(gpus))
+        by_free = sorted((free, name) for name, free in self._free_gpus.items() if free >= share - 1e-6)
+        if len(by_free) < count:
+            raise ValueError(f"{gpus:g} GPU asked for where the free shares are {self._free_gpus}")
+        chosen = tuple(sorted(name for _, name in by_free[:count]))
+        for name in chosen:
+            self._free_gpus[name] = round(self._free_gpus[name] - share, 4)
+        return share, chosen
+
+    def _worker(self, shape: tuple[int, tuple[str, ...]]) -> _Worker:
+        """An idle worker of that shape, or a new one in the place of an idle one of another shape."""
+        for worker in self._idle:
+            if worker.shape == shape:
+                self._idle.remove(worker)
+                return worker
+        if len(self._idle) + len(self._running) >= self._cpus and self._idle:
+            unfit = self._idle.pop(0)
+            unfit.process.kill()
+            self._bury(unfit)
+        return self._spawn(shape)
+
+    def _spawn(self, shape: tuple[int, tuple[str, ...]]) -> _Worker:
+        threads, gpus = shape
+        ours, theirs = multiprocessing.Pipe()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is buried
+        environment = {
+            **os.environ,
+            **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.worker", str(theirs.fileno())],
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the driver, which decides what becomes of its workers
+        )
+        theirs.close()
+        ours.send((os.getpid(), [entry or os.getcwd() for entry in sys.path]))
+        return _Worker(process=process, connection=ours, output=output, shape=shape)

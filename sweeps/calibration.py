@@ -1,0 +1,206 @@
+"""How fast this machine trains, from a cache of measured speeds: plans give seconds where it can, and None where it can't.
+
+One JSON file a set-up (machine, torch, precision, threads), so that machines may share a home folder. No torch here: the
+fingerprint comes from files and package metadata, and the measuring is `llama.speed`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cluster.machine import visible_gpus
+from llama.accounting import training_flops_per_token
+from llama.config import ModelConfig, digest
+from llama.errors import UserError
+from llama.records import Record, read_record, write_record
+from sweeps.design import Numerics
+
+FORMAT_VERSION = 1
+
+#: No estimate further than this from a measured shape, in FLOPs a token: a guess would not say that it is one.
+EXTRAPOLATION_LIMIT = 10.0
+
+
+class Machine(NamedTuple):
+    """Where runs are timed."""
+
+    device: Literal["cpu", "cuda"]
+    name: str
+    """The CPU's or the GPU's model, as its maker calls it."""
+    torch_version: str
+
+
+class Setup(NamedTuple):
+    """What a measured speed holds for."""
+
+    machine: Machine
+    numerics: Numerics
+    threads: int
+    """Of one run."""
+
+
+class SpeedPoint(Record):
+    """One measured shape."""
+
+    model: ModelConfig
+    batch_sequences: int
+    tokens_per_second: float
+    """Over whole training steps, one run alone on its cores."""
+
+
+class Speed(NamedTuple):
+    tokens_per_second: float
+    source: Literal["measured", "interpolated", "extrapolated"]
+
+
+class CalibrationFile(Record):
+    """The cache of one set-up. The set-up is repeated in words, for whoever opens the file."""
+
+    version: int
+    setup: str
+    points: list[SpeedPoint]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The measured speeds of one set-up."""
+
+    points: tuple[SpeedPoint, ...]
+    problem: str | None = None
+    """Why the cache could not be used, if it couldn't."""
+
+    def speed(self, model: ModelConfig, batch_sequences: int) -> Speed | None:
+        """Training speed of a shape, or None where nothing measured is near.
+
+        Between measured shapes log speed is linear in log FLOPs a token, made monotone first, since a smaller model is never
+        slower but for noise. Beyond them the last slope goes on, kept between constant tokens a second and constant FLOPs
+        a second.
+        """
+        for point in self.points:
+            if point.model == model and point.batch_sequences == batch_sequences:
+                return Speed(point.tokens_per_second, "measured")
+        if not self.points:
+            return None
+        curve = _monotone_curve(self.points)
+        x = math.log(training_flops_per_token(model))
+        (first_x, first_y), (last_x, last_y) = curve[0], curve[-1]
+        for (left_x, left_y), (right_x, right_y) in pairwise(curve):
+            if left_x <= x <= right_x:
+                share = (x - left_x) / (right_x - left_x)
+                return Speed(math.exp(left_y + share * (right_y - left_y)), "interpolated")
+        if x == first_x:  # the one measured size, at another batch
+            return Speed(math.exp(first_y), "interpolated")
+        if max(first_x - x, x - last_x) > math.log(EXTRAPOLATION_LIMIT):
+            return None
+        if x < first_x:
+            slope = _slope(curve[0], curve[1]) if len(curve) > 1 else 0.0
+            return Speed(math.exp(first_y + slope * (x - first_x)), "extrapolated")
+        slope = _slope(curve[-2], curve[-1]) if len(curve) > 1 else -1.0
+        return Speed(math.exp(last_y + slope * (x - last_x)), "extrapolated")
+
+
+def this_machine() -> Machine:
+    """The machine at hand, found without importing torch: a GPU counts if torch can use one and one is visible."""
+    torch_version = metadata.version("torch")
+    if visible_gpus() and not torch_version.endswith("+cpu"):
+        return Machine("cuda", _gpu_model(), torch_version)
+    return Machine("cpu", _cpu_model(), torch_version)
+
+
+def load(setup: Setup) -> Calibration:
+    """What was measured for a set-up. A cache that can't be read is passed over, and `problem` says so."""
+    path = _path(setup)
+    try:
+        stored = read_record(path, CalibrationFile)
+    except (UserError, OSError) as error:
+        return Calibration(points=(), problem=f"the speed cache was ignored ({error}): measure again with --calibrate")
+    if stored is None or stored.version != FORMAT_VERSION:
+        return Calibration(points=())
+    return Calibration(points=tuple(stored.points))
+
+
+def store(setup: Setup, points: Iterable[SpeedPoint]) -> Calibration:
+    """Add measured points to the cache; a shape measured again replaces its old speed.
+
+    Raises:
+        UserError: the cache folder can't be written, or a speed is not a positive number.
+    """
+    merged = {(point.model, point.batch_sequences): point for point in load(setup).points}
+    for point in points:
+        if not (point.tokens_per_second > 0 and math.isfinite(point.tokens_per_second)):
+            raise UserError(f"a measured speed is {point.tokens_per_second} tokens a second: it must be above 0")
+        merged[point.model, point.batch_sequences] = point
+    path = _path(setup)
+    record = CalibrationFile(version=FORMAT_VERSION, setup=_describe(setup), points=list(merged.values()))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(path, record)
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can"
+        ) from None
+    return Calibration(points=tuple(merged.values()))
+
+
+def _monotone_curve(points: Iterable[SpeedPoint]) -> list[tuple[float, float]]:
+    """(log FLOPs a token, log tokens a second), ascending and never rising: pooled where noise made it rise."""
+    by_x: dict[float, list[float]] = {}
+    for point in points:
+        by_x.setdefault(math.log(training_flops_per_token(point.model)), []).append(math.log(point.tokens_per_second))
+    pools: list[tuple[list[float], list[float]]] = []
+    for x in sorted(by_x):
+        xs, ys = [x], [_mean(by_x[x])]
+        while pools and _mean(pools[-1][1]) < _mean(ys):  # pool adjacent violators (Ayer et al. 1955)
+            earlier_xs, earlier_ys = pools.pop()
+            xs, ys = earlier_xs + xs, earlier_ys + ys
+        pools.append((xs, ys))
+    return [(x, _mean(ys)) for xs, ys in pools for x in xs]
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
+    return min(0.0, max(-1.0, (right[1] - left[1]) / (right[0] - left[0])))
+
+
+def _path(setup: Setup) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "isoloss" / f"speed-{digest(_describe(setup))[:16]}.json"
+
+
+def _describe(setup: Setup) -> str:
+    machine, numerics = setup.machine, setup.numerics
+    compiled = "compiled" if numerics.compile else "eager"
+    return (
+        f"{machine.name}, torch {machine.torch_version} on {machine.device}, {numerics.dtype}, {compiled}, "
+        f"{numerics.attention_kernel} attention, {setup.threads} threads a run"
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def _gpu_model() -> str:
+    """The first NVIDIA GPU's model; a machine's GPUs are taken to be alike."""
+    for information in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in information.read_text().splitlines():
+            if line.startswith("Model:"):
+                return line.split(":", 1)[1].strip()
+    return "NVIDIA GPU"

@@ -1,0 +1,181 @@
+"""The `isoloss` command. Each command imports what it needs when it runs, so that help and plans start at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llama.errors import UserError
+
+app = typer.Typer(
+    name="isoloss",
+    help="Plan, train, fit and decide over families of LLaMA runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's YAML, its folder, or its name.")]
+RunsArgument = Annotated[str, typer.Argument(metavar="RUNS", help="A sweep, a .csv or a .parquet of runs.")]
+StorageOption = Annotated[
+    Path | None, typer.Option("--storage", help="Storage root [ISOLOSS_STORAGE, else ./isoloss-data].")
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow server or store [MLFLOW_TRACKING_URI, else SQLite in the storage]."),
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A standing Ray cluster: auto, or host:port [a local Ray is started].")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything the study makes.")] = Path("quickstart"),
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """A whole study on this machine, on real text, in minutes: runs, MLflow, fit, report."""
+    from sweeps.quickstart import run_quickstart
+
+    run_quickstart(out, tracking_uri=tracking_uri, say=_say)
+
+
+@app.command()
+def plan(
+    sweep: SweepArgument,
+    storage: StorageOption = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's speed first.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What a sweep would run and cost, before anything is spent."""
+    from sweeps.plan import render
+    from sweeps.prepare import prepare
+    from sweeps.storage import open_storage
+
+    prepared = prepare(sweep, open_storage(storage), calibrate=calibrate, say=_note)
+    if as_json:
+        _print_json(prepared.plan.to_json())
+    else:
+        from rich.console import Console
+
+        Console().print(render(prepared.plan))
+
+
+@app.command()
+def launch(
+    sweep: SweepArgument,
+    storage: StorageOption = None,
+    address: AddressOption = None,
+    tracking_uri: TrackingOption = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's speed first.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another launcher of this sweep to end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run what is missing of a sweep, with a live table. The same command goes on after any interruption."""
+    from sweeps.launch import launch_sweep
+    from sweeps.storage import open_storage
+
+    result = launch_sweep(
+        sweep,
+        open_storage(storage),
+        address=address,
+        tracking_uri=tracking_uri,
+        calibrate=calibrate,
+        wait=wait,
+        say=_note if as_json else _say,
+    )
+    if as_json:
+        _print_json(result.model_dump(mode="json"))
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(sweep: SweepArgument, storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """Which runs of a sweep are finished, running, waiting, failed or diverged, and why."""
+    from sweeps.live import status_table
+    from sweeps.status import sweep_status
+    from sweeps.storage import open_storage, open_sweep
+
+    found = sweep_status(open_sweep(sweep, open_storage(storage)))
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        from rich.console import Console
+
+        Console().print(status_table(found))
+
+
+@app.command()
+def sync(sweep: SweepArgument, storage: StorageOption = None, tracking_uri: TrackingOption = None) -> None:
+    """Rebuild the sweep's MLflow experiment from its run folders: after an outage, or on another server."""
+    from sweeps.storage import open_storage, open_sweep
+    from sweeps.tracking import sync_sweep
+
+    _say(sync_sweep(open_sweep(sweep, open_storage(storage)), tracking_uri=tracking_uri, say=_say))
+
+
+@app.command()
+def ui(
+    storage: StorageOption = None,
+    tracking_uri: TrackingOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """The MLflow UI on the store that the sweeps use, on loopback."""
+    from sweeps.storage import open_storage
+    from sweeps.tracking import serve_ui
+
+    serve_ui(open_storage(storage).root, tracking_uri, host=host, port=port, say=_say)
+
+
+@app.command()
+def report(
+    runs: RunsArgument,
+    storage: StorageOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report [the sweep's, or ./report].")] = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """The study of a sweep or of anyone's table of runs: report.html, every picture, every plotted point."""
+    from sweeps.reporting import report_runs
+    from sweeps.storage import open_storage
+
+    report_runs(runs, open_storage(storage), out=out, tracking_uri=tracking_uri, say=_say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _note(line: str) -> None:
+    """Progress beside a result: on stderr, so that --json can be piped."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _guarded(command: Callable[[], None]) -> int:
+    try:
+        command()
+    except UserError as error:
+        _note(f"isoloss: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _note("isoloss: interrupted; nothing finished is lost: the same command goes on from here")
+        return 130
+    except typer.Exit as leave:
+        return leave.exit_code
+    return 0
+
+
+def main() -> None:
+    """Entry point: 0 done, 1 work failed, 2 bad input, 130 interrupted."""
+    sys.exit(_guarded(lambda: app(standalone_mode=True)))

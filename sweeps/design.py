@@ -1,0 +1,379 @@
+"""From a spec to its runs, and from runs to the segments that a launcher schedules.
+
+A WSD sweep trains one constant-rate trunk for each size, seed and learning rate; every budget is a cooldown branch off it
+(Haegele et al. 2024). The trunk is cut into segments where its branches fork, so that a branch can start as soon as its
+fork exists. A cosine sweep is runs that stand alone. Nothing here trains, reads a corpus or knows Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from llama.accounting import count_parameters, training_flops_per_token
+from llama.config import DataConfig, ModelConfig, Recipe, RunConfig
+from llama.errors import UserError
+from llama.recipes import make_recipe
+from llama.records import SweepRun
+from llama.schedule import warmup_steps
+from sweeps.spec import BudgetUnit, SweepSpec
+
+if TYPE_CHECKING:
+    from llama.data.corpus import Corpus
+
+#: How a budget reads in a run's name: `w32-C3.2e11-s0`, `w32-D4e6-s0`, `w32-R20-s0`.
+_BUDGET_LETTER: dict[BudgetUnit, str] = {"flops": "C", "tokens": "D", "tokens_per_parameter": "R"}
+
+
+class CorpusFacts(NamedTuple):
+    """What a design needs to know of a built corpus."""
+
+    digest: str
+    vocab_size: int
+    train_tokens: dict[str, int]
+    """By domain."""
+    validation_tokens: dict[str, int]
+    """Held out, by domain."""
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> CorpusFacts:
+        return cls(
+            digest=corpus.digest,
+            vocab_size=corpus.vocab_size,
+            train_tokens=corpus.train_tokens,
+            validation_tokens={name: domain.validation_tokens for name, domain in corpus.domains.items()},
+        )
+
+
+class Numerics(NamedTuple):
+    """The resolved choices that change bits: part of every run's key."""
+
+    dtype: Literal["float32", "bfloat16"]
+    compile: bool
+    attention_kernel: Literal["flash", "math"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run, a trunk included, with its part in the sweep."""
+
+    config: RunConfig
+    record: SweepRun
+    size: str
+    """Label of its shape in the ladder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of one run between two checkpoints: what a launcher schedules, retries, and skips when its result exists.
+
+    A trunk's or a lone run's segment goes on from the run's own checkpoint at `start_step` (or from nothing at step 0); a
+    branch's starts from its parent's checkpoint at `start_step`.
+    """
+
+    id: str
+    run_key: str
+    config: RunConfig
+    start_step: int
+    end_step: int
+    needs: tuple[str, ...]
+    """Ids of the segments that must be done before."""
+    flops: float
+    """Training FLOPs of these steps."""
+
+    @property
+    def parent_key(self) -> str | None:
+        """Key of the trunk whose folder holds the first checkpoint; None where the run's own folder does."""
+        return self.config.parent
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether it leaves a DONE; a trunk's segment leaves a checkpoint only."""
+        return self.end_step == self.config.steps
+
+
+class LeftOut(NamedTuple):
+    """A cell of the grid that is not run, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """All that a sweep runs. Segments stand in an order that respects what each needs."""
+
+    spec: SweepSpec
+    corpus: CorpusFacts
+    numerics: Numerics
+    models: dict[str, ModelConfig]
+    runs: list[PlannedRun]
+    segments: list[Segment]
+    left_out: list[LeftOut]
+
+
+class _Cell(NamedTuple):
+    """A size at a budget and a learning rate, before seeds."""
+
+    name: str
+    budget: float
+    config: RunConfig
+    """Of the first seed, without a parent."""
+
+
+def resolve_numerics(spec: SweepSpec, device: Literal["cpu", "cuda"]) -> Numerics:
+    """What `precision: auto` and the attention kernel mean on a kind of device.
+
+    The flash kernel takes float32 on a CPU only; a GPU in float32 computes attention by plain products.
+    """
+    dtype = spec.precision
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    kernel: Literal["flash", "math"] = "math" if device == "cuda" and dtype == "float32" else "flash"
+    return Numerics(dtype, spec.compile, kernel)
+
+
+def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Design:
+    """Every run and segment of a sweep.
+
+    A key depends on the run's own numbers only: a new size, seed or budget leaves the others' keys as they were, as long as
+    a trunk's horizon stays (`recipe.reference_budget`).
+
+    Raises:
+        UserError: two budgets come to the same run, two shapes are the same, or every cell is left out.
+    """
+    models = spec.ladder.models(corpus.vocab_size)
+    _refuse_equal_shapes(models)
+    largest = max(models, key=lambda size: count_parameters(models[size]).n_params)
+    runs: list[PlannedRun] = []
+    segments: list[Segment] = []
+    left_out: list[LeftOut] = []
+    for size, model in models.items():
+        held_out_size = spec.held_out.largest_size and size == largest
+        for multiplier in spec.recipe.lr_multipliers:
+            cells = list(_cells(spec, corpus, numerics, size, model, multiplier, left_out))
+            seeds = dict.fromkeys(seed for cell in cells for seed in spec.seeds_for(model.d_model, cell.budget))
+            for seed in seeds:
+                chosen = [cell for cell in cells if seed in spec.seeds_for(model.d_model, cell.budget)]
+                new_runs = list(_runs(spec, size, chosen, seed, held_out_size, _rate_label(size, multiplier)))
+                runs += new_runs
+                segments += _segments([run.config for run in new_runs])
+    if not runs:
+        reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in left_out[:3])
+        raise UserError(
+            f"sweep {spec.name} has no runs, every cell of its grid is left out ({reasons}): change its budgets"
+        )
+    return Design(
+        spec=spec, corpus=corpus, numerics=numerics, models=models, runs=runs, segments=segments, left_out=left_out
+    )
+
+
+def missing_segments(segments: Iterable[Segment], is_done: Callable[[Segment], bool]) -> list[Segment]:
+    """The segments still to be run, in order: every unfinished run's end, and what it needs back to what exists.
+
+    A trunk's segment counts only while some unfinished branch needs it, so a finished sweep stays finished when its trunk's
+    checkpoints are gone. `is_done` may read files; it is asked once for each segment at most.
+    """
+    by_id = {segment.id: segment for segment in segments}
+    wanted: set[str] = set()
+    checked: set[str] = set()
+    waiting = [segment.id for segment in by_id.values() if segment.ends_run]
+    while waiting:
+        segment = by_id[waiting.pop()]
+        if segment.id in checked:
+            continue
+        checked.add(segment.id)
+        if not is_done(segment):
+            wanted.add(segment.id)
+            waiting.extend(segment.needs)
+    return [segment for segment in by_id.values() if segment.id in wanted]
+
+
+def _cells(
+    spec: SweepSpec,
+    corpus: CorpusFacts,
+    numerics: Numerics,
+    size: str,
+    model: ModelConfig,
+    multiplier: float,
+    left_out: list[LeftOut],
+) -> Iterator[_Cell]:
+    """The cells of one size and learning rate that make sense, shortest first; the others go to `left_out`."""
+    n_params = count_parameters(model).n_params
+    label, unit = _rate_label(size, multiplier), spec.budgets.unit
+    planned: dict[str, tuple[float, int]] = {}
+    for budget in spec.budgets.for_width(model.d_model):
+        name, tokens = f"{label}-{_BUDGET_LETTER[unit]}{_short(budget)}", budget_tokens(unit, budget, model)
+        reason = _outside_limits(spec, tokens / n_params)
+        if reason:
+            left_out.append(LeftOut(name, reason))
+        else:
+            planned[name] = (budget, tokens)
+    if not planned:
+        return
+    horizon = max(tokens for _, tokens in planned.values())
+    if spec.recipe.reference_budget is not None:
+        horizon = budget_tokens(unit, spec.recipe.reference_budget, model)
+    by_steps: dict[int, float] = {}
+    for name, (budget, tokens) in planned.items():
+        is_branch = spec.recipe.effective_schedule == "wsd"
+        recipe = make_recipe(
+            spec.recipe.name, model, horizon if is_branch else tokens, spec.recipe, lr_multiplier=multiplier
+        )
+        steps = round(tokens / (recipe.batch_sequences * model.context_length))
+        if steps < 1:
+            left_out.append(LeftOut(name, f"{tokens:,} tokens are less than half a batch"))
+            continue
+        if steps in by_steps:
+            raise UserError(
+                f"budgets.{unit}: {by_steps[steps]:g} and {budget:g} both come to {steps:,} steps of "
+                f"{recipe.batch_sequences * model.context_length:,} tokens at {size}: drop one, move them apart, "
+                "or set a smaller recipe.batch_tokens"
+            )
+        config = _config(spec, corpus, numerics, model, recipe, steps, spec.seeds.base[0])
+        reason = _too_short(config)
+        if reason:
+            left_out.append(LeftOut(name, reason))
+            continue
+        by_steps[steps] = budget
+        yield _Cell(name, budget, config)
+
+
+def budget_tokens(unit: BudgetUnit, budget: float, model: ModelConfig) -> int:
+    """Training tokens that a declared budget buys a model, before rounding to whole batches."""
+    if unit == "flops":
+        return round(budget / training_flops_per_token(model))
+    if unit == "tokens":
+        return round(budget)
+    return round(budget * count_parameters(model).n_params)
+
+
+def _outside_limits(spec: SweepSpec, tokens_per_parameter: float) -> str | None:
+    low, high = spec.budgets.min_tokens_per_parameter, spec.budgets.max_tokens_per_parameter
+    if low is not None and tokens_per_parameter < low:
+        return f"{tokens_per_parameter:.3g} tokens a parameter, below min_tokens_per_parameter {low:g}"
+    if high is not None and tokens_per_parameter > high:
+        return f"{tokens_per_parameter:.3g} tokens a parameter, above max_tokens_per_parameter {high:g}"
+    return None
+
+
+def _too_short(config: RunConfig) -> str | None:
+    """A run whose rate never reached its peak, or had only just, is no point of a law."""
+    assert config.steps is not None  # a cell has a length
+    warmup, cooldown_start = warmup_steps(config), config.cooldown_start_step
+    if cooldown_start is not None and cooldown_start < max(1, warmup):
+        return f"{config.steps} steps: the cooldown would start at step {cooldown_start}, the warm-up takes {warmup}"
+    if cooldown_start is None and 2 * warmup > config.steps:
+        return f"{config.steps} steps: the warm-up takes {warmup}, over half of them"
+    return None
+
+
+def _config(
+    spec: SweepSpec,
+    corpus: CorpusFacts,
+    numerics: Numerics,
+    model: ModelConfig,
+    recipe: Recipe,
+    steps: int,
+    seed: int,
+) -> RunConfig:
+    return RunConfig(
+        model=model,
+        data=DataConfig(
+            corpus_digest=corpus.digest, weights=spec.weights, validation_tokens=spec.evaluation.validation_tokens
+        ),
+        recipe=recipe,
+        tokens=steps * recipe.batch_sequences * model.context_length,
+        seed=seed,
+        dtype=numerics.dtype,
+        compile=numerics.compile,
+        attention_kernel=numerics.attention_kernel,
+    )
+
+
+def _runs(
+    spec: SweepSpec, size: str, cells: list[_Cell], seed: int, held_out_size: bool, label: str
+) -> Iterator[PlannedRun]:
+    """The runs of one size, learning rate and seed: the trunk before its branches, or lone runs."""
+    configs = [cell.config.model_copy(update={"seed": seed}) for cell in cells]
+    trunk_key = None
+    if configs[0].recipe.schedule == "wsd":
+        trunk = configs[0].trunk()
+        trunk_key = trunk.key
+        record = SweepRun(
+            key=trunk_key,
+            name=f"{label}-trunk-s{seed}",
+            trunk=None,
+            is_trunk=True,
+            flops_budget=None,
+            held_out=False,
+        )
+        yield PlannedRun(config=trunk, record=record, size=size)
+    ratio_limit = spec.held_out.tokens_per_parameter_above
+    for cell, lone in zip(cells, configs, strict=True):
+        config = lone
+        if trunk_key is not None:
+            config = lone.model_copy(update={"parent": trunk_key, "fork_step": lone.cooldown_start_step})
+        assert config.tokens is not None  # a cell has a length
+        ratio = config.tokens / count_parameters(config.model).n_params
+        record = SweepRun(
+            key=config.key,
+            name=f"{cell.name}-s{seed}",
+            trunk=trunk_key,
+            is_trunk=False,
+            flops_budget=cell.budget if spec.budgets.unit == "flops" else None,
+            held_out=held_out_size or (ratio_limit is not None and ratio > ratio_limit),
+        )
+        yield PlannedRun(config=config, record=record, size=size)
+
+
+def _segments(configs: list[RunConfig]) -> Iterator[Segment]:
+    """The segments of a trunk with its branches, or of lone runs."""
+    forks = sorted({config.fork_step for config in configs if config.fork_step is not None})
+    ends_at: dict[int, Segment] = {}
+    for config in configs:
+        if config.is_trunk:
+            for start, fork in pairwise([0, *forks]):
+                needs = (ends_at[start].id,) if start else ()
+                ends_at[fork] = _segment(config, start, fork, needs)
+                yield ends_at[fork]
+        elif config.fork_step is not None:
+            assert config.steps is not None  # a branch has a length
+            yield _segment(config, config.fork_step, config.steps, (ends_at[config.fork_step].id,))
+        else:
+            assert config.steps is not None  # only a trunk has none
+            yield _segment(config, 0, config.steps, ())
+
+
+def _segment(config: RunConfig, start: int, end: int, needs: tuple[str, ...]) -> Segment:
+    return Segment(
+        id=f"{config.key}@{end}",
+        run_key=config.key,
+        config=config,
+        start_step=start,
+        end_step=end,
+        needs=needs,
+        flops=float((end - start) * config.batch_tokens * training_flops_per_token(config.model)),
+    )
+
+
+def _refuse_equal_shapes(models: dict[str, ModelConfig]) -> None:
+    seen: dict[ModelConfig, str] = {}
+    for size, model in models.items():
+        if model in seen:
+            raise UserError(f"ladder.shapes: {seen[model]} and {size} are the same shape: drop one")
+        seen[model] = size
+
+
+def _rate_label(size: str, multiplier: float) -> str:
+    return size if multiplier == 1 else f"{size}-lr{multiplier:g}"
+
+
+def _short(value: float) -> str:
+    """A number as short as names want it: 1e11, 3.2e11, 20, 0.5."""
+    if 1e-3 <= value < 1e5:
+        return f"{value:.12g}"
+    mantissa, exponent = f"{value:.12e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

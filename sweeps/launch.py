@@ -1,0 +1,257 @@
+"""Launch a sweep: run what is missing through the supervisor, measure what serving costs, and mirror it all to MLflow.
+
+Everything that exists is skipped, so the same command goes on after any interruption and does nothing the second time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from cluster.executor import Executor
+from cluster.session import open_executor
+from cluster.supervisor import Event, State, Summary, Supervisor
+from cluster.task import Failed, Task
+from llama.errors import UserError
+from llama.lease import Lease, LeaseHeld, acquire
+from llama.records import (
+    FAILURE,
+    HEARTBEAT,
+    Failure,
+    Heartbeat,
+    Record,
+    RunStatus,
+    read_checkpoint_mark,
+    read_done,
+    read_record,
+    read_status,
+    write_record,
+)
+from sweeps import worker
+from sweeps.design import Segment, missing_segments
+from sweeps.live import LiveView
+from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, unmeasured_runs
+from sweeps.prepare import Place, Prepared, prepare, this_place
+from sweeps.storage import Storage, register_sweep
+from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
+
+#: A running segment that gave no sign of life for this long is taken for hung: far beyond any start-up or compilation.
+HANG_SECONDS = 600.0
+LAUNCHER_WAIT_SECONDS = 24 * 3600.0
+
+#: Without a measured speed, order segments as if every shape trained at this rate; only their order depends on it.
+ORDERING_FLOPS_PER_SECOND = 3e10
+
+
+class LaunchResult(Record):
+    """What one launch did."""
+
+    sweep: str
+    finished: int
+    """Runs of the sweep that are finished now, trunks not counted."""
+    diverged: list[str]
+    failed: dict[str, str]
+    """Why, by run name, blocked ones included."""
+    trained_tokens: int
+    """By this launch."""
+    training_wall_seconds: float
+    """From the first segment's start to the last one's end."""
+    tokens_per_second: float | None
+    """Summed over runs side by side; None when nothing was trained."""
+    solo_share: float | None
+    """`tokens_per_second` as a share of what as many runs would do if each had the machine for itself, by the calibrated solo
+    speeds; None without a calibration of every shape."""
+    mirror_trouble: str | None
+
+
+def launch_sweep(
+    argument: str,
+    storage: Storage,
+    *,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+    calibrate: bool = False,
+    wait: bool = False,
+    say: Callable[[str], None],
+) -> LaunchResult:
+    """Run what is missing of SWEEP on a local Ray, or on the standing cluster at `address`.
+
+    Raises:
+        UserError: SWEEP, the storage, the address or the tracking URI is not usable, or another launcher is at work.
+    """
+    uri = default_tracking_uri(storage.root, tracking_uri)
+    warning = check_tracking(uri)
+    if warning is not None:
+        say(warning)
+    with ExitStack() as stack:
+        executor = stack.enter_context(open_executor(address)) if address is not None else None
+        place = this_place() if executor is None else _cluster_place(executor)
+        prepared = prepare(argument, storage, place, say=say)
+        stack.enter_context(_hold(storage, prepared.spec.name, wait=wait, say=say))
+        register_sweep(storage, prepared.index, prepared.yaml_path)
+        missing = _missing(prepared)
+        unmeasured = unmeasured_runs(prepared)
+        if not missing and not unmeasured:
+            mirror = Mirror(storage.root, prepared.index, uri)
+            mirror.start()
+            return _result(prepared, None, mirror.stop().trouble)
+        if executor is None:
+            executor = stack.enter_context(open_executor(None))
+        mirror = Mirror(storage.root, prepared.index, uri)
+        mirror.start()
+        try:
+            if calibrate:
+                prepared = calibrate_shapes(prepared, place, executor, say=say)
+            summary = _train(prepared, missing, executor, mirror, place, say=say)
+            measure_inference(prepared, executor, place, say=say)
+        finally:
+            say("bringing MLflow up to date")
+            trouble = mirror.stop().trouble
+        return _result(prepared, summary, trouble)
+
+
+def _hold(storage: Storage, name: str, *, wait: bool, say: Callable[[str], None]) -> Lease:
+    """The lease on launching this sweep."""
+    try:
+        return acquire(storage.sweep(name), attempt=1)
+    except LeaseHeld as held:
+        who = f"process {held.owner.pid} on {held.owner.host}"
+        if not wait:
+            raise UserError(
+                f"sweep {name!r} is being launched by {who}: watch it with `isoloss status {name}`, "
+                "or wait for it to end with --wait"
+            ) from None
+        say(f"waiting for {who}, which is launching this sweep")
+        return acquire(storage.sweep(name), attempt=1, wait_seconds=LAUNCHER_WAIT_SECONDS)
+
+
+def _missing(prepared: Prepared) -> list[Segment]:
+    """The segments to run. What hangs on a diverged trunk, after its divergence, will not be run."""
+    runs = prepared.storage.runs
+    missing = missing_segments(prepared.design.segments, lambda segment: segment_is_done(prepared.storage, segment))
+    doomed: set[str] = set()
+    for segment in missing:
+        done = read_done(runs / segment.run_key) if segment.config.is_trunk else None
+        if (done is not None and segment.end_step > done.step) or doomed & set(segment.needs):
+            doomed.add(segment.id)
+    return [segment for segment in missing if segment.id not in doomed]
+
+
+def segment_is_done(storage: Storage, segment: Segment) -> bool:
+    """Whether the segment's result exists: DONE for one that ends a run, else a complete checkpoint at its end."""
+    folder = storage.run(segment.run_key)
+    if segment.ends_run:
+        return read_done(folder) is not None
+    return read_checkpoint_mark(folder, segment.end_step) is not None
+
+
+def _train(
+    prepared: Prepared,
+    missing: list[Segment],
+    executor: Executor,
+    mirror: Mirror,
+    place: Place,
+    *,
+    say: Callable[[str], None],
+) -> Summary:
+    segments = {segment.id: segment for segment in missing}
+    names = {run.record.key: run.record.name for run in prepared.design.runs}
+    storage = prepared.storage
+    running_since: dict[str, float] = {}
+
+    def stalled(task: Task) -> bool:
+        beat = read_record(storage.run(segments[task.id].run_key) / HEARTBEAT, Heartbeat)
+        sign = max(running_since[task.id], beat.unix_ms / 1000 if beat is not None else 0.0)
+        return time.time() - sign > HANG_SECONDS
+
+    view = LiveView(missing, names, storage.runs, trouble=lambda: mirror.trouble, say=say)
+
+    def on_event(event: Event) -> None:
+        if event.state is State.RUNNING:
+            running_since[event.task.id] = time.time()
+        if event.state in (State.RETRYING, State.FAILED) and isinstance(event.outcome, Failed):
+            _record_failure(storage, segments[event.task.id].run_key, event.attempt, event.outcome)
+        view.on_event(event)
+
+    tasks = [
+        Task(
+            id=segment.id,
+            function=worker.train,
+            arguments={
+                "storage": str(storage.root),
+                "config": segment.config.model_dump_json(),
+                "corpus_folder": prepared.index.corpus_folder,
+                "until_step": segment.end_step,
+                "threads": prepared.spec.resources.cpus,
+            },
+            needs=frozenset(segment.needs) & segments.keys(),
+            resources=run_resources(prepared, place),
+            estimated_seconds=_estimated_seconds(prepared, segment),
+        )
+        for segment in missing
+    ]
+    supervisor = Supervisor(
+        tasks,
+        executor,
+        is_done=lambda task: segment_is_done(storage, segments[task.id]),
+        stalled=stalled,
+        on_event=on_event,
+    )
+    with view:
+        return supervisor.run()
+
+
+def _record_failure(storage: Storage, key: str, attempt: int, failed: Failed) -> None:
+    """Leave the reason in the run's folder, for `isoloss status`; a diverged run says it in DONE."""
+    folder = storage.run(key)
+    if folder.exists() and read_status(folder) is not RunStatus.DIVERGED:
+        failure = Failure(
+            attempt=attempt, kind=failed.kind.value, message=failed.message, unix_ms=int(time.time() * 1000)
+        )
+        write_record(folder / FAILURE, failure)
+
+
+def _estimated_seconds(prepared: Prepared, segment: Segment) -> float:
+    speed = prepared.calibration.speed(segment.config.model, segment.config.recipe.batch_sequences)
+    if speed is None:
+        return segment.flops / ORDERING_FLOPS_PER_SECOND
+    return (segment.end_step - segment.start_step) * segment.config.batch_tokens / speed.tokens_per_second
+
+
+def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | None) -> LaunchResult:
+    """Count what stands in the folders now, and what this launch trained."""
+    finals = [run for run in prepared.design.runs if not run.record.is_trunk]
+    statuses = {run.record.name: read_status(prepared.storage.run(run.record.key)) for run in finals}
+    segments = {segment.id: segment for segment in prepared.design.segments}
+    names = {run.record.key: run.record.name for run in prepared.design.runs}
+    failed: dict[str, str] = {}
+    if summary is not None:
+        reasons = {id: f"{failure.kind.value}: {failure.message}" for id, failure in summary.failed.items()}
+        for id, reason in (reasons | dict(summary.blocked)).items():
+            failed[names[segments[id].run_key]] = reason
+    diverged = [
+        run.record.name
+        for run in prepared.design.runs
+        if read_status(prepared.storage.run(run.record.key)) is RunStatus.DIVERGED
+    ]
+    tokens, solo_seconds = 0, 0.0
+    for id, value in (summary.done if summary is not None else {}).items():
+        tokens += value["trained_tokens"]
+        shape = segments[id].config.model, segments[id].config.recipe.batch_sequences
+        speed = prepared.calibration.speed(*shape)
+        solo_seconds += value["trained_tokens"] / speed.tokens_per_second if speed is not None else float("nan")
+    wall = summary.wall_seconds if summary is not None else 0.0
+    share = solo_seconds / (wall * prepared.plan.slots) if wall and tokens else float("nan")
+    return LaunchResult(
+        sweep=prepared.spec.name,
+        finished=sum(status is RunStatus.FINISHED for status in statuses.values()),
+        diverged=diverged,
+        failed={name: reason for name, reason in failed.items() if name not in diverged},
+        trained_tokens=tokens,
+        training_wall_seconds=wall,
+        tokens_per_second=tokens / wall if tokens else None,
+        solo_share=share if math.isfinite(share) else None,
+        mirror_trouble=mirror_trouble,
+    )

@@ -1,0 +1,307 @@
+"""What a sweep would take, before anything is spent. Torch-free; `sweeps.plan_table` shows it to a person.
+
+Seconds come from measured speeds or are absent. They cover training steps; starting processes, validation and checkpoints
+come on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from cluster.executor import Node
+from cluster.simulation import simulate
+from cluster.task import Task
+from llama.accounting import checkpoint_bytes, count_parameters, training_bytes
+from llama.config import ModelConfig
+from llama.data.mixture import epochs
+from llama.records import Record
+from sweeps.calibration import Calibration, Speed
+from sweeps.design import Design, PlannedRun, Segment, budget_tokens
+
+#: Up to about four epochs repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023, section 5).
+EPOCHS_WORTH_NEW = 4.0
+
+#: A worker process with torch loaded and nothing trained, measured on Linux.
+PROCESS_BYTES = 400_000_000
+
+_ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+class SizePlan(Record):
+    """One model size over all its budgets, seeds and learning rates."""
+
+    size: str
+    runs: int
+    n_params: int
+    n_params_non_embedding: int
+    n_params_matmul: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_ff: int
+    peak_lr: list[float]
+    """Ascending; one a learning-rate multiplier, or a budget where the rule takes the run's own tokens."""
+    batch_tokens: list[int]
+    """Ascending; more than one where the rule takes the run's own tokens."""
+    tokens_range: tuple[int, int]
+    """Shortest and longest run."""
+    tokens_per_parameter_range: tuple[float, float]
+    """Over `n_params`."""
+    trained_tokens: int
+    """Over all segments: a trunk counts once, however many branches leave it."""
+    flops: float
+    device_seconds: float | None
+    """Seconds of one run's share of the machine (its cores, or its GPU's part), summed over segments; None if unmeasured."""
+    tokens_per_second: float | None
+    speed_source: Literal["measured", "interpolated", "extrapolated"] | None
+    memory_bytes: int
+    """Of one run, its process included: an estimate."""
+
+
+class DomainPlan(Record):
+    """One domain of the corpus, as the sweep's longest run sees it."""
+
+    domain: str
+    weight: float
+    train_tokens: int
+    """In the corpus."""
+    longest_run_tokens: int
+    """Drawn from this domain by the longest run."""
+    longest_run_epochs: float
+
+
+class LeftOutCell(Record):
+    name: str
+    reason: str
+
+
+class PlanWarning(Record):
+    """Something a person should know before spending. The code is stable, the message is for reading."""
+
+    code: Literal["epochs", "horizon", "empty_size", "identifiability", "validation", "calibration"]
+    message: str
+
+
+class Plan(Record):
+    """The whole sweep."""
+
+    sweep: str
+    sweep_id: str
+    recipe: str
+    schedule: Literal["wsd", "cosine"]
+    dtype: str
+    runs: int
+    """Without trunks."""
+    trunks: int
+    segments: int
+    trained_tokens: int
+    flops: float
+    slots: int
+    """Runs that go side by side."""
+    device_seconds: float | None
+    wall_seconds: float | None
+    """By the launcher's own schedule, longest path first; None where a speed is missing."""
+    checkpoint_bytes: int
+    """Kept on disk at the end: one checkpoint a segment."""
+    sizes: list[SizePlan]
+    domains: list[DomainPlan]
+    left_out: list[LeftOutCell]
+    warnings: list[PlanWarning]
+
+
+def make_plan(design: Design, calibration: Calibration, *, slots: int) -> Plan:
+    """Count and time a design. `slots` is how many runs the machine or cluster takes at once.
+
+    Raises:
+        UserError: the corpus lacks a domain of the spec, or has too little of it for one sequence.
+    """
+    spec = design.spec
+    finals = [run for run in design.runs if not run.record.is_trunk]
+    speeds = _speeds(design, calibration)
+    seconds: dict[str, float] = {}
+    for segment in design.segments:
+        speed = speeds[_shape(segment)]
+        if speed is not None:
+            seconds[segment.id] = _trained_tokens(segment) / speed.tokens_per_second
+    timed = len(seconds) == len(design.segments)
+    sizes = [_size_plan(design, size, finals, seconds, speeds) for size in design.models]
+    domains = _domain_plans(design, finals)
+    return Plan(
+        sweep=spec.name,
+        sweep_id=spec.digest[:16],
+        recipe=spec.recipe.name,
+        schedule=spec.recipe.effective_schedule,
+        dtype=design.numerics.dtype,
+        runs=len(finals),
+        trunks=len(design.runs) - len(finals),
+        segments=len(design.segments),
+        trained_tokens=sum(_trained_tokens(segment) for segment in design.segments),
+        flops=sum(segment.flops for segment in design.segments),
+        slots=slots,
+        device_seconds=sum(seconds.values()) if timed else None,
+        wall_seconds=_wall_seconds(design, seconds, slots) if timed else None,
+        checkpoint_bytes=sum(checkpoint_bytes(segment.config.model) for segment in design.segments),
+        sizes=[size for size in sizes if size is not None],
+        domains=domains,
+        left_out=[LeftOutCell(name=name, reason=reason) for name, reason in design.left_out],
+        warnings=_warnings(design, finals, domains, calibration, timed),
+    )
+
+
+def _wall_seconds(design: Design, seconds: Mapping[str, float], slots: int) -> float:
+    """The end of the schedule that the launcher's own supervisor would make with `slots` equal places."""
+    tasks = [
+        Task(id=segment.id, function=_train, needs=frozenset(segment.needs), estimated_seconds=seconds[segment.id])
+        for segment in design.segments
+    ]
+    return max(slot.end_seconds for slot in simulate(tasks, [Node(id="all", cpus=slots)]))
+
+
+def _train(*, attempt: int) -> None:
+    """Stands for a segment's training in a simulated schedule, where nothing is called."""
+
+
+def _speeds(design: Design, calibration: Calibration) -> dict[tuple[ModelConfig, int], Speed | None]:
+    return {shape: calibration.speed(*shape) for shape in {_shape(segment) for segment in design.segments}}
+
+
+def _shape(segment: Segment) -> tuple[ModelConfig, int]:
+    return segment.config.model, segment.config.recipe.batch_sequences
+
+
+def _trained_tokens(segment: Segment) -> int:
+    return (segment.end_step - segment.start_step) * segment.config.batch_tokens
+
+
+def _run_tokens(run: PlannedRun) -> int:
+    assert run.config.tokens is not None  # trunks are no final runs
+    return run.config.tokens
+
+
+def _size_plan(
+    design: Design,
+    size: str,
+    finals: Sequence[PlannedRun],
+    seconds: Mapping[str, float],
+    speeds: Mapping[tuple[ModelConfig, int], Speed | None],
+) -> SizePlan | None:
+    """None for a size without runs."""
+    model, runs = design.models[size], [run for run in finals if run.size == size]
+    if not runs:
+        return None
+    counts, tokens = count_parameters(model), [_run_tokens(run) for run in runs]
+    segments = [segment for segment in design.segments if segment.config.model == model]
+    timed = all(segment.id in seconds for segment in segments)
+    batches = sorted({run.config.recipe.batch_sequences for run in runs})
+    speed = speeds[model, batches[-1]]
+    process_bytes = PROCESS_BYTES + training_bytes(model, batches[-1], _ELEMENT_BYTES[design.numerics.dtype])
+    return SizePlan(
+        size=size,
+        runs=len(runs),
+        **counts._asdict(),
+        d_model=model.d_model,
+        n_layers=model.n_layers,
+        n_heads=model.n_heads,
+        d_ff=model.d_ff,
+        peak_lr=sorted({run.config.recipe.peak_lr for run in runs}),
+        batch_tokens=[batch * model.context_length for batch in batches],
+        tokens_range=(min(tokens), max(tokens)),
+        tokens_per_parameter_range=(min(tokens) / counts.n_params, max(tokens) / counts.n_params),
+        trained_tokens=sum(_trained_tokens(segment) for segment in segments),
+        flops=sum(segment.flops for segment in segments),
+        device_seconds=sum(seconds[segment.id] for segment in segments) if timed else None,
+        tokens_per_second=speed.tokens_per_second if speed else None,
+        speed_source=speed.source if speed else None,
+        memory_bytes=process_bytes,
+    )
+
+
+def _domain_plans(design: Design, finals: Sequence[PlannedRun]) -> list[DomainPlan]:
+    longest = max((_run_tokens(run) for run in finals), default=0)
+    weights, train_tokens = design.spec.weights, design.corpus.train_tokens
+    context = design.spec.ladder.context_length
+    passes = epochs(train_tokens, weights, context_length=context, tokens=longest)
+    return [
+        DomainPlan(
+            domain=domain,
+            weight=weight,
+            train_tokens=train_tokens[domain],
+            longest_run_tokens=round(weight * longest),
+            longest_run_epochs=passes[domain],
+        )
+        for domain, weight in weights.items()
+    ]
+
+
+def _warnings(
+    design: Design,
+    finals: Sequence[PlannedRun],
+    domains: Sequence[DomainPlan],
+    calibration: Calibration,
+    timed: bool,
+) -> list[PlanWarning]:
+    spec, found = design.spec, []
+    for domain in domains:
+        if domain.longest_run_epochs > EPOCHS_WORTH_NEW:
+            found.append(
+                PlanWarning(
+                    code="epochs",
+                    message=f"domain {domain.domain}: the longest run reads its {domain.train_tokens:,} tokens "
+                    f"{domain.longest_run_epochs:.1f} times; beyond {EPOCHS_WORTH_NEW:.0f} epochs repeated tokens are worth "
+                    "less than new ones (Muennighoff et al. 2023): add text, lower its weight, or lower the budgets",
+                )
+            )
+    empty = [size for size in design.models if all(run.size != size for run in finals)]
+    if empty:
+        found.append(
+            PlanWarning(code="empty_size", message=f"no budget is left for {', '.join(empty)}: see what is left out")
+        )
+    found += _horizon_warnings(design, finals)
+    ratios = {round(_run_tokens(run) / count_parameters(run.config.model).n_params, 1) for run in finals}
+    if len(finals) > 1 and (len(design.models) - len(empty) < 2 or max(ratios) < 1.5 * min(ratios)):
+        found.append(
+            PlanWarning(
+                code="identifiability",
+                message="runs of one size, or at one ratio of tokens to parameters, cannot identify a scaling law: "
+                "vary both, for instance with budgets.flops",
+            )
+        )
+    share = spec.evaluation.validation_tokens // len(spec.weights)
+    short = [domain for domain in spec.weights if design.corpus.validation_tokens[domain] < share]
+    if short:
+        found.append(
+            PlanWarning(
+                code="validation",
+                message=f"domain {', '.join(short)} has fewer held-out tokens than its share {share:,} of "
+                "evaluation.validation_tokens: raise corpus.held_out_fraction, or ask for fewer",
+            )
+        )
+    if calibration.problem:
+        found.append(PlanWarning(code="calibration", message=calibration.problem))
+    elif not timed:
+        found.append(
+            PlanWarning(
+                code="calibration", message="no measured speed near every size: --calibrate measures this machine"
+            )
+        )
+    return found
+
+
+def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:
+    """A trunk whose rule was given a shorter horizon than it runs has too high a rate at its end."""
+    recipe, unit = design.spec.recipe, design.spec.budgets.unit
+    if recipe.reference_budget is None:
+        return []
+    beyond = {
+        run.size
+        for run in finals
+        if _run_tokens(run) > budget_tokens(unit, recipe.reference_budget, run.config.model) + run.config.batch_tokens
+    }
+    if not beyond:
+        return []
+    sizes = ", ".join(size for size in design.models if size in beyond)
+    message = (
+        f"budgets beyond recipe.reference_budget {recipe.reference_budget:g} at {sizes}: their rule plans a shorter run"
+    )
+    return [PlanWarning(code="horizon", message=message)]

@@ -1,0 +1,109 @@
+"""A plan as a person reads it in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.plan import Plan
+
+T = TypeVar("T", int, float)
+
+
+def render(plan: Plan) -> Group:
+    """Tables of sizes and domains, a summary, what is left out, warnings."""
+    shapes = _table(
+        f"{plan.sweep}: sizes", *("size", "params", "non-emb.", "matmul", "layers", "heads", "d_ff", "peak LR", "batch")
+    )
+    runs = _table(
+        f"{plan.runs} runs, {plan.trunks} trunks, {plan.segments} segments",
+        *("size", "runs", "tokens a run", "tokens/param", "FLOPs", "tokens/s", "time"),
+    )
+    for size in plan.sizes:
+        shapes.add_row(
+            size.size,
+            *(human(count) for count in (size.n_params, size.n_params_non_embedding, size.n_params_matmul)),
+            *(str(count) for count in (size.n_layers, size.n_heads, size.d_ff)),
+            _span(size.peak_lr, lambda lr: f"{lr:.3g}"),
+            _span(size.batch_tokens, lambda tokens: f"{tokens:,}"),
+        )
+        estimated = "" if size.speed_source == "measured" else "~"
+        runs.add_row(
+            size.size,
+            str(size.runs),
+            _span(size.tokens_range, human),
+            _span(size.tokens_per_parameter_range, lambda ratio: f"{ratio:.3g}"),
+            f"{size.flops:.2e}",
+            "?" if size.tokens_per_second is None else estimated + human(size.tokens_per_second),
+            "?" if size.device_seconds is None else estimated + duration(size.device_seconds),
+        )
+    domains = _table("domains, in the longest run", "domain", "weight", "corpus tokens", "tokens drawn", "epochs")
+    for domain in plan.domains:
+        domains.add_row(
+            domain.domain,
+            f"{domain.weight:.1%}",
+            human(domain.train_tokens),
+            human(domain.longest_run_tokens),
+            f"{domain.longest_run_epochs:.2f}",
+        )
+    lines = [Text(line) for line in _summary(plan)]
+    lines += [Text(f"left out  {cell.name}: {cell.reason}", style="dim") for cell in plan.left_out]
+    lines += [Text(f"warning   {warning.message}", style="yellow") for warning in plan.warnings]
+    return Group(shapes, runs, domains, *lines)
+
+
+def _table(title: str, *headings: str) -> Table:
+    """Numbers to the right, the first column to the left."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def _summary(plan: Plan) -> list[str]:
+    memory = max((size.memory_bytes for size in plan.sizes), default=0)
+    time = "unknown: no measured speed of this machine"
+    if plan.wall_seconds is not None and plan.device_seconds is not None:
+        time = (
+            f"{duration(plan.wall_seconds)} with {plan.slots} at once "
+            f"({duration(plan.device_seconds)} of training steps in all; start-up, validation and checkpoints come on top)"
+        )
+    return [
+        f"recipe    {plan.recipe}, {plan.schedule}, {plan.dtype}",
+        f"compute   {plan.flops:.3g} FLOPs, {human(plan.trained_tokens)} tokens trained",
+        f"time      {time}",
+        f"memory    up to {human(memory)}B a run; checkpoints {human(plan.checkpoint_bytes)}B on disk",
+    ]
+
+
+def human(value: float) -> str:
+    """Three digits and a unit: 23.1k, 1.34M, 6.74G."""
+    for unit in ("", "k", "M", "G"):
+        if abs(value) < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}T" if value < 999.5 else f"{value:.0f}T"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 4.2 s, 42 s, 3 min 20 s, 5 h 12 min, 3 d 4 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour} h"
+    if hours:
+        return f"{hours} h {minute} min"
+    return f"{minutes} min {second} s" if minutes else f"{second} s"
+
+
+def _span(values: Sequence[T], show: Callable[[T], str]) -> str:
+    low, high = show(values[0]), show(values[-1])
+    return low if low == high else f"{low} - {high}"

@@ -1,0 +1,109 @@
+"""From what a person typed to what will run: the spec read, the corpus built, the design and plan made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama.accounting import count_parameters
+from llama.data.corpus import Corpus, build_corpus
+from llama.records import SweepIndex
+from sweeps.calibration import Calibration, Machine, Setup, load, this_machine
+from sweeps.design import CorpusFacts, Design, make_design, resolve_numerics
+from sweeps.plan import Plan, make_plan
+from sweeps.spec import SweepSpec, load_sweep
+from sweeps.storage import Storage, sweep_yaml
+
+#: Below this many parameters one run leaves most of a GPU idle, so several share it.
+SMALL_MODEL_PARAMS = 20_000_000
+SMALL_MODEL_GPU_SHARE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a launch may use: this machine, or the nodes of a standing cluster."""
+
+    machine: Machine
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that planning and launching share."""
+
+    storage: Storage
+    yaml_path: Path
+    index: SweepIndex
+    corpus: Corpus
+    design: Design
+    setup: Setup
+    calibration: Calibration
+    plan: Plan
+
+    @property
+    def spec(self) -> SweepSpec:
+        return self.design.spec
+
+
+def this_place() -> Place:
+    """The machine at hand: the cores this process may use, and its GPUs if torch can use them."""
+    machine = this_machine()
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if machine.device == "cuda" else 0
+    return Place(machine=machine, cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+
+
+def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str], None]) -> Prepared:
+    """Read SWEEP, build its corpus if it isn't there, and work out its runs and plan.
+
+    Raises:
+        UserError: the YAML, the corpus or the storage is not usable.
+    """
+    yaml_path, spec_folder = sweep_yaml(argument, storage)
+    spec = load_sweep(yaml_path)
+    storage.require_writable()
+    corpus = build_corpus(spec.corpus, storage.root, base=spec_folder, report=say)
+    facts = CorpusFacts(
+        digest=corpus.digest,
+        vocab_size=corpus.vocab_size,
+        train_tokens=corpus.train_tokens,
+        validation_tokens={name: domain.validation_tokens for name, domain in corpus.domains.items()},
+    )
+    design = make_design(spec, facts, resolve_numerics(spec, place.machine.device))
+    index = SweepIndex(
+        sweep=spec.name,
+        sweep_id=spec.digest[:16],
+        corpus_folder=str(corpus.folder.relative_to(storage.root)),
+        spec_folder=str(spec_folder),
+        runs=[run.record for run in design.runs],
+    )
+    setup = Setup(place.machine, design.numerics, spec.resources.cpus)
+    calibration = load(setup)
+    return Prepared(
+        storage=storage,
+        yaml_path=yaml_path,
+        index=index,
+        corpus=corpus,
+        design=design,
+        setup=setup,
+        calibration=calibration,
+        plan=make_plan(design, calibration, slots=run_slots(design, place)),
+    )
+
+
+def gpu_share(design: Design) -> float:
+    """GPUs of one run: what the spec says, else a share that small models leave room for."""
+    if design.spec.resources.gpus is not None:
+        return design.spec.resources.gpus
+    largest = max(count_parameters(model).n_params for model in design.models.values())
+    return SMALL_MODEL_GPU_SHARE if largest < SMALL_MODEL_PARAMS else 1.0
+
+
+def run_slots(design: Design, place: Place) -> int:
+    """How many runs go side by side."""
+    by_cpu = place.cpus // design.spec.resources.cpus
+    if place.gpus == 0:
+        return max(1, by_cpu)
+    return max(1, min(by_cpu, int(place.gpus / gpu_share(design))))

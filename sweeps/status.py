@@ -1,0 +1,99 @@
+"""What each run of a sweep is doing, derived from the run folders alone: no launcher needs to be alive."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from llama.lease import current_owner
+from llama.records import (
+    CONFIG,
+    FAILURE,
+    HEARTBEAT,
+    VAL_LOSS,
+    Failure,
+    Heartbeat,
+    Record,
+    RunStatus,
+    SweepRun,
+    complete_steps,
+    read_done,
+    read_record,
+    read_status,
+)
+from sweeps.storage import Storage, SweepFolder
+
+State = Literal["finished", "diverged", "running", "stopped", "failed", "waiting", "blocked"]
+
+
+class RunState(Record):
+    """One run as a person wants to see it."""
+
+    name: str
+    key: str
+    state: State
+    step: int | None
+    tokens: int | None
+    loss: float | None
+    """Final validation loss, or the latest training loss of a run on its way."""
+    tokens_per_second: float | None
+    note: str | None
+    """Why it is not finished, and what would help."""
+
+
+class SweepStatus(Record):
+    """All runs of a sweep, trunks included, in the order of its index."""
+
+    sweep: str
+    launcher: str | None
+    """The live launcher, or None."""
+    runs: list[RunState]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(run.state for run in self.runs))
+
+
+def sweep_status(sweep: SweepFolder) -> SweepStatus:
+    """Read every run folder of the sweep."""
+    states: dict[str, RunState] = {}
+    # Trunks first: what a branch waits for, or is blocked by, is its trunk's state.
+    for run in sorted(sweep.index.runs, key=lambda run: not run.is_trunk):
+        branches = [other.key for other in sweep.index.runs if run.is_trunk and other.trunk == run.key]
+        states[run.key] = _state(sweep.storage, run, states.get(run.trunk or ""), branches)
+    owner = current_owner(sweep.folder)
+    return SweepStatus(
+        sweep=sweep.index.sweep,
+        launcher=None if owner is None else f"process {owner.pid} on {owner.host}",
+        runs=[states[run.key] for run in sweep.index.runs],
+    )
+
+
+def _state(storage: Storage, run: SweepRun, trunk: RunState | None, branches: list[str]) -> RunState:
+    folder = storage.run(run.key)
+    status = read_status(folder)
+    beat = read_record(folder / HEARTBEAT, Heartbeat)
+    state: State = "waiting"
+    note = None
+    step = tokens = loss = speed = None
+    if beat is not None:
+        step, tokens, loss, speed = beat.step, beat.tokens, beat.loss, beat.tokens_per_second
+    done = read_done(folder)
+    if done is not None:
+        step, tokens, loss = done.step, done.tokens, done.metrics.get(VAL_LOSS)
+        state, note = done.outcome, done.reason
+    elif status is not RunStatus.ABSENT and current_owner(folder) is not None:
+        state = "running"
+    elif status is RunStatus.FAILED:
+        failure = read_record(folder / FAILURE, Failure)
+        assert failure is not None  # the status says so
+        state, note = "failed", f"attempt {failure.attempt}, {failure.kind}: {failure.message.splitlines()[0]}"
+    elif trunk is not None and trunk.state in ("diverged", "failed"):
+        state, note = "blocked", f"its trunk {trunk.name} {trunk.state}"
+    elif run.is_trunk and all((storage.run(key) / CONFIG).exists() for key in branches):
+        state, step = "finished", max(complete_steps(folder), default=step)
+    elif status is RunStatus.STARTED:
+        state, note = "stopped", "launch the sweep again to go on"
+    return RunState(
+        name=run.name, key=run.key, state=state, step=step, tokens=tokens, loss=loss, tokens_per_second=speed, note=note
+    )

@@ -1,0 +1,112 @@
+"""Where everything lies: one storage root, shared by all machines that work on a sweep.
+
+<storage>/corpora/<digest>/     token shards
+<storage>/runs/<key>/           run folders (llama.records), shared by all sweeps
+<storage>/sweeps/<name>/        sweep.yaml, runs.json (the index), lease/, report/
+<storage>/mlflow.db             the mirror, unless a tracking URI says otherwise
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama.errors import UserError
+from llama.records import SWEEP_INDEX, SweepIndex, read_record, write_record
+
+SWEEP_YAML = "sweep.yaml"
+DEFAULT_ROOT = "isoloss-data"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A storage root. Nothing is created before something is written."""
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    def run(self, key: str) -> Path:
+        return self.runs / key
+
+    def sweep(self, name: str) -> Path:
+        return self.sweeps / name
+
+    def require_writable(self) -> None:
+        """Raise UserError where the root can't be made or written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"storage folder {self.root} can't be written ({error.strerror}): name another with --storage, "
+                "or set ISOLOSS_STORAGE"
+            ) from None
+
+
+def open_storage(folder: str | Path | None) -> Storage:
+    """The storage that a person named, else ISOLOSS_STORAGE, else ./isoloss-data."""
+    return Storage(Path(folder or os.environ.get("ISOLOSS_STORAGE") or DEFAULT_ROOT).expanduser().resolve())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFolder:
+    """A sweep that was launched once: its folder and index."""
+
+    storage: Storage
+    folder: Path
+    index: SweepIndex
+
+
+def register_sweep(storage: Storage, index: SweepIndex, yaml_path: Path) -> Path:
+    """Write the sweep's index and a copy of its YAML; returns the sweep's folder."""
+    folder = storage.sweep(index.sweep)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / SWEEP_YAML
+    if yaml_path.resolve() != copy.resolve():
+        shutil.copyfile(yaml_path, copy)
+    write_record(folder / SWEEP_INDEX, index)
+    return folder
+
+
+def open_sweep(argument: str, storage: Storage) -> SweepFolder:
+    """The launched sweep that SWEEP on the command line means: its folder, its YAML, or its name.
+
+    Raises:
+        UserError: there is no such sweep; the message lists those that there are.
+    """
+    path = Path(argument)
+    if (path / SWEEP_INDEX).is_file():
+        folder = path.resolve()
+        storage = Storage(folder.parent.parent)
+    elif path.suffix in (".yaml", ".yml"):
+        from sweeps.spec import load_sweep
+
+        folder = storage.sweep(load_sweep(path).name)
+    else:
+        folder = storage.sweep(argument)
+    index = read_record(folder / SWEEP_INDEX, SweepIndex)
+    if index is None:
+        known = sorted(found.parent.name for found in storage.sweeps.glob(f"*/{SWEEP_INDEX}"))
+        there = f"sweeps there: {', '.join(known)}" if known else "no sweep was launched there yet"
+        raise UserError(f"no launched sweep {argument!r} in {storage.root} ({there}); see --storage")
+    return SweepFolder(storage=storage, folder=folder, index=index)
+
+
+def sweep_yaml(argument: str, storage: Storage) -> tuple[Path, Path]:
+    """The YAML that SWEEP means, and the folder that its relative paths start from."""
+    path = Path(argument)
+    if path.suffix in (".yaml", ".yml"):
+        return path, path.resolve().parent
+    sweep = open_sweep(argument, storage)
+    return sweep.folder / SWEEP_YAML, Path(sweep.index.spec_folder)

@@ -1,0 +1,228 @@
+"""One sweep's experiment in MLflow: the only module that calls MLflow's client.
+
+Every call fails fast (one request, seconds of timeout, no retries inside) and every failure is a TrackingError without
+credentials in its text: who calls decides when to try again. MLflow is imported when a Store is made, 1 CPU second.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama.records import TAG_RUN_KEY, TAG_RUN_KIND, SweepIndex
+from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MIRROR_ID, sweep_tags
+from sweeps.tracking.uri import is_server, masked, sqlite_path, sqlite_uri
+from sweeps.tracking.view import experiment_tags
+
+#: MLflow's limits for one log_batch call.
+METRICS_A_CALL = 1000
+ITEMS_A_CALL = 100
+RUNS_A_PAGE = 1000
+
+#: For requests to a server, where the environment does not say otherwise. MLflow's own defaults block 247 s on a dead server.
+HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+
+
+class TrackingError(Exception):
+    """MLflow was not reached or refused; the text is one line without credentials."""
+
+
+@dataclass(kw_only=True)
+class MlflowRun:
+    """What MLflow holds of one run, kept in step with what is sent."""
+
+    run_id: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    status: str
+
+
+class Store:
+    """The experiment of one sweep.
+
+    Raises (here and in every method):
+        TrackingError
+    """
+
+    def __init__(self, tracking_uri: str, *, storage: Path, index: SweepIndex, mirror_id: str):
+        for name, value in {**HTTP_SETTINGS, "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+            os.environ.setdefault(name, value)
+        with _translated():
+            from mlflow.tracking import MlflowClient
+
+            # What MLflow would log with a traceback reaches our caller as an exception.
+            logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+            artifacts = storage.absolute() / "mlflow-artifacts"
+            path = sqlite_path(tracking_uri)
+            if path is not None and not path.exists():
+                _create_sqlite_store(path, artifacts)
+            self._client = MlflowClient(tracking_uri)
+            # A server decides itself where artifacts go; beside a bare database they belong with the runs.
+            location = None if is_server(tracking_uri) else (artifacts / index.sweep).as_uri()
+            self.experiment_id = self._open_experiment(index, mirror_id, location)
+
+    def _open_experiment(self, index: SweepIndex, mirror_id: str, location: str | None) -> str:
+        """The experiment that mirrors this sweep's folder, found by its tag so that a person may rename it."""
+        from mlflow.entities import ViewType
+
+        found = self._client.search_experiments(
+            view_type=ViewType.ALL, filter_string=f"tags.`{TAG_MIRROR_ID}` = '{mirror_id}'"
+        )
+        if found:
+            experiment = found[0]
+            if experiment.lifecycle_stage == "deleted":
+                self._client.restore_experiment(experiment.experiment_id)
+            new = {name: value for name, value in experiment_tags().items() if experiment.tags.get(name) != value}
+            for name, value in new.items():
+                self._client.set_experiment_tag(experiment.experiment_id, name, value)
+            return str(experiment.experiment_id)
+        name = index.sweep
+        if self._client.get_experiment_by_name(name) is not None:
+            name = f"{index.sweep}-{mirror_id[:6]}"  # the plain name belongs to somebody else's sweep
+        return str(self._client.create_experiment(name, location, {TAG_MIRROR_ID: mirror_id, **experiment_tags()}))
+
+    def find_runs(self) -> dict[str, MlflowRun]:
+        """Every mirrored run by its key. Of doubles, which a request that timed out can leave, all but the fullest go."""
+        best: dict[str, MlflowRun] = {}
+        for run in self._search(f"tags.`{TAG_RUN_KEY}` != ''"):
+            other = best.get(run.tags[TAG_RUN_KEY])
+            if other is not None:
+                run, spare = sorted((run, other), key=_mirrored_bytes, reverse=True)
+                self.delete(spare)
+            best[run.tags[TAG_RUN_KEY]] = run
+        return best
+
+    def open_parent(self, index: SweepIndex) -> MlflowRun:
+        """The run that holds the sweep's report and plots, made where there is none."""
+        found = list(self._search(f"tags.`{TAG_RUN_KIND}` = '{KIND_SWEEP}'"))
+        if not found:
+            return self.create(index.sweep, tags=sweep_tags(index, self.experiment_id), start_ms=None)
+        self.log(found[0], tags=sweep_tags(index, self.experiment_id))
+        return found[0]
+
+    def create(self, name: str, *, tags: dict[str, str], start_ms: int | None) -> MlflowRun:
+        with _translated():
+            run = self._client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
+        return MlflowRun(run_id=run.info.run_id, tags=dict(tags), params={}, status="RUNNING")
+
+    def log(
+        self,
+        run: MlflowRun,
+        *,
+        metrics: Iterable[tuple[str, float, int, int]] = (),
+        params: dict[str, str] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Send metrics (name, value, unix_ms, step), then params that are not there yet, then tags that differ.
+
+        A param that is there with another value stays: params never change, and MLflow would refuse.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        rows = [Metric(name, value, unix_ms, step) for name, value, unix_ms, step in metrics]
+        new_params = {name: value for name, value in (params or {}).items() if name not in run.params}
+        new_tags = {name: value for name, value in (tags or {}).items() if run.tags.get(name) != value}
+        with _translated():
+            for chunk in _chunks(rows, METRICS_A_CALL):
+                self._client.log_batch(run.run_id, metrics=chunk)
+            for chunk in _chunks([Param(name, value) for name, value in new_params.items()], ITEMS_A_CALL):
+                self._client.log_batch(run.run_id, params=chunk)
+            for chunk in _chunks([RunTag(name, value) for name, value in new_tags.items()], ITEMS_A_CALL):
+                self._client.log_batch(run.run_id, tags=chunk)
+        run.params.update(new_params)
+        run.tags.update(new_tags)
+
+    def set_status(self, run: MlflowRun, status: str, end_ms: int | None) -> None:
+        """MLflow's RUNNING, FINISHED, FAILED or KILLED, where it is not that already."""
+        if run.status == status:
+            return
+        with _translated():
+            if status == "RUNNING":
+                self._client.update_run(run.run_id, status)
+            else:
+                self._client.set_terminated(run.run_id, status, end_ms)
+        run.status = status
+
+    def delete(self, run: MlflowRun) -> None:
+        """Into MLflow's trash, from where a person can restore it."""
+        with _translated():
+            self._client.delete_run(run.run_id)
+
+    def log_artifacts(self, run: MlflowRun, folder: Path) -> None:
+        with _translated():
+            self._client.log_artifacts(run.run_id, str(folder))
+
+    def _search(self, filter_string: str) -> Iterator[MlflowRun]:
+        token: str | None = None
+        while True:
+            with _translated():
+                page = self._client.search_runs(
+                    [self.experiment_id],
+                    filter_string,
+                    max_results=RUNS_A_PAGE,
+                    order_by=["start_time"],
+                    page_token=token,
+                )
+            for run in page:
+                data = run.data
+                yield MlflowRun(
+                    run_id=run.info.run_id, tags=dict(data.tags), params=dict(data.params), status=str(run.info.status)
+                )
+            token = page.token
+            if not token:
+                return
+
+
+def _create_sqlite_store(path: Path, artifacts: Path) -> None:
+    """Make an empty store under a private name and link it in whole.
+
+    MLflow runs some sixty migrations, and a process that dies among them would leave a file that no MLflow opens again.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    private = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        SqlAlchemyStore(sqlite_uri(private), artifacts.as_uri()).engine.dispose()
+        os.link(private, path)
+    except FileExistsError:  # another process was first, and its store is as good
+        pass
+    finally:
+        private.unlink(missing_ok=True)
+
+
+def _mirrored_bytes(run: MlflowRun) -> int:
+    return int(run.tags.get(TAG_CURSOR, "0").split()[0])
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn whatever MLflow and what lies beneath it raise into a TrackingError."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # requests, SQLAlchemy, urllib3 and MLflow raise what they like
+        raise TrackingError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """The telling part of a failure's text, on one line."""
+    text = masked(" ".join(str(error).split())) or type(error).__name__
+    cause = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    if cause:
+        return cause[1].strip().lower()
+    if "timed out" in text or "timeout" in text.lower():
+        return "timed out"
+    return text[:300]

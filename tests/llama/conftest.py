@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from llama.data.corpus import Corpus, build_corpus
+from llama.data.sources import CorpusSpec, DomainSpec, TokenizerSpec
+
+WORDS = [
+    "the",
+    "a",
+    "model",
+    "token",
+    "law",
+    "loss",
+    "small",
+    "large",
+    "train",
+    "serve",
+    "curve",
+    "point",
+    "fit",
+    "run",
+    "tree",
+    "river",
+    "stone",
+    "cloud",
+    "light",
+    "road",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Two domains of made-up text, some ten thousand tokens each, vocabulary 300."""
+    folder = tmp_path_factory.mktemp("text")
+    draw = random.Random(0)
+    for domain in ("plain", "upper"):
+        (folder / domain).mkdir()
+        for number in range(60):
+            text = " ".join(draw.choices(WORDS, k=200))
+            (folder / domain / f"{number}.txt").write_text(text.upper() if domain == "upper" else text)
+    spec = CorpusSpec(
+        domains={
+            "plain": DomainSpec(weight=3.0, files=["plain/*.txt"]),
+            "upper": DomainSpec(weight=1.0, files=["upper/*.txt"]),
+        },
+        tokenizer=TokenizerSpec(vocab_size=300, sample_bytes=50_000),
+        held_out_fraction=0.2,
+    )
+    storage: Path = tmp_path_factory.mktemp("storage")
+    return build_corpus(spec, storage, base=folder, report=lambda line: None)

@@ -1,0 +1,43 @@
+"""A small sweep for tests, and changes to it."""
+
+from copy import deepcopy
+from typing import Any
+
+from sweeps.design import CorpusFacts, Design, Numerics, make_design
+from sweeps.spec import SweepSpec
+
+FACTS = CorpusFacts(
+    digest="c" * 64,
+    vocab_size=512,
+    train_tokens={"code": 8_000_000, "prose": 2_000_000},
+    validation_tokens={"code": 400_000, "prose": 100_000},
+)
+CPU = Numerics("float32", compile=False, attention_kernel="flash")
+
+SWEEP: dict[str, Any] = {
+    "name": "example",
+    "corpus": {"domains": {"code": {"stdlib": "code", "weight": 3}, "prose": {"stdlib": "prose", "weight": 1}}},
+    "ladder": {"widths": [16, 32], "context_length": 128},
+    "budgets": {"flops": [1e11, 2e11, 4e11]},
+    "recipe": {"name": "inverse_width", "reference_budget": 4e11},
+    "evaluation": {"validation_tokens": 65_536},
+}
+
+
+def sweep(**changes: Any) -> SweepSpec:
+    """The example with changes by dotted key (`budgets__flops=[..]`); None removes a key."""
+    values = deepcopy(SWEEP)
+    for dotted, value in changes.items():
+        *parents, last = dotted.split("__")
+        block = values
+        for parent in parents:
+            block = block.setdefault(parent, {})
+        if value is None:
+            block.pop(last, None)
+        else:
+            block[last] = value
+    return SweepSpec.model_validate(values)
+
+
+def design(**changes: Any) -> Design:
+    return make_design(sweep(**changes), FACTS, CPU)
