@@ -175,9 +175,7 @@ def _lifetime(lifetime: Lifetime) -> str:
     source = (
         f"with measured costs in {lifetime.costs.unit}" if lifetime.costs.source == "measured" else "counted in FLOPs"
     )
-    kept = own.cost / float(
-        train.cost + lifetime.demand_tokens * lifetime.costs.serve(train.n_params)
-    )
+    kept = own.cost / float(train.cost + lifetime.demand_tokens * lifetime.costs.serve(train.n_params))
     said = (
         f"For a loss of {lifetime.target_loss:.3f} the cheapest to train is {_model(train)} "
         f"({seconds(train.cost, train.unit)}); {source}, the cheapest to own when it will serve "
@@ -220,15 +218,17 @@ def _extrapolated(
     said = []
     if budgets:
         said.append("compute-optimal models between the sizes that were trained: the law's interpolation")
-        said += [f"the optimum at {flops(at.flops)}: {words}" for at in budgets for words in at.optimum.outside_fitted_range]
+        said += [
+            f"the optimum at {flops(at.flops)}: {words}" for at in budgets for words in at.optimum.outside_fitted_range
+        ]
     if lifetime is not None:
         said.append("lifetime optima: the law with costs interpolated over sizes")
         far = lifetime.extrapolated_G
         if far.any():
             grid = lifetime.demand_tokens_G[far]
             said.append(
-                f"lifetime optima at demands of {count(float(grid.min()))} to {count(float(grid.max()))} tokens: they leave the "
-                "fitted range of N, D or D/N"
+                f"lifetime optima at demands of {count(float(grid.min()))} to {count(float(grid.max()))} tokens: they leave "
+                "the fitted range of N, D or D/N"
             )
     said += [f"the fitted pair, {words}" for pair in pairs for words in pair.extrapolated]
     return tuple(said)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.design import identifies
 from analysis.laws.base import Array
@@ -89,7 +90,9 @@ def draw(
                     reason=f"Whole groups of runs were resampled ({len(names)} trunks or seed groups).",
                 ),
             )
-        why_not = f"of {len(names)} groups of runs, resampled, only {sound.mean():.0%} of the draws could still identify the law"
+        why_not = (
+            f"only {sound.mean():.0%} of resamples of the {len(names)} groups of runs could still identify the law"
+        )
     return _parametric(runs, predicted_n, residual_sd, member, why_not, draws=draws, seed=seed, rng=rng)
 
 
@@ -97,7 +100,7 @@ def _parametric(
     runs: pd.DataFrame,
     predicted_n: Array,
     residual_sd: float,
-    member_n: Array,
+    member_n: NDArray[np.intp],
     why: str,
     *,
     draws: int,

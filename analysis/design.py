@@ -51,8 +51,8 @@ def check_design(n_params_n: Array, n_tokens_n: Array, loss_n: Array, n_paramete
         ratio = n_tokens_n / n_params_n
         raise UserError(
             f"N and D move together in these {runs} runs (D/N from {ratio.min():.3g} to {ratio.max():.3g}; the sd of ln D once "
-            f"ln N is known, or the reverse, is {spread:.2f}, and at least {MIN_SPREAD} is needed), so what size costs can't be "
-            "told from what data cost. Train each size at several ratios D/N, spread by a factor of 4 or more."
+            f"ln N is known, or the reverse, is {spread:.2f}, and at least {MIN_SPREAD} is needed), so what size costs can't "
+            "be told from what data cost. Train each size at several ratios D/N, spread by a factor of 4 or more."
         )
 
 

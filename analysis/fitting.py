@@ -150,18 +150,19 @@ def _select(table: RunTable, counting: str) -> tuple[pd.DataFrame, pd.DataFrame,
     usable = usable[counted]
     fitted = usable[~usable["held_out"]]
     if not len(fitted):
-        raise UserError(f"{table.source} has no finished run to fit{_why_none(table)}")
+        raise UserError(f"{table.source} has no finished run to fit{why_none(table)}")
     return fitted, usable[usable["held_out"]], excluded
 
 
-def _why_none(table: RunTable) -> str:
+def why_none(table: RunTable) -> str:
+    """The end of a message that a table has no run to fit: what became of them."""
     if not len(table.frame):
         return ": it has no runs"
     reasons = table.frame["excluded"].value_counts()
     reasons = reasons[reasons.index != ""]
     if not len(reasons):
         return ": all runs are held out"
-    return f": {len(table.frame)} runs, of which {int(reasons.iloc[0])} have {reasons.index[0]!r}"
+    return f": of its {len(table.frame)} runs {int(reasons.iloc[0])} are left out as {str(reasons.index[0])!r}"
 
 
 def _evidence(law: Law, problem: Problem, solution: Solution, best: int) -> Convergence:

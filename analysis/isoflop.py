@@ -1,10 +1,12 @@
-"""Approach 2 (Hoffmann et al. 2022, section 3.2): a parabola in log N for each declared budget, power laws through the vertices.
+"""Approach 2 (Hoffmann et al. 2022, section 3.2): a parabola in log N a declared budget, power laws through their vertices.
 
 Parabolas are biased when alpha != beta or a bowl is wide or off-centre, so the surface is fitted as well; here stands what
 the bowls say by themselves.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -39,14 +41,16 @@ def isoflop(table: RunTable, train_flops: TokenCost, *, counting: str = "n_param
 
 
 def _vertex(budget: float, runs: pd.DataFrame, train_flops: TokenCost, counting: str) -> IsoflopVertex:
-    cells = runs.groupby(counting, sort=True).agg(
-        n_tokens=("n_tokens", "mean"), loss=("loss", "mean"), n_runs=("loss", "size")
+    by_size = runs.groupby(counting, sort=True)
+    sizes, n_tokens, loss, n_runs = (
+        values.to_numpy(dtype=np.float64)
+        for values in (by_size[counting].first(), by_size["n_tokens"].mean(), by_size["loss"].mean(), by_size.size())
     )
     points = tuple(
-        BowlPoint(n_params=float(size), n_tokens=float(cell.n_tokens), loss=float(cell.loss), n_runs=int(cell.n_runs))
-        for size, cell in zip(cells.index, cells.itertuples(), strict=True)
+        BowlPoint(n_params=float(n), n_tokens=float(d), loss=float(mean), n_runs=int(count))
+        for n, d, mean, count in zip(sizes, n_tokens, loss, n_runs, strict=True)
     )
-    log_n, loss = np.log(cells.index.to_numpy(dtype=np.float64)), cells["loss"].to_numpy(dtype=np.float64)
+    log_n = np.log(sizes)
     centre = float(log_n.mean())
     if len(points) < MIN_SIZES:
         return IsoflopVertex(
@@ -60,7 +64,7 @@ def _vertex(budget: float, runs: pd.DataFrame, train_flops: TokenCost, counting:
             flag=f"{len(points)} of the {MIN_SIZES} sizes that a parabola needs",
         )
     # A cell's mean over seeds counts by its runs.
-    c2, c1, c0 = np.polyfit(log_n - centre, loss, 2, w=np.sqrt(cells["n_runs"].to_numpy(dtype=np.float64)))
+    c2, c1, c0 = np.polyfit(log_n - centre, loss, 2, w=np.sqrt(n_runs))
     flag = None
     n_opt = d_opt = least = None
     if c2 <= 0:
@@ -86,14 +90,14 @@ def _vertex(budget: float, runs: pd.DataFrame, train_flops: TokenCost, counting:
     )
 
 
-def power_law(quantity: str, vertices: list[IsoflopVertex]) -> PowerLaw | None:
+def power_law(quantity: Literal["n_opt", "d_opt"], vertices: list[IsoflopVertex]) -> PowerLaw | None:
     """log y = log k + a log C through the vertices; the band is Student's t for the mean, NaN with only two vertices."""
     from scipy.stats import t as student
 
     if len(vertices) < 2:
         return None
     log_c = np.log([vertex.flops_budget for vertex in vertices])
-    log_y = np.log([vertex.n_opt if quantity == "n_opt" else vertex.d_opt for vertex in vertices])  # type: ignore[misc]
+    log_y = np.log([float(getattr(vertex, quantity)) for vertex in vertices])
     centre = log_c.mean()
     spread = float(((log_c - centre) ** 2).sum())
     exponent = float((log_c - centre) @ log_y / spread)
@@ -111,7 +115,7 @@ def power_law(quantity: str, vertices: list[IsoflopVertex]) -> PowerLaw | None:
         reach = quantile * float(sd) / spread**0.5
         interval = Interval(lo=exponent - reach, hi=exponent + reach)
     return PowerLaw(
-        quantity="n_opt" if quantity == "n_opt" else "d_opt",
+        quantity=quantity,
         coefficient=float(np.exp(mean - exponent * centre)),
         exponent=exponent,
         exponent_ci95=interval,

@@ -8,6 +8,8 @@ D at which N reaches l, which leaves one unknown: ln N, found by golden section 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from analysis.fitting import interval
@@ -119,7 +121,7 @@ def lifetime(
         raise UserError(f"the demand is {demand_tokens} tokens; it must be 0 or more")
     training_optimal = _optimum(fit, law, costs, target_loss, 0.0)
     even = training_optimal.cost / float(costs.serve(training_optimal.n_params))
-    demand_G = np.geomspace(*(even * share for share in DEMAND_RANGE), GRID)
+    demand_G = np.geomspace(even * DEMAND_RANGE[0], even * DEMAND_RANGE[1], GRID)
     singled_out = even if demand_tokens is None else demand_tokens
     n_G, d_G = cheapest(law, params, costs, target_loss, demand_G)
     cost_G = total_cost(costs, n_G, d_G, demand_G)
@@ -204,7 +206,7 @@ def _sizes(
         for n, d in zip(sizes[able], tokens[able], strict=True)
     )
     pairs = []
-    for small, large in zip(lines[:-1], lines[1:], strict=True):
+    for small, large in pairwise(lines):
         ci95: Interval | None = None
         if fit.draws_KP is not None:
             n = np.array([small.n_params, large.n_params])

@@ -5,6 +5,9 @@ This is LLaMA's argument (Touvron et al. 2023, section 1) on measured runs: no l
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -38,9 +41,9 @@ def matched_pairs(
 ) -> tuple[MatchedPair, ...]:
     """Measured pairs, the most telling first; seeds of one design cell are averaged.
 
-    Two cells match when the smaller model is at most one sd of a difference of two runs (`noise` * loss * sqrt 2) worse. For each
-    larger cell and each smaller size the smaller cell with the fewest tokens is taken. First come pairs whose larger model
-    is itself near the frontier, so that the comparison isn't with a badly chosen run; then those that pay at some demand;
+    Two cells match when the smaller model is at most one sd of a difference of two runs (`noise` * loss * sqrt 2) worse.
+    For each larger cell and each smaller size the smaller cell with the fewest tokens is taken. First come pairs whose larger
+    model is itself near the frontier, so that the comparison isn't with a badly chosen run; then those that pay at some demand;
     then the closest losses; then the greatest gain in speed.
     """
     cells = _cells(table, counting)
@@ -126,9 +129,9 @@ def _cells(table: RunTable, counting: str) -> pd.DataFrame:
     return cells
 
 
-def _side(cell: dict[str, object], serving: Serving | None) -> PairSide:
+def _side(cell: dict[Hashable, Any], serving: Serving | None) -> PairSide:
     def known(name: str) -> float | None:
-        value = float(cell[name])  # type: ignore[arg-type]
+        value = float(cell[name])
         return value if np.isfinite(value) else None
 
     decode, prefill = known("decode_tokens_per_second"), known("prefill_tokens_per_second")
@@ -138,9 +141,9 @@ def _side(cell: dict[str, object], serving: Serving | None) -> PairSide:
     return PairSide(
         run_id=str(cell["run_id"]),
         name=str(cell["name"]),
-        n_params=float(cell["n"]),  # type: ignore[arg-type]
-        n_tokens=float(cell["n_tokens"]),  # type: ignore[arg-type]
-        loss=float(cell["loss"]),  # type: ignore[arg-type]
+        n_params=float(cell["n"]),
+        n_tokens=float(cell["n_tokens"]),
+        loss=float(cell["loss"]),
         train_flops=known("flops"),
         train_seconds=known("training_seconds"),
         decode_tokens_per_second_batch_1=known("decode_tokens_per_second_batch_1"),

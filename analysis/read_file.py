@@ -38,7 +38,7 @@ def read_file(path: Path, columns: Mapping[str, str]) -> RunTable:
     present |= {
         str(column): raw[column].astype(str).str.strip() for column in raw.columns if str(column).startswith("bpb/")
     }
-    return RunTable(source=path.name, frame=_tidy(present, len(raw)))
+    return RunTable(source=path.name, frame=tidy(present, len(raw)))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def _missing(path: Path, name: str, wanted: str, there: list[str]) -> str:
     return f"{path} has no column {wanted!r}; {hint}. Name the right one with {option}"
 
 
-def _tidy(text: Mapping[str, pd.Series], n_rows: int) -> pd.DataFrame:
+def tidy(text: Mapping[str, pd.Series], n_rows: int) -> pd.DataFrame:
     """A RunTable frame of text columns; the first thing wrong with a row is its reason."""
     reason = np.full(n_rows, "", dtype=object)
     if "excluded" in text:
@@ -117,9 +117,8 @@ def _tidy(text: Mapping[str, pd.Series], n_rows: int) -> pd.DataFrame:
     blame(repeated, [f"the same run id as row {first[run_id]}" for run_id in ids])
     data["run_id"] = ids.tolist()
     data["excluded"] = reason.tolist()
-    data["name"] = np.where(
-        text["name"].to_numpy(dtype=object) == "" if "name" in text else True, ids, data.get("name", ids)
-    ).tolist()
+    names = text.get("name", pd.Series([""] * n_rows))
+    data["name"] = [name or run_id for name, run_id in zip(names, ids, strict=True)]
     keys = list(data)
     columns = [list(values) for values in data.values()]  # type: ignore[call-overload]
     return make_frame([dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)])

@@ -93,8 +93,19 @@ def _minimise_chunk(
     )
 
 
+#: Arrays of `_State` with an axis of K.
+KEPT = tuple("index measured weight theta mu predicted jacobian residual value slope gradient free norm".split())
+
+
 class _State:
     """The problems of a chunk that still move, at one threshold."""
+
+    slope: Array
+    """The value's derivative by the scaled loss of each run."""
+    gradient: Array
+    free: NDArray[np.bool_]
+    """Coordinates that aren't held at a bound by the gradient."""
+    norm: Array
 
     def __init__(
         self, problem: Problem, is_log: bool, delta: float, loss_Kn: Array, weight_Kn: Array, theta_KP: Array
@@ -109,25 +120,11 @@ class _State:
         self.mu = np.full(len(theta_KP), MU_START)
         self.predicted, self.jacobian = problem.evaluate(self.theta)
         self.residual, self.value = self._residual(self.predicted, loss_Kn, weight_Kn)
-        self.gradient = np.empty_like(self.theta)
-        self.norm = np.empty(len(theta_KP))
         self._refresh_gradient()
 
     def keep(self, running_K: NDArray[np.bool_]) -> None:
-        for name in (
-            "index",
-            "measured",
-            "weight",
-            "theta",
-            "mu",
-            "predicted",
-            "jacobian",
-            "residual",
-            "value",
-            "slope",
-        ):
+        for name in KEPT:
             setattr(self, name, getattr(self, name)[running_K])
-        self.gradient, self.norm, self.free = self.gradient[running_K], self.norm[running_K], self.free[running_K]
 
     def _residual(self, predicted: Array, measured: Array, weight: Array) -> tuple[Array, Array]:
         """r and the sum of Huber's loss; a prediction that overflows makes it infinite, so that the step is refused."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from analysis.answer import put_in_words
 from analysis.costs import flops_costs, measured_costs, training_flops
-from analysis.fitting import fit
+from analysis.fitting import fit, why_none
 from analysis.frontier import frontier
 from analysis.isoflop import isoflop
 from analysis.laws import get_law
@@ -54,7 +54,12 @@ def analyse(
         demand_tokens: tokens to be served; None takes the demand at which serving costs as much as training.
         prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
         usd_per_hour: price of a core (or GPU) for an hour; None leaves costs in seconds.
+
+    Raises:
+        UserError: no run can be used, or an option has an impossible name.
     """
+    if not len(table.usable):
+        raise UserError(f"{table.source} has no run that can be used{why_none(table)}")
     absent: dict[str, str] = {}
 
     def attempt(name: str, work: Callable[[], T]) -> T | None:
@@ -83,7 +88,8 @@ def analyse(
     costs = flops_costs(train_flops)
     if serving is not None:
         costs = (
-            attempt("costs", lambda: measured_costs(table, serving, counting=counting, usd_per_hour=usd_per_hour)) or costs
+            attempt("costs", lambda: measured_costs(table, serving, counting=counting, usd_per_hour=usd_per_hour))
+            or costs
         )
     budgets = _budgets(table, train_flops, counting)
     optima = tuple(budget_optimum(fitted, budget, train_flops) for budget in budgets) if fitted else ()
@@ -93,13 +99,14 @@ def analyse(
             absent[name] = "no law was fitted"
     else:
         owned = attempt(
-            "lifetime", lambda: _lifetime(table, fitted, costs, train_flops, budgets, target_loss, demand_tokens, counting)
+            "lifetime",
+            lambda: _lifetime(table, fitted, costs, train_flops, budgets, target_loss, demand_tokens, counting),
         )
-    pairs = matched_pairs(
-        table, noise=loss_noise(table, fitted), serving=serving, costs=costs, counting=counting
-    )
+    pairs = matched_pairs(table, noise=loss_noise(table, fitted), serving=serving, costs=costs, counting=counting)
     if not pairs:
-        absent["pairs"] = "no two finished runs of different sizes reach one loss with the smaller trained on more tokens"
+        absent["pairs"] = (
+            "no two finished runs of different sizes reach one loss with the smaller trained on more tokens"
+        )
     if fitted is not None and budgets:
         pairs = (*pairs, fitted_pair(fitted, budgets[-1], train_flops, costs))
     return Study(

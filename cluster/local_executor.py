@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_any
+from pathlib import Path
 from typing import IO
 
 from cluster.executor import Finished, Node
@@ -170,5 +171,5 @@ class LocalExecutor:
             start_new_session=True,  # Ctrl-C is for the driver, which decides what becomes of its workers
         )
         theirs.close()
-        ours.send((os.getpid(), [entry or os.getcwd() for entry in sys.path]))
+        ours.send((os.getpid(), [str(Path(entry).absolute()) for entry in sys.path]))
         return _Worker(process=process, connection=ours, output=output, shape=shape)

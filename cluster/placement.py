@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 from cluster.executor import Node
 from cluster.task import Resources
@@ -18,108 +19,128 @@ class Placement:
 
     node_id: str
     cpus: int
-    gpus: tuple[tuple[int, int], ...] = ()
-    """(index, units) of each GPU that it holds a share of."""
-    whole_node: bool = False
+    gpus: tuple[int, ...]
+    """Indices of the GPUs that it holds a share of, or all."""
+    gpu_share: int
+    """Units of each."""
+    whole_node: bool
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True)
+class _Need:
+    """`Resources` in units."""
+
+    cpus: int
+    gpus: int
+    gpu_share: int
+    whole_node: bool
+
+
+@lru_cache(maxsize=1024)
+def _need(resources: Resources) -> _Need:
+    shared = 0 < resources.gpus < 1
+    return _Need(
+        cpus=round(resources.cpus * UNIT),
+        gpus=1 if shared else int(resources.gpus),
+        gpu_share=round(resources.gpus * UNIT) if shared else UNIT,
+        whole_node=resources.whole_node,
+    )
+
+
 class _Room:
     """A node and what is left of it."""
 
-    node: Node
-    free_cpus: int
-    free_gpus: list[int]
-    holders: int = 0
-    closed: bool = False
-    """A whole-node attempt holds it."""
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.free_cpus = round(node.cpus * UNIT)
+        self.free_gpus = [UNIT] * node.gpus
+        self.free_gpu_units = UNIT * node.gpus
+        self.holders = 0
+        self.closed = False
+        """A whole-node attempt holds it."""
 
-    def fit(self, resources: Resources) -> Placement | None:
-        cpus = round(resources.cpus * UNIT)
-        if self.closed or cpus > self.free_cpus or (resources.whole_node and self.holders):
-            return None
-        share, count = (round(resources.gpus * UNIT), 1) if 0 < resources.gpus < 1 else (UNIT, int(resources.gpus))
-        # The fullest GPU that still has the share, so that others stay whole.
-        able = sorted((free, index) for index, free in enumerate(self.free_gpus) if free >= share) if count else []
-        if len(able) < count:
-            return None
-        gpus = tuple((index, share) for _, index in able[:count])
-        return Placement(node_id=self.node.id, cpus=cpus, gpus=gpus, whole_node=resources.whole_node)
+    def copy(self) -> _Room:
+        other = _Room(self.node)
+        other.free_cpus, other.free_gpus, other.free_gpu_units = self.free_cpus, self.free_gpus[:], self.free_gpu_units
+        other.holders, other.closed = self.holders, self.closed
+        return other
 
-    def take(self, placement: Placement, sign: int = 1) -> None:
-        """Book it, or give it back with `sign` -1."""
-        self.free_cpus -= sign * placement.cpus
-        for index, units in placement.gpus:
-            self.free_gpus[index] -= sign * units
-        self.holders += sign
-        self.closed = placement.whole_node and sign > 0
+    def fits(self, need: _Need) -> bool:
+        if self.closed or need.cpus > self.free_cpus or (need.whole_node and self.holders):
+            return False
+        if need.gpus * need.gpu_share > self.free_gpu_units:  # cheap, and true of most full nodes
+            return False
+        return sum(free >= need.gpu_share for free in self.free_gpus) >= need.gpus if need.gpus else True
 
+    def placement(self, need: _Need) -> Placement:
+        """Where it goes, given that it fits: on the fullest GPUs that still have the share, so that others stay whole."""
+        able = sorted((free, index) for index, free in enumerate(self.free_gpus) if free >= need.gpu_share)
+        return Placement(
+            node_id=self.node.id,
+            cpus=need.cpus,
+            gpus=tuple(index for _, index in able[: need.gpus]),
+            gpu_share=need.gpu_share,
+            whole_node=need.whole_node,
+        )
 
-def _empty_room(node: Node) -> _Room:
-    return _Room(node=node, free_cpus=round(node.cpus * UNIT), free_gpus=[UNIT] * node.gpus)
+    def take(self, placement: Placement) -> None:
+        self._book(placement, -1)
+        self.closed = placement.whole_node
+
+    def give_back(self, placement: Placement) -> None:
+        self._book(placement, +1)
+        self.closed = False  # a whole-node attempt was alone
+
+    def _book(self, placement: Placement, sign: int) -> None:
+        self.holders -= sign
+        self.free_cpus += sign * placement.cpus
+        for index in placement.gpus:
+            self.free_gpus[index] += sign * placement.gpu_share
+            self.free_gpu_units += sign * placement.gpu_share
 
 
 def fits_somewhere(resources: Resources, nodes: Iterable[Node]) -> bool:
     """Whether any of the nodes could run it when empty."""
-    return any(_empty_room(node).fit(resources) for node in nodes)
+    return any(_Room(node).fits(_need(resources)) for node in nodes)
 
 
-@dataclass
 class Ledger:
     """Who holds what of which node."""
 
-    _rooms: dict[str, _Room] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._rooms: dict[str, _Room] = {}
 
     def set_nodes(self, nodes: Iterable[Node]) -> None:
-        """Nodes that joined start empty. Those that left are forgotten with all they held."""
-        current = {node.id: node for node in nodes}
-        self._rooms = {id: self._rooms.get(id) or _empty_room(node) for id, node in current.items()}
+        """Nodes that joined start empty. Those that left are forgotten with all that was held of them."""
+        self._rooms = {node.id: self._rooms.get(node.id) or _Room(node) for node in nodes}
 
     @property
     def nodes(self) -> list[Node]:
         return [room.node for room in self._rooms.values()]
 
-    def has_node(self, node_id: str) -> bool:
-        return node_id in self._rooms
-
-    def find(self, resources: Resources, excluding: str | None = None) -> Placement | None:
+    def find(self, resources: Resources, *, excluding: str | None = None) -> Placement | None:
         """A place for it now, on the fullest node that has one: what stays free stays together, for larger tasks."""
-        fits = (
-            (sum(room.free_gpus), room.free_cpus, placement)
-            for id, room in self._rooms.items()
-            if id != excluding and (placement := room.fit(resources))
-        )
-        best = min(fits, key=lambda fit: fit[:2], default=None)
-        return best[2] if best else None
+        need = _need(resources)
+        rooms = [room for room in self._rooms.values() if room.fits(need) and room.node.id != excluding]
+        fullest = min(rooms, key=lambda room: (room.free_gpu_units, room.free_cpus), default=None)
+        return fullest.placement(need) if fullest else None
 
     def take(self, placement: Placement) -> None:
         self._rooms[placement.node_id].take(placement)
 
     def give_back(self, placement: Placement) -> None:
-        """What a node that left held is gone with it."""
+        """What was held of a node that left is gone with it."""
         if placement.node_id in self._rooms:
-            self._rooms[placement.node_id].take(placement, sign=-1)
+            self._rooms[placement.node_id].give_back(placement)
 
-    def earliest(self, resources: Resources, ends: Iterable[tuple[float, Placement]]) -> tuple[str, float] | None:
-        """The node that could run it first and when, if every holder gives back at the end that `ends` foretells.
-
-        The reservation of EASY backfilling (Lifka 1995): what is smaller may go before only if it is out of the way by then.
-        """
-        trial = Ledger()
-        trial._rooms = {
-            id: _Room(
-                node=room.node,
-                free_cpus=room.free_cpus,
-                free_gpus=list(room.free_gpus),
-                holders=room.holders,
-                closed=room.closed,
-            )
-            for id, room in self._rooms.items()
-        }
+    def fits_at(self, resources: Resources, node_id: str, ends: Iterable[tuple[float, Placement]]) -> float | None:
+        """When the node has room for it, if those who hold it end as `ends` foretells; None if even then it has not."""
+        need, room = _need(resources), self._rooms.get(node_id)
+        if room is None:
+            return None
+        trial = room.copy()
         for end, placement in sorted(ends, key=lambda item: item[0]):
-            if not trial.has_node(placement.node_id):
-                continue
             trial.give_back(placement)
-            if trial._rooms[placement.node_id].fit(resources):
-                return placement.node_id, end
+            if trial.fits(need):
+                return end
         return None

@@ -27,7 +27,7 @@ import heapq
 import signal
 import sys
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,6 +190,9 @@ class Supervisor:
         self._ready: dict[Resources, list[tuple[float, int, str]]] = {}
         self._retrying: list[tuple[float, str]] = []
         self._running: dict[str, _Running] = {}
+        self._on_node: defaultdict[str, dict[str, _Running]] = defaultdict(dict)
+        self._reserved: tuple[str, str] | None = None
+        """The first task in line without room, and the node kept for it."""
         self._ledger = Ledger()
         self._looked = float("-inf")
         self._idle_since: float | None = None
@@ -330,14 +333,12 @@ class Supervisor:
     def _place_ready(self) -> None:
         """Start ready tasks, longest path first, until nothing more fits."""
         without_room: list[Resources] = []
-        reservation: tuple[str, float] | None = None
         while waiting := [key for key, queue in self._ready.items() if queue and key not in without_room]:
             resources = min(waiting, key=lambda key: self._ready[key][0])
             task = self._graph.tasks[self._ready[resources][0][2]]
             placement = self._ledger.find(resources)
             if placement is not None and without_room:
-                reservation = reservation or self._ledger.earliest(without_room[0], self._expected_ends())
-                placement = self._beside(reservation, task, placement)
+                placement = self._beside_reservation(self._ready[without_room[0]][0][2], task, placement)
             if placement is None:
                 without_room.append(resources)
                 continue
@@ -347,26 +348,43 @@ class Supervisor:
             else:
                 self._start(task, placement)
 
-    def _beside(self, reservation: tuple[str, float] | None, task: Task, placement: Placement) -> Placement | None:
-        """The placement if it delays no reservation, or one on another node, or none."""
-        if reservation is None or placement.node_id != reservation[0]:
-            return placement
-        if self._clock.now() + task.estimated_seconds <= reservation[1]:
-            return placement
-        return self._ledger.find(task.resources, excluding=reservation[0])
+    def _beside_reservation(self, first: str, task: Task, placement: Placement) -> Placement | None:
+        """The placement if it does not delay `first`, the first in line, for which there is no room now; another; or none.
 
-    def _expected_ends(self) -> list[tuple[float, Placement]]:
+        EASY backfilling (Lifka 1995). The node stays reserved for `first` until it starts.
+        """
+        needed = self._graph.tasks[first].resources
+        start = None
+        if self._reserved is not None and self._reserved[0] == first:
+            start = self._ledger.fits_at(needed, self._reserved[1], self._expected_ends(self._reserved[1]))
+        if start is None:
+            starts = {
+                node.id: at
+                for node in self._ledger.nodes
+                if (at := self._ledger.fits_at(needed, node.id, self._expected_ends(node.id))) is not None
+            }
+            if not starts:
+                return placement
+            node_id = min(starts, key=lambda id: starts[id])
+            self._reserved, start = (first, node_id), starts[node_id]
+        assert self._reserved is not None
+        if placement.node_id != self._reserved[1] or self._clock.now() + task.estimated_seconds <= start:
+            return placement
+        return self._ledger.find(task.resources, excluding=self._reserved[1])
+
+    def _expected_ends(self, node_id: str) -> list[tuple[float, Placement]]:
         now = self._clock.now()
         return [
             (max(now, running.started + running.task.estimated_seconds), running.placement)
-            for running in self._running.values()
+            for running in self._on_node[node_id].values()
         ]
 
     def _start(self, task: Task, placement: Placement) -> None:
         self._attempts[task.id] += 1
         number = self._attempts[task.id]
         self._ledger.take(placement)
-        self._running[task.id] = _Running(task=task, number=number, placement=placement, started=self._clock.now())
+        running = _Running(task=task, number=number, placement=placement, started=self._clock.now())
+        self._running[task.id] = self._on_node[placement.node_id][task.id] = running
         self._move(task.id, State.RUNNING, node_id=placement.node_id)
         self._executor.submit(task, number, placement.node_id)
 
@@ -392,7 +410,7 @@ class Supervisor:
         running = self._running.get(finished.task_id)
         if running is None or running.number != finished.attempt:
             return  # an attempt that was given up has ended after all
-        del self._running[finished.task_id]
+        del self._running[finished.task_id], self._on_node[running.placement.node_id][finished.task_id]
         self._ledger.give_back(running.placement)
         self._busy_core_seconds += finished.outcome.seconds * running.task.resources.cpus
         outcome = finished.outcome
@@ -423,8 +441,9 @@ class Supervisor:
 
     def _look_at_running(self) -> None:
         now = self._clock.now()
+        live = {node.id for node in self._ledger.nodes}
         for running in list(self._running.values()):
-            if not self._ledger.has_node(running.placement.node_id):
+            if running.placement.node_id not in live:
                 message = f"node {running.placement.node_id} left the cluster"
                 self._cancel(running, Failed(kind=FailureKind.NODE_LOST, message=message), wait_seconds=0.0)
             elif running.verdict is None and self._stalled(running.task):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -28,3 +29,21 @@ class Journal:
             os.fsync(file.fileno())
         self._pending.clear()
         return self._path.stat().st_size
+
+
+class WrittenJournal:
+    """A journal that already reaches beyond this segment: its points are there, and stay as they are."""
+
+    def __init__(self, run_folder: Path, *, until_step: int):
+        self._bytes = 0
+        for line in (run_folder / JOURNAL).read_bytes().splitlines(keepends=True):
+            if json.loads(line)["step"] > until_step:
+                break
+            self._bytes += len(line)
+
+    def add(self, point: JournalPoint) -> None:
+        """The journal has this window of steps already, with the same numbers."""
+
+    def flush(self) -> int:
+        """Length in bytes up to the segment's end."""
+        return self._bytes

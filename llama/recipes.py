@@ -100,6 +100,17 @@ def _inverse_width(model: ModelConfig, tokens: int, batch_tokens: int | None) ->
     return Numbers(peak_lr=0.256 / model.d_model, batch_tokens=batch, warmup_tokens=20 * batch)
 
 
+def _width_and_horizon(model: ModelConfig, tokens: int, batch_tokens: int | None) -> Numbers:
+    """lr = 8e-3 (width / 32)^-0.7 (D / 5e5)^-0.3 at batches of 512 tokens: what `docs/studies/learning-rate.md` measured for
+    models of 20 thousand to 400 thousand parameters. The best rate falls as the horizon grows, by about D^-0.32 in Bjorck et
+    al. 2024 (arXiv 2409.19913), so a rate by width alone is too high for a small model trained long. Small batches, since a
+    large model on few tokens needs steps more than it needs smooth gradients. Warm-up is 40 steps, twice 1/(1 - beta2).
+    """
+    batch = batch_tokens or 512
+    lr = 8e-3 * (model.d_model / 32) ** -0.7 * (tokens / 5e5) ** -0.3
+    return Numbers(peak_lr=lr, batch_tokens=batch, warmup_tokens=40 * batch)
+
+
 def _llama(model: ModelConfig, tokens: int, batch_tokens: int | None) -> Numbers:
     """Touvron et al. 2023, table 2 and section 2.3. Sizes between 13.0B and 32.5B split at their geometric mean; the
     paper says nothing below 6.7B, where 3e-4 is low.
@@ -147,6 +158,7 @@ def _porian(model: ModelConfig, tokens: int, batch_tokens: int | None) -> Number
 
 
 RULES: dict[str, Rule] = {
+    "width_and_horizon": Rule(_width_and_horizon, "wsd", "width", "docs/studies/learning-rate.md; Bjorck et al. 2024"),
     "inverse_width": Rule(_inverse_width, "wsd", "width", "this project's CPU pilot; muP, Yang et al. 2022"),
     "llama": Rule(_llama, "cosine", "n_params", "Touvron et al. 2023"),
     "step_law": Rule(_step_law, "cosine", "n_params_non_embedding", "Li et al. 2025"),

@@ -25,7 +25,7 @@ from llama.data.mixture import Mixture, validation_batches
 from llama.device import make_deterministic, peak_flops_per_second, pick_device, precision, use_threads
 from llama.errors import Diverged, UserError
 from llama.evaluation import validate
-from llama.journal import Journal
+from llama.journal import Journal, WrittenJournal
 from llama.lease import Lease, acquire
 from llama.model import Llama
 from llama.optimizer import make_optimizer, training_step
@@ -161,7 +161,11 @@ class _Segment:
         elif parent_folder is not None and self.config.fork_step is not None:
             mark = load_latest(parent_folder, self.model, self.optimizer, at_most_step=self.config.fork_step)
         self.step = mark.step if mark is not None else 0
-        self.journal = Journal(self.run_folder, keep_bytes=keep_bytes)
+        if max(complete_steps(self.run_folder), default=0) > self.until_step:
+            # A fork asked for between two that exist: the steps are repeated for its checkpoint, not for the journal.
+            self.journal: Journal | WrittenJournal = WrittenJournal(self.run_folder, until_step=self.until_step)
+        else:
+            self.journal = Journal(self.run_folder, keep_bytes=keep_bytes)
 
     def train(self) -> SegmentResult:
         """The loop. Losses stay on the device between log points; the garbage collector stays out of the steps."""

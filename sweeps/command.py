@@ -54,13 +54,20 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """What a sweep would run and cost, before anything is spent."""
-    from sweeps.plan import render
-    from sweeps.prepare import prepare
+    from sweeps.plan_table import render
+    from sweeps.prepare import prepare, this_place
     from sweeps.storage import open_storage
 
-    prepared = prepare(sweep, open_storage(storage), calibrate=calibrate, say=_note)
+    place = this_place()
+    prepared = prepare(sweep, open_storage(storage), place, say=_note)
+    if calibrate:
+        from cluster.local_executor import LocalExecutor
+        from sweeps.measuring import calibrate_shapes
+
+        with LocalExecutor() as executor:
+            prepared = calibrate_shapes(prepared, place, executor, say=_note)
     if as_json:
-        _print_json(prepared.plan.to_json())
+        _print_json(prepared.plan.model_dump(mode="json"))
     else:
         from rich.console import Console
 
@@ -116,9 +123,9 @@ def status(sweep: SweepArgument, storage: StorageOption = None, as_json: JsonOpt
 def sync(sweep: SweepArgument, storage: StorageOption = None, tracking_uri: TrackingOption = None) -> None:
     """Rebuild the sweep's MLflow experiment from its run folders: after an outage, or on another server."""
     from sweeps.storage import open_storage, open_sweep
-    from sweeps.tracking import sync_sweep
+    from sweeps.reporting import sync_sweep
 
-    _say(sync_sweep(open_sweep(sweep, open_storage(storage)), tracking_uri=tracking_uri, say=_say))
+    sync_sweep(open_sweep(sweep, open_storage(storage)), tracking_uri=tracking_uri, say=_say)
 
 
 @app.command()
@@ -130,9 +137,9 @@ def ui(
 ) -> None:
     """The MLflow UI on the store that the sweeps use, on loopback."""
     from sweeps.storage import open_storage
-    from sweeps.tracking import serve_ui
+    from sweeps.tracking import default_tracking_uri, serve_ui
 
-    serve_ui(open_storage(storage).root, tracking_uri, host=host, port=port, say=_say)
+    serve_ui(default_tracking_uri(open_storage(storage).root, tracking_uri), host=host, port=port, say=_say)
 
 
 @app.command()

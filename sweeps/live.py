@@ -17,6 +17,7 @@ from rich.text import Text
 from cluster.supervisor import Event, State
 from llama.records import HEARTBEAT, VAL_LOSS, Heartbeat, read_done, read_record
 from sweeps.design import Segment
+from sweeps.plan_table import duration
 from sweeps.status import SweepStatus
 
 REFRESH_SECONDS = 1.0
@@ -168,13 +169,3 @@ def status_table(status: SweepStatus) -> Group:
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
     launcher = f"launched by {status.launcher}" if status.launcher else "no launcher is at work"
     return Group(Text(f"{status.sweep}: {counts}; {launcher}", style="bold"), table)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 3 min 10 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

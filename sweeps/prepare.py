@@ -65,13 +65,7 @@ def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str
     spec = load_sweep(yaml_path)
     storage.require_writable()
     corpus = build_corpus(spec.corpus, storage.root, base=spec_folder, report=say)
-    facts = CorpusFacts(
-        digest=corpus.digest,
-        vocab_size=corpus.vocab_size,
-        train_tokens=corpus.train_tokens,
-        validation_tokens={name: domain.validation_tokens for name, domain in corpus.domains.items()},
-    )
-    design = make_design(spec, facts, resolve_numerics(spec, place.machine.device))
+    design = make_design(spec, CorpusFacts.of(corpus), resolve_numerics(spec, place.machine.device))
     index = SweepIndex(
         sweep=spec.name,
         sweep_id=spec.digest[:16],

@@ -8,7 +8,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from sweeps.launch import launch_sweep
-from sweeps.live import duration
+from sweeps.plan_table import duration
 from sweeps.prepare import this_place
 from sweeps.reporting import report_sweep
 from sweeps.storage import Storage, open_sweep

@@ -9,7 +9,7 @@ from llama.config import digest
 from llama.errors import UserError
 from llama.records import DONE, INFERENCE
 from sweeps.storage import Storage, SweepFolder, open_sweep
-from sweeps.tracking import TrackingError, default_tracking_uri, log_parent_artifacts, masked
+from sweeps.tracking import TrackingError, default_tracking_uri, log_parent_artifacts, masked, sync
 
 REPORT = "report.html"
 ANSWER = "answer.txt"
@@ -65,9 +65,26 @@ def report_sweep(
     return folder / REPORT
 
 
+def sync_sweep(sweep: SweepFolder, *, tracking_uri: str | None, say: Callable[[str], None]) -> None:
+    """Make MLflow equal to the sweep's run folders, its report included.
+
+    Raises:
+        UserError: the tracking URI can't work, or MLflow is not reached.
+    """
+    uri = default_tracking_uri(sweep.storage.root, tracking_uri)
+    report = sweep.folder / "report"
+    try:
+        synced = sync(sweep.storage.root, sweep.index, uri, report_folder=report if (report / REPORT).exists() else None)
+    except TrackingError as error:
+        raise UserError(f"MLflow at {masked(uri)}: {error}; nothing is lost: sync again when it is back") from None
+    say(f"{sweep.index.sweep} in MLflow at {synced.tracking_uri}: {synced.runs} runs, {synced.points:,} values sent")
+    for name, trouble in synced.troubles.items():
+        say(f"{name} is behind: {trouble}")
+
+
 def _write(source: Path, folder: Path, provenance: dict[str, str]) -> str:
     """Analyse, write report, pictures and points; returns the answer as text."""
-    from analysis.plots import save_pictures
+    from analysis.plots.gallery import save_pictures
     from analysis.report import write_report
     from analysis.runs import load_curves, load_runs
     from analysis.study import analyse

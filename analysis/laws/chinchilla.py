@@ -38,7 +38,7 @@ class ChinchillaProblem(Problem):
         term_d = np.exp(theta_KP1[:, 2] - theta_KP1[:, 4] * self.d_n, out=jacobian[:, 2])
         np.multiply(term_n, -self.n_n, out=jacobian[:, 3])
         np.multiply(term_d, -self.d_n, out=jacobian[:, 4])
-        return theta_KP1[:, 0] + term_n + term_d, jacobian
+        return np.asarray(theta_KP1[:, 0] + term_n + term_d), jacobian
 
     def curvature(self, theta_KP: Array, jacobian_KPn: Array, q_Kn: Array) -> Array:
         # Each term is exp of a linear form (1, -x), so its Hessian is the term times the form's outer product.
@@ -68,7 +68,8 @@ class ChinchillaProblem(Problem):
         big_a, big_b, e, alpha, beta = params_KP.T
         a = np.log(big_a / self.scale) - alpha * self.center_n
         b = np.log(big_b / self.scale) - beta * self.center_d
-        return np.clip(np.stack([e / self.scale, a, b, alpha, beta], axis=1), self.lower_P, self.upper_P)
+        theta = np.stack([e / self.scale, a, b, alpha, beta], axis=1)
+        return np.asarray(np.clip(theta, self.lower_P, self.upper_P))
 
     def starts(self, loss_n: Array, weight_n: Array) -> Array:
         """Variable projection: on a grid of (alpha, beta) the best amplitudes >= 0 by least squares of relative residuals;
@@ -164,8 +165,9 @@ class Chinchilla(Law):
     def compute_optimum(
         self, params_KP: Array, flops: Array | float, slope: float = 6.0, exponent: float = 1.0
     ) -> tuple[Array, Array]:
-        """Hoffmann et al., equation 4, for FLOPs a token of slope * N^p: N^(alpha + p beta) = alpha A / (p beta B) (C/slope)^beta.
+        """Hoffmann et al., equation 4, for a token of slope * N^p FLOPs.
 
+        N^(alpha + p beta) = alpha A / (p beta B) * (C/slope)^beta.
         With slope 6 and p 1: N_opt = G (C/6)^(beta/(alpha+beta)), G = (alpha A / (beta B))^(1/(alpha+beta)).
         """
         a, b, _, alpha, beta = np.moveaxis(params_KP, -1, 0)

@@ -268,7 +268,7 @@ def _break_evens(decision: Lifetime) -> Html:
         words = (
             "never" if demand is None else "cheaper from the start" if demand == 0 else format_number(demand, "count")
         )
-        interval = _range(crossing.ci95, "count") if crossing.ci95 else NOTHING
+        interval = _range(crossing.ci95, "count") if crossing.ci95 and demand else NOTHING
         rows.append([format_number(crossing.small, "count"), format_number(crossing.large, "count"), words, interval])
     columns = [Column(heading=heading) for heading in ("smaller", "larger", "tokens served to break even", "95 %")]
     return join([element("h3", "Break-even demand between sizes"), table(columns, rows, label="Break-even demand")])
@@ -294,11 +294,11 @@ def inference(study: Study) -> Html:
     ]
     headings = ("N", "batch", "TTFT", "TPOT", "TPOT, 5 to 95 %", "prefill tokens/s", "decode tokens/s")
     overheads = []
-    if study.serving:
-        for fit in study.serving.batches:
-            where = "at saturation" if fit.batch is None else f"at batch {fit.batch}"
+    for fit in study.serving.batches if study.serving else ():
+        if fit.batch in (1, None):
+            where = "at saturation" if fit.batch is None else "at batch 1"
             t0, slope = format_number(fit.t0_seconds, "seconds"), format_number(fit.seconds_per_param, "seconds")
-            overheads.append(f"{fit.phase} {where}: {t0} + {slope} · N a token, within {_percent(fit.max_rel_error)}")
+            overheads.append(f"{fit.phase} {where}: {t0} + {slope} · N a token, within {100 * fit.max_rel_error:.1f} %")
     return join(
         [
             table([Column(heading=heading) for heading in headings], rows, label="Measured inference cost"),

@@ -17,9 +17,10 @@ def isoflop_bowls(study: Study) -> Picture | Absent:
         return Absent(stem=stem, title=title, reason=study.absent.get("isoflop", "no declared compute budgets"))
     vertices = study.isoflop.vertices
     colours = style.budget_colours(vertex.flops_budget for vertex in vertices)
+    names = parts.legend_names(colours, "power")
     layers: list[Layer] = []
     for vertex in vertices:
-        layers += _bowl(study, vertex, colours[vertex.flops_budget])
+        layers += _bowl(study, vertex, colours[vertex.flops_budget], names.get(vertex.flops_budget))
     flagged = [vertex for vertex in vertices if vertex.flag is not None]
     caption = "Dots: measured, seeds averaged. Solid: parabola in log N. Star: its vertex."
     if flagged:
@@ -43,7 +44,7 @@ def isoflop_bowls(study: Study) -> Picture | Absent:
     )
 
 
-def _bowl(study: Study, vertex: IsoflopVertex, colour: str) -> list[Layer]:
+def _bowl(study: Study, vertex: IsoflopVertex, colour: str, name: str | None) -> list[Layer]:
     sizes = np.array([point.n_params for point in vertex.points])
     measured = pd.DataFrame(
         {
@@ -54,7 +55,6 @@ def _bowl(study: Study, vertex: IsoflopVertex, colour: str) -> list[Layer]:
             "flops_budget": vertex.flops_budget,
         }
     )
-    budget = style.format_number(vertex.flops_budget, "power")
     layers: list[Layer] = []
     # A single size is no bowl: its dot alone says so.
     grid = parts.log_grid(float(sizes.min()) / 1.12, float(sizes.max()) * 1.12, 61) if sizes.size > 1 else sizes
@@ -68,7 +68,7 @@ def _bowl(study: Study, vertex: IsoflopVertex, colour: str) -> list[Layer]:
         x = np.log(grid) - vertex.ln_n_centre
         table = pd.DataFrame({"n_params": grid, "loss": c0 + c1 * x + c2 * x**2, "flops_budget": vertex.flops_budget})
         layers.append(Line(table=table, series="parabola", colour=colour, width=1.3))
-    layers.append(Points(table=measured, series="measured", colour=colour, legend=budget, size=5.5))
+    layers.append(Points(table=measured, series="measured", colour=colour, legend=name, size=5.5))
     if vertex.flag is None:
         star = pd.DataFrame(
             {

@@ -18,6 +18,7 @@ def inference_speed(study: Study) -> Picture | Absent:
         reason = study.absent.get("serving", "no run has a measured inference cost")
         return Absent(stem=stem, title=title, reason=reason)
     colours = parts.colours_by_size(study)
+    names = parts.legend_names(measured)
     by_batch: list[Layer] = []
     for n_params, cost in measured.items():
         table = pd.DataFrame(
@@ -31,8 +32,7 @@ def inference_speed(study: Study) -> Picture | Absent:
             }
         )
         colour = colours.get(n_params, style.INK)
-        name = style.format_number(n_params, "count")
-        by_batch.append(Line(table=table, series="size", colour=colour, width=1.2, legend=name))
+        by_batch.append(Line(table=table, series="size", colour=colour, width=1.2, legend=names.get(n_params)))
         by_batch.append(Points(table=table, series="measured", colour=colour, size=4.5))
     panels = [
         Panel(

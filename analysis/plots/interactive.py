@@ -122,7 +122,7 @@ def _traces(panel: Panel, layer: Layer, first: bool) -> list[dict[str, Any]]:
         "type": "scatter",
         "name": html.escape(layer.legend or layer.series, quote=False),
         "showlegend": first,
-        "legendgroup": layer.legend or layer.series,
+        "legendgroup": html.escape(layer.legend or layer.series, quote=False),
     }
     x = _numbers(layer.table[panel.x.column])
     if isinstance(layer, Band):

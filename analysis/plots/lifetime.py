@@ -27,6 +27,7 @@ def lifetime_cost(study: Study) -> Picture | Absent:
         return _absent(study, stem, title)
     colours = style.size_colours(size.n_params for size in lifetime.sizes)
     demand, least = lifetime.demand_tokens_G, lifetime.cost.mid_G
+    names = parts.legend_names(colours)
     cost_layers: list[Layer] = []
     excess_layers: list[Layer] = []
     for size in lifetime.sizes:
@@ -40,7 +41,7 @@ def lifetime_cost(study: Study) -> Picture | Absent:
             }
         )
         line = Line(table=table, series="size", colour=colours[size.n_params])
-        cost_layers.append(replace(line, legend=style.format_number(size.n_params, "count")))
+        cost_layers.append(replace(line, legend=names.get(size.n_params)))
         excess_layers.append(line)
     least_table = pd.DataFrame(
         {"demand_tokens": demand, "cost": least, "excess": 0.0, "n_params": lifetime.n_params.mid_G}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 from analysis.laws import get_law
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Shade
 from analysis.results import Array, Study
 from analysis.table import LossCurve
+
+#: Compute within this factor counts as the same.
+_SAME_COMPUTE = 1.03
 
 #: Least points of a curve's running median; the window is a fiftieth of the curve where that is more.
 _MEDIAN_POINTS = 5
@@ -56,10 +60,11 @@ def loss_against_flops(study: Study) -> Picture | Absent:
                 "run": [p.name for p in study.frontier],
             }
         )
-        layers.append(
-            Line(table=table, series="measured frontier", colour=style.INK, width=2.0, legend="measured frontier")
-        )
-        caption += " Measured frontier: runs that no cheaper run beats."
+        # Whole batches leave runs of one budget a little apart: the last, the best of them, stands for the budget.
+        table = table[table["flops"].shift(-1, fill_value=np.inf) > _SAME_COMPUTE * table["flops"]]
+        name = "measured frontier"
+        layers.append(Line(table=table, series=name, colour=style.INK, width=2.0, legend=name))
+        caption += " Measured frontier: runs that no run of the same or less compute beats."
     if study.fit and study.compute_ridge:
         layers += _law_frontier(study)
         fitted = finals[~finals["held_out"]]
@@ -110,7 +115,7 @@ def _curve_layers(study: Study, column: str) -> list[Layer]:
     seeds = pd.Series([curve.n_params for curve in study.curves if curve.kind != "branch"]).value_counts()
     urls = study.table.frame.set_index("run_id")["mlflow_url"]
     layers: list[Layer] = []
-    named: set[float] = set()
+    names = parts.legend_names(colours)
     for curve in sorted(study.curves, key=lambda curve: (curve.n_params, curve.kind != "trunk", curve.name)):
         n_params = counted.get(curve.n_params)
         if n_params is None or (column == "flops" and n_params not in per_token):
@@ -135,10 +140,9 @@ def _curve_layers(study: Study, column: str) -> list[Layer]:
                 series=f"{curve.kind}, training loss",
                 colour=colours[n_params],
                 width=0.7 if seeds.get(curve.n_params, 1) > 1 else 1.3,
-                legend=None if n_params in named else style.format_number(n_params, "count"),
+                legend=names.get(n_params),
             )
         )
-        named.add(n_params)
     return layers
 
 
@@ -155,9 +159,15 @@ def _smoothed(curve: LossCurve, trunk: LossCurve | None) -> tuple[Array, Array]:
 
 def _running_median(values_G: Array) -> Array:
     """Centred running median; the window shrinks towards both ends, so that neither end is moved by points far away."""
-    half = max(_MEDIAN_POINTS, values_G.size // 50) // 2
-    reach = [min(half, k, values_G.size - 1 - k) for k in range(values_G.size)]
-    return np.array([np.median(values_G[k - r : k + r + 1]) for k, r in enumerate(reach)])
+    half = min(max(_MEDIAN_POINTS, values_G.size // 50) // 2, (values_G.size - 1) // 2)
+    if half < 1:
+        return values_G
+    smoothed = values_G.copy()
+    smoothed[half : values_G.size - half] = np.median(sliding_window_view(values_G, 2 * half + 1), axis=1)
+    for k in range(1, half):
+        smoothed[k] = np.median(values_G[: 2 * k + 1])
+        smoothed[-1 - k] = np.median(values_G[-1 - 2 * k :])
+    return smoothed
 
 
 def _law_frontier(study: Study) -> list[Layer]:

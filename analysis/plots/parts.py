@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 
 from analysis.laws import get_law
 from analysis.plots.picture import Axis, Layer, Points, Shade
-from analysis.plots.style import format_number, padded, size_colours
+from analysis.plots.style import Unit, format_number, padded, size_colours
 from analysis.results import Array, Fit, Interval, Study
 
 COUNTING_WORDS = {
@@ -19,6 +20,8 @@ COUNTING_WORDS = {
 }
 
 DEMAND = Axis(column="demand_tokens", label="demand: tokens served", unit="count")
+
+_MOST_NAMES = 12
 
 _RUN_COLUMNS = [
     "run",
@@ -64,6 +67,13 @@ def counted(study: Study) -> dict[float, float]:
     return dict(zip(frame["n_params"].astype(float), frame[counting(study)].astype(float), strict=True))
 
 
+def legend_names(values: Iterable[float], unit: Unit = "count") -> dict[float, str]:
+    """Texts of the values that the legend names: all of a few, else evenly picked ones from the first to the last."""
+    distinct = sorted(set(values))
+    picked = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), _MOST_NAMES)).round().astype(int))
+    return {distinct[k]: format_number(distinct[k], unit) for k in picked}
+
+
 def colours_by_size(study: Study) -> dict[float, str]:
     return size_colours(study.table.usable[counting(study)].astype(float))
 
@@ -78,8 +88,9 @@ def flops_per_token(study: Study) -> dict[float, float]:
 def final_points(table: pd.DataFrame, *, colours: dict[float, str], named: bool, size: float = 5.5) -> list[Layer]:
     """Finished runs as dots in their size's colour, held-out ones hollow; `named` puts the sizes into the legend."""
     layers: list[Layer] = []
+    names = legend_names(colours) if named else {}
     for n_params, colour in colours.items():
-        name = format_number(n_params, "count") if named else None
+        name = names.get(n_params)
         for held_out in (False, True):
             part = table[(table["n_params"] == n_params) & (table["held_out"] == held_out)]
             if part.empty:

@@ -25,8 +25,14 @@ METRICS_A_CALL = 1000
 ITEMS_A_CALL = 100
 RUNS_A_PAGE = 1000
 
-#: For requests to a server, where the environment does not say otherwise. MLflow's own defaults block 247 s on a dead server.
-HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+#: MLflow reads these from the environment only; where a person has set one, that holds. With MLflow's own timeout and retries
+#: a dead server blocks 247 s; its URLs would be printed across the live table; and nobody asked for telemetry.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 class TrackingError(Exception):
@@ -51,7 +57,7 @@ class Store:
     """
 
     def __init__(self, tracking_uri: str, *, storage: Path, index: SweepIndex, mirror_id: str):
-        for name, value in {**HTTP_SETTINGS, "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+        for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         with _translated():
             from mlflow.tracking import MlflowClient

@@ -63,7 +63,7 @@ class SyntheticSweep:
 
 
 def law_loss(n_params: float, n_tokens: float) -> float:
-    return TRUTH["E"] + TRUTH["A"] * n_params ** -TRUTH["alpha"] + TRUTH["B"] * n_tokens ** -TRUTH["beta"]
+    return float(TRUTH["E"] + TRUTH["A"] * n_params ** -TRUTH["alpha"] + TRUTH["B"] * n_tokens ** -TRUTH["beta"])
 
 
 def make_model(d_model: int, n_layers: int) -> ModelConfig:
@@ -86,7 +86,7 @@ def make_model(d_model: int, n_layers: int) -> ModelConfig:
 
 def make_run(model: ModelConfig, tokens: int, seed: int) -> RunConfig:
     """A WSD run of its own, 1,024 tokens a step; `tokens` is rounded down to whole batches."""
-    run = RunConfig(
+    return RunConfig(
         model=model,
         data=DataConfig(corpus_digest="c" * 64, weights={"code": 0.5, "prose": 0.5}, validation_tokens=16_384),
         recipe=Recipe(
@@ -111,7 +111,6 @@ def make_run(model: ModelConfig, tokens: int, seed: int) -> RunConfig:
         compile=False,
         attention_kernel="flash",
     )
-    return run
 
 
 def make_branch(run: RunConfig) -> RunConfig:
@@ -174,14 +173,14 @@ def write_sweep(
                 factor = 1 + trunk_noise[trunk.key] + rng.gauss(0, noise / 2**0.5)
                 _write_branch(storage / "runs" / branch.key, branch, factor, rng)
     for number in range(diverged):
-        run = make_run(make_model(*SHAPES[0]), 200_000 + 1024 * number, 90 + number)
-        configs[run.key] = run
+        lost = make_run(make_model(*SHAPES[0]), 200_000 + 1024 * number, 90 + number)
+        configs[lost.key] = lost
         runs.append(
             SweepRun(
-                key=run.key, name=f"diverged-{number}", trunk=None, is_trunk=False, flops_budget=None, held_out=False
+                key=lost.key, name=f"diverged-{number}", trunk=None, is_trunk=False, flops_budget=None, held_out=False
             )
         )
-        _write_diverged(storage / "runs" / run.key, run)
+        _write_diverged(storage / "runs" / lost.key, lost)
     for run in runs:
         if run.is_trunk:
             branches = [configs[other.key] for other in runs if other.trunk == run.key]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llama.checkpoint import load_weights
+from llama.checkpoint import load_checkpoint, load_weights
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.errors import Diverged, Fenced, UserError
@@ -25,6 +25,7 @@ from llama.records import (
     RunStatus,
     checkpoint_folder,
     complete_steps,
+    read_checkpoint_mark,
     read_done,
     read_journal,
     read_status,
@@ -149,6 +150,23 @@ def test_a_longer_trunk_keeps_its_forks_and_drops_what_was_replaced(tiny_corpus:
     for until in (10, 20, 31):
         train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=until, checkpoint_seconds=0.0)
     assert complete_steps(tmp_path) == [10, 20, 31]
+
+
+def test_a_fork_between_two_that_exist_leaves_the_journal_whole(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    trunk = run_on(tiny_corpus).trunk()
+    for until in (10, 30):
+        train_segment(trunk, run_folder=tmp_path / "late", corpus=tiny_corpus, until_step=until)
+    before = (tmp_path / "late" / "metrics.jsonl").read_bytes()
+    train_segment(trunk, run_folder=tmp_path / "late", corpus=tiny_corpus, until_step=20)
+    assert (tmp_path / "late" / "metrics.jsonl").read_bytes() == before
+    train_segment(trunk, run_folder=tmp_path / "once", corpus=tiny_corpus, until_step=20)
+    for name, weight in weights_of(tmp_path / "once", trunk).items():
+        model = Llama(trunk.model)
+        assert load_checkpoint(tmp_path / "late", 20, model) is not None
+        assert torch.equal(weight, model.state_dict()[name])
+    mark = read_checkpoint_mark(tmp_path / "late", 20)
+    assert mark is not None
+    assert [p.step for p in read_journal(tmp_path / "late", until_bytes=mark.journal_bytes)][-1] == 20
 
 
 def test_a_diverged_run_says_why_and_stays_diverged(tiny_corpus: Corpus, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_the_studies_load_and_carry_their_own_name(study):
         (10, "  flops: [1e11, 1e11]", "line 10: budgets.flops: budget 1e+11 stands twice"),
         (10, "  tokens: [2.5]", "line 10: budgets.tokens[0]: found 2.5; a whole number is right"),
         (10, "  flops:", "line 9: budgets: exactly one of flops, tokens, tokens_per_parameter is right; found none"),
-        (12, "  name: inverse_widht", "line 12: recipe.name: found 'inverse_widht'; one of inverse_width, llama, step"),
+        (12, "  name: inverse_widht", "line 12: recipe.name: found 'inverse_widht'; one of width_and_horizon, inver"),
         (12, "  name: llama\n  reference_budget: 1e11", "line 13: recipe.reference_budget: a cosine run's horizon is"),
         (14, "  validation_tokens: yes", "line 14: evaluation.validation_tokens: found true; a whole number is right"),
         (1, "name: a/b", "line 1: name: found 'a/b'; letters, digits"),

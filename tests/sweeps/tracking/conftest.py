@@ -36,6 +36,8 @@ def open_replay(database: Path) -> OpenReplay:
 
     def open_(storage: Path, index: SweepIndex) -> Replay:
         with Claim(storage, index.sweep) as mirror_id:
-            return Replay(storage, index, Store(sqlite_uri(database), storage=storage, index=index, mirror_id=mirror_id))
+            return Replay(
+                storage, index, Store(sqlite_uri(database), storage=storage, index=index, mirror_id=mirror_id)
+            )
 
     return open_

@@ -170,7 +170,7 @@ def train(storage: Path, config: RunConfig, *, until_step: int | None = None, ev
     every = every or config.log_every_steps
     first = (config.fork_step or 0) // every * every + every
     points = [make_point(config, step) for step in sorted({*range(first, end + 1, every), end})]
-    size = write_points(folder, [*points, make_point(config, end, validated=True)])
+    size = write_points(folder, [*points, make_point(config, end, validated=True)], keep_bytes=0)
     write_mark(folder, config, end, size)
     write_heartbeat(folder, config, end)
     if not config.is_trunk:

@@ -130,7 +130,11 @@ def test_a_diverged_run_is_failed_with_its_reason(tmp_path: Path, database: Path
     write_done(folder, RUN, 1, reason="train loss nan at step 1")
     open_replay(tmp_path, one_run()).advance(live=True)
     run = only(database)
-    assert (run["status"], run[TAG_OUTCOME], run["outcome.reason"]) == ("FAILED", "diverged", "train loss nan at step 1")
+    assert (run["status"], run[TAG_OUTCOME], run["outcome.reason"]) == (
+        "FAILED",
+        "diverged",
+        "train loss nan at step 1",
+    )
 
 
 def test_a_failed_attempt_shows_and_its_retry_runs_and_finishes(
@@ -159,13 +163,17 @@ def test_without_a_launcher_the_heartbeat_tells_running_from_killed(
     assert (only(database)["status"], only(database)["attempt"]) == (status, "3")
 
 
-def test_a_trunk_is_finished_once_its_last_fork_is_passed(tmp_path: Path, database: Path, open_replay: OpenReplay) -> None:
+def test_a_trunk_is_finished_once_its_last_fork_is_passed(
+    tmp_path: Path, database: Path, open_replay: OpenReplay
+) -> None:
     trunk = make_config(16, None)
     branches = [branch_of(trunk, 1024 * steps) for steps in (60, 120)]
     runs = [SweepRun(key=trunk.key, name="t", trunk=None, is_trunk=True, flops_budget=None, held_out=False)]
     for branch in branches:
         runs.append(
-            SweepRun(key=branch.key, name=branch.key, trunk=trunk.key, is_trunk=False, flops_budget=None, held_out=False)
+            SweepRun(
+                key=branch.key, name=branch.key, trunk=trunk.key, is_trunk=False, flops_budget=None, held_out=False
+            )
         )
     index = SweepIndex(sweep="one", sweep_id="i", corpus_folder="c", spec_folder=".", runs=runs)
     replay = open_replay(tmp_path, index)
@@ -240,7 +248,9 @@ def test_two_folders_with_one_sweep_name_never_share_an_experiment(
     assert len({run["experiment"] for run in runs}) == 2
 
 
-def test_one_damaged_run_is_reported_and_stops_no_other(tmp_path: Path, database: Path, open_replay: OpenReplay) -> None:
+def test_one_damaged_run_is_reported_and_stops_no_other(
+    tmp_path: Path, database: Path, open_replay: OpenReplay
+) -> None:
     index, configs = plan_sweep(widths=(16, 24), budgets=(1e10,))
     train_sweep(tmp_path, index, configs)
     broken = index.runs[1]

@@ -71,7 +71,9 @@ def test_no_credentials_in_any_message(user: str, password: str) -> None:
     assert "host:5000/api failed" in masked(text)
 
 
-@pytest.mark.parametrize("uri", ["http://u:hun@ter2@host/x", "http://u:hun/ter2@host/x", "mysql://host/x?password=hunter2&a=1"])
+@pytest.mark.parametrize(
+    "uri", ["http://u:hun@ter2@host/x", "http://u:hun/ter2@host/x", "mysql://host/x?password=hunter2&a=1"]
+)
 def test_a_password_that_is_not_quoted_as_it_should_be_stays_hidden(uri: str) -> None:
     assert "ter2" not in masked(uri)
     assert "host/x" in masked(uri)

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.plots import canvas, loss_curves, parts
+from analysis.plots.bowls import isoflop_bowls
+from analysis.plots.gallery import SavedPicture, make_pictures, save_picture, save_pictures
+from analysis.plots.inference import inference_speed
+from analysis.plots.lifetime import lifetime_cost
+from analysis.plots.loss_curves import loss_against_flops, loss_against_tokens
+from analysis.plots.optima import compute_optima
+from analysis.plots.pairs import matched_pair
+from analysis.plots.picture import Absent, Line, Picture, Points
+from analysis.plots.residuals import residuals
+from analysis.results import Study
+from tests.analysis.plots.studies import SIZES, bare_study, make_study, without_law
+
+STEMS = {
+    "loss-tokens",
+    "loss-flops",
+    "isoflop-bowls",
+    "compute-optima",
+    "iso-loss-contours",
+    "matched-pair",
+    "lifetime-cost",
+    "lifetime-optimum",
+    "forecast-regret",
+    "inference",
+    "residuals",
+    "k-curve",
+}
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return make_study()
+
+
+def drawn(made: Picture | Absent) -> Picture:
+    assert isinstance(made, Picture)
+    return made
+
+
+def test_a_whole_study_gives_every_picture_in_three_files(study: Study, tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    saved = [one for one in save_pictures(study, tmp_path) if isinstance(one, SavedPicture)]
+    assert {one.picture.stem for one in saved} == STEMS
+    assert dict(matplotlib.rcParams) == before
+    for one in saved:
+        assert one.png.read_bytes().startswith(b"\x89PNG")
+        root = ElementTree.parse(one.svg).getroot()
+        texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert one.picture.title in texts  # text stays text: it can be searched and edited
+        table = pd.read_csv(one.csv)
+        assert len(table) == sum(len(layer.table) for panel in one.picture.panels for layer in panel.layers) > 0
+
+
+def test_files_are_the_same_bytes_every_time(study: Study, tmp_path: Path) -> None:
+    for stem in ("first", "second"):
+        save_picture(drawn(lifetime_cost(study)), tmp_path / stem)
+    for name in ("lifetime-cost.png", "lifetime-cost.svg", "lifetime-cost.csv"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_every_caption_states_the_counting_rule(study: Study) -> None:
+    for made in make_pictures(study):
+        assert "N counts all parameters." in drawn(made).caption
+
+
+def test_other_counting_rules_move_the_points_with_the_caption(study: Study) -> None:
+    assert study.fit is not None
+    table = study.table.usable
+    matmul = replace(study, fit=replace(study.fit, counting="n_params_matmul"))
+    picture = drawn(loss_against_tokens(matmul))
+    assert "matrix products" in picture.caption
+    assert set(picture.points()["n_params"]) == set(table["n_params_matmul"])
+
+
+def test_a_bare_table_gives_its_points_and_reasons_for_the_rest() -> None:
+    made = make_pictures(bare_study())
+    assert [one.stem for one in made if isinstance(one, Picture)] == ["loss-tokens"]
+    reasons = {one.stem: one.reason for one in made if isinstance(one, Absent)}
+    assert reasons["residuals"] == "three runs can't identify five parameters"
+    assert reasons["isoflop-bowls"] == "no declared compute budgets"
+    assert reasons["loss-flops"] == "no usable run states its training FLOPs"
+    assert all(reasons.values())
+
+
+def test_without_a_law_the_measured_parts_remain(study: Study) -> None:
+    made = {one.stem: one for one in make_pictures(without_law(study))}
+    for stem in ("loss-tokens", "loss-flops", "isoflop-bowls", "compute-optima", "matched-pair", "inference"):
+        assert isinstance(made[stem], Picture), stem
+    for stem in ("iso-loss-contours", "lifetime-cost", "residuals", "k-curve"):
+        assert made[stem] == Absent(stem=stem, title=made[stem].title, reason="the optimiser did not converge")
+
+
+def test_a_branch_starts_on_its_trunk(study: Study) -> None:
+    layers = [layer for layer in drawn(loss_against_tokens(study)).panels[0].layers if isinstance(layer, Line)]
+    trunks = {str(layer.table["run_id"].iloc[0]): layer.table for layer in layers if layer.series.startswith("trunk")}
+    parents = {curve.run_id: curve.trunk for curve in study.curves if curve.kind == "branch"}
+    branches = [layer.table for layer in layers if layer.series.startswith("branch")]
+    assert len(branches) == len(parents)
+    for branch in branches:
+        trunk = trunks[str(parents[str(branch["run_id"].iloc[0])])]
+        first = branch.iloc[0]
+        assert ((trunk["n_tokens"] == first["n_tokens"]) & (trunk["loss"] == first["loss"])).any()
+
+
+def test_sizes_are_named_once_and_held_out_runs_are_hollow(study: Study) -> None:
+    picture = drawn(loss_against_tokens(study))
+    layers = picture.panels[0].layers
+    named = [text for text, _ in canvas.legend_entries(picture)]
+    assert named == ["23k", "39.4k", "73.2k", "132k", "267k", "399k", "held out"]
+    dots = [layer for layer in layers if isinstance(layer, Points)]
+    assert {float(layer.table["n_params"].iloc[0]) for layer in dots if layer.hollow} == {SIZES[-1]}
+    assert not any(layer.table["held_out"].any() for layer in dots if not layer.hollow)
+
+
+def test_legends_stay_short_for_any_number_of_sizes() -> None:
+    names = parts.legend_names([float(10**6 + k) for k in range(500)])
+    assert len(names) <= 12
+    assert {10**6, 10**6 + 499} <= set(names)
+    assert parts.legend_names([]) == {}
+
+
+def test_runs_of_one_budget_that_differ_by_a_batch_are_one_point_of_the_frontier(study: Study) -> None:
+    last = study.frontier[-1]
+    nearly = replace(last, flops=0.995 * last.flops, loss=last.loss + 0.01, name="nearly")
+    panel = drawn(loss_against_flops(replace(study, frontier=(*study.frontier[:-1], nearly, last)))).panels[0]
+    frontier = next(layer for layer in panel.layers if layer.series == "measured frontier").table
+    assert list(frontier["run"]) == [point.name for point in study.frontier]
+
+
+def test_the_running_median_keeps_the_ends_and_drops_spikes() -> None:
+    values = np.linspace(4.0, 3.0, 41)
+    spiked = values.copy()
+    spiked[20] = 9.0
+    smoothed = loss_curves._running_median(spiked)
+    assert (smoothed[0], smoothed[-1]) == (values[0], values[-1])
+    np.testing.assert_allclose(smoothed, values, atol=0.03)
+    for size in (0, 1, 2, 4):
+        np.testing.assert_array_equal(loss_curves._running_median(values[:size]), values[:size])
+
+
+def test_the_measured_frontier_and_extrapolation_are_on_the_compute_picture(study: Study) -> None:
+    panel = drawn(loss_against_flops(study)).panels[0]
+    frontier = next(layer for layer in panel.layers if layer.series == "measured frontier").table
+    assert list(frontier["run"]) == [point.name for point in study.frontier]
+    assert (np.diff(frontier["loss"]) < 0).all()
+    assert panel.shades[0].start == study.table.fitted["flops"].max()
+
+
+def test_only_trusted_vertices_get_a_star(study: Study) -> None:
+    assert study.isoflop is not None
+    first, *others = study.isoflop.vertices
+    edge = replace(first, n_opt=None, d_opt=None, loss=None, flag="the least loss is at the grid's edge")
+    layers = (
+        drawn(isoflop_bowls(replace(study, isoflop=replace(study.isoflop, vertices=(edge, *others))))).panels[0].layers
+    )
+    stars = [layer for layer in layers if isinstance(layer, Points) and layer.marker == "star"]
+    triangles = [layer for layer in layers if isinstance(layer, Points) and layer.marker == "triangle"]
+    assert [float(star.table["n_params"].iloc[0]) for star in stars] == [vertex.n_opt for vertex in others]
+    assert float(triangles[0].table["loss"].iloc[0]) == min(point.loss for point in edge.points)
+
+
+def test_the_law_s_tokens_band_keeps_its_order(study: Study) -> None:
+    panels = drawn(compute_optima(study)).panels
+    for panel in panels:
+        band = next(layer.table for layer in panel.layers if layer.series == "law, 95 % band")
+        assert (band["low"] <= band[panel.y.column]).all()
+        assert (band[panel.y.column] <= band["high"]).all()
+
+
+def test_break_even_lies_where_both_sizes_cost_the_same(study: Study) -> None:
+    panel = drawn(lifetime_cost(study)).panels[1]
+    crossing = next(layer.table for layer in panel.layers if layer.series == "break-even").iloc[0]
+    lines = {float(one.table["n_params"].iloc[0]): one.table for one in panel.layers if one.series == "size"}
+    excess = [
+        np.interp(np.log(crossing["demand_tokens"]), np.log(lines[n]["demand_tokens"]), lines[n]["excess"])
+        for n in (crossing["small"], crossing["large"])
+    ]
+    assert excess[0] == pytest.approx(excess[1], rel=0.02)
+
+
+def test_the_matched_pair_pays_where_its_lines_cross(study: Study) -> None:
+    small, large, crossing = (layer.table for layer in drawn(matched_pair(study)).panels[0].layers)
+    at = crossing["demand_tokens"].iloc[0]
+    costs = [np.interp(at, side["demand_tokens"], side["cost"]) for side in (small, large)]
+    assert costs[0] == pytest.approx(costs[1], rel=0.01)
+    assert small["cost"].iloc[0] > large["cost"].iloc[0]
+    assert small["cost"].iloc[-1] < large["cost"].iloc[-1]
+
+
+def test_a_pair_that_never_pays_draws_without_a_crossing(study: Study) -> None:
+    pair = replace(study.pairs[0], break_even_tokens=None)
+    layers = drawn(matched_pair(replace(study, pairs=(pair,)))).panels[0].layers
+    assert [type(layer) for layer in layers] == [Line, Line]
+
+
+def test_serving_speed_has_one_line_a_size(study: Study) -> None:
+    left, right = drawn(inference_speed(study)).panels
+    assert len([layer for layer in left.layers if isinstance(layer, Line)]) == len(SIZES)
+    batch_1 = next(layer.table for layer in right.layers if layer.series == "batch 1")
+    assert list(batch_1["n_params"]) == list(SIZES)
+    assert (batch_1["low"] <= batch_1["tpot_seconds"]).all()
+
+
+def test_residuals_are_relative_errors_of_every_point(study: Study) -> None:
+    assert study.fit is not None
+    first = drawn(residuals(study)).panels[0]
+    table = pd.concat([layer.table for layer in first.layers])
+    assert len(table) == len(study.fit.points)
+    np.testing.assert_allclose(table["residual"], table["predicted"] / table["loss"] - 1)
+
+
+def test_drawing_needs_no_pyplot() -> None:
+    code = "import sys, analysis.plots.gallery; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis.report import write_report
+from analysis.results import Study
+from tests.analysis.plots.studies import bare_study, make_study
+
+FACTS = {"corpus digest": "sha256:0123abcd", "note": "<b>bold</b>"}
+EVIL = "</script><script>alert('w24')</script>"
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the texts outside scripts and styles, and the scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[str] = []
+        self.styles: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag in ("script", "style"):
+            self._inside = tag
+            (self.scripts if tag == "script" else self.styles).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside == "style":
+            self.styles[-1] += data
+        else:
+            self.text += data
+
+    def tags(self, name: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return make_study(evil_name=EVIL)
+
+
+@pytest.fixture(scope="module")
+def written(study: Study, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(study, tmp_path_factory.mktemp("report"), provenance=FACTS).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(written: str) -> Page:
+    return Page(written)
+
+
+def test_the_page_loads_nothing(page: Page) -> None:
+    loading = {"src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href"}
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "img", "image", "form"), tag
+        for name, value in attributes.items():
+            if name in loading or (name == "href" and tag != "a"):
+                assert value.startswith("#"), f"<{tag} {name}={value!r}>"
+    for style in [*page.styles, *(attributes.get("style", "") for _, attributes in page.elements)]:
+        assert "@import" not in style
+        assert not re.search(r"url\(\s*['\"]?(?!#|data:)", style)
+
+
+def test_a_browser_may_not_load_anything_either(page: Page) -> None:
+    policy = next(meta["content"] for meta in page.tags("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_charts_send_nothing_to_a_cloud(page: Page) -> None:
+    own = page.scripts[-1]
+    assert "showSendToCloud: false" in own
+    assert 'plotlyServerURL: ""' in own
+
+
+def test_plotly_is_on_the_page_once(page: Page) -> None:
+    assert len([script for script in page.scripts if len(script) > 1_000_000 and "plotly.js v" in script[:500]]) == 1
+    assert len(page.scripts) == 3
+
+
+def test_the_answer_stands_first(study: Study, page: Page) -> None:
+    text = page.text
+    places = [
+        text.index(part) for part in (study.answer.headline, *study.answer.sentences, "The fitted law", "Pictures")
+    ]
+    assert places == sorted(places)
+    for sentence in (*study.answer.measured, *study.answer.extrapolated):
+        assert sentence in text
+
+
+def test_a_name_from_data_is_text_everywhere(written: str, page: Page) -> None:
+    assert EVIL not in written
+    assert "alert('w24')" in page.text  # shown as it is
+    assert not any("alert('w24')" in script for script in page.scripts[1:])
+    figures = json.loads(page.scripts[0])
+    assert EVIL in figures["loss-tokens"]["csv"]  # and whole in the data
+    assert "<b>bold</b>" in page.text
+
+
+def test_only_web_addresses_are_linked(study: Study, tmp_path: Path) -> None:
+    frame = study.table.frame.copy()
+    frame["mlflow_url"] = "javascript:alert(1)"
+    page = Page(
+        write_report(replace(study, table=replace(study.table, frame=frame)), tmp_path).read_text(encoding="utf-8")
+    )
+    assert all(link["href"].startswith("#") for link in page.tags("a"))
+
+
+def test_runs_link_to_mlflow(page: Page) -> None:
+    links = [link for link in page.tags("a") if link["href"].startswith("http://127.0.0.1:5000/")]
+    assert len(links) == 42
+    assert all("noopener" in link["rel"] for link in links)
+
+
+def test_the_law_is_told_with_its_doubts(page: Page) -> None:
+    for part in (
+        "95 % interval",
+        "2250 to 2750",
+        "N counts all parameters",
+        "1 run, predicted 0.9 % off on average",
+        "huber_log, delta 0.001",
+        "200 bootstrap draws by group. Nine trunks were drawn.",
+        "The interval of A spans a factor of 1.2.",
+        "D/N 1.6 to 432",
+    ):
+        assert part in page.text, part
+
+
+def test_excluded_runs_are_listed_with_their_reason(page: Page) -> None:
+    assert "excluded: the loss is not finite at step 37" in page.text
+
+
+def test_provenance_is_printed(page: Page) -> None:
+    assert "sha256:0123abcd" in page.text
+    assert re.search(r"isoloss \d+\.\d+", page.text)
+    assert re.search(r"digest of the runs' table\s*sha256:[0-9a-f]{64}", page.text)
+
+
+def test_every_figure_has_a_picture_for_print_and_data_for_the_screen(page: Page) -> None:
+    stems = {attributes["data-stem"] for attributes in page.tags("figure")}
+    assert len(stems) == 12
+    assert set(json.loads(page.scripts[0])) == stems
+    assert len(page.tags("svg")) == 12
+    assert "@media print" in page.styles[0]
+
+
+def test_ids_are_unique(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {target for _, attributes in page.elements for target in re.findall(r"url\(#([^)]+)\)", str(attributes))}
+    assert targets <= set(ids)
+
+
+def test_the_report_is_the_same_every_time(study: Study, written: str, tmp_path: Path) -> None:
+    assert write_report(study, tmp_path, provenance=FACTS).read_text(encoding="utf-8") == written
+
+
+def test_a_bare_table_still_gives_a_report_that_says_what_is_missing(tmp_path: Path) -> None:
+    page = Page(write_report(bare_study(), tmp_path).read_text(encoding="utf-8"))
+    assert "No law was fitted." in page.text
+    assert "Absent: three runs can't identify five parameters." in page.text
+    assert "Pictures that these runs can't give" in page.text
+    assert len(page.tags("figure")) == 1
