@@ -106,7 +106,7 @@ def tidy(text: Mapping[str, pd.Series], n_rows: int) -> pd.DataFrame:
             if dtype == "Int64":
                 data[name] = [pd.NA if np.isnan(value) or value % 1 else int(value) for value in number]
             else:
-                data[name] = np.where(np.isfinite(number), number, np.nan).tolist()
+                data[name] = np.where(np.isfinite(number), number, 1.0 if name == "weight" else np.nan).tolist()
     if "status" in text:
         ended = text["status"].isin(["", "finished", "FINISHED"]).to_numpy()
         blame(~ended, [f"status is {value!r}" for value in text["status"]])

@@ -94,7 +94,10 @@ def _minimise_chunk(
 
 
 #: Arrays of `_State` with an axis of K.
-KEPT = tuple("index measured weight theta mu predicted jacobian residual value slope gradient free norm".split())
+KEPT = (
+    *("index", "theta", "mu", "measured", "weight", "predicted", "jacobian"),
+    *("residual", "value", "slope", "gradient", "free", "norm"),
+)
 
 
 class _State:

@@ -162,7 +162,7 @@ class LocalExecutor:
             "CUDA_VISIBLE_DEVICES": ",".join(gpus),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.worker", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "cluster.worker", str(theirs.fileno())],
             env=environment,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,

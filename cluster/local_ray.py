@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def command(settings: HeadSettings) -> list[str]:
-    return [sys.executable, "-m", "cluster.local_ray", json.dumps(asdict(settings))]
+    return [sys.executable, "-P", "-m", "cluster.local_ray", json.dumps(asdict(settings))]
 
 
 def _short_folder() -> str:

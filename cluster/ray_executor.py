@@ -17,7 +17,14 @@ from cluster.executor import Finished, Node
 from cluster.task import Failed, FailureKind, Outcome, Task
 from cluster.worker import pack_call, run_call, threads_of, unpack_outcome
 
-_run_call = ray.remote(max_retries=0)(run_call)
+
+def _run_call_and_exit(packed: bytes, threads: int) -> bytes:
+    """The same under another name, since Ray keeps `max_calls` by function."""
+    return run_call(packed, threads)
+
+
+_in_any_worker: Any = ray.remote(max_retries=0, max_calls=0)(run_call)
+_in_fresh_worker: Any = ray.remote(max_retries=0, max_calls=1)(_run_call_and_exit)
 
 #: `GcsNodeInfo.DeathInfo.Reason` of a node that was drained because it is being taken back.
 _DRAINED_FOR_PREEMPTION = 3
@@ -46,11 +53,11 @@ class RayExecutor:
 
     def submit(self, task: Task, attempt: int, node_id: str) -> None:
         node = self._nodes[node_id]
-        remote = _run_call.options(
+        fresh = task.resources.gpus > 0 and node.gpus > 1
+        remote = (_in_fresh_worker if fresh else _in_any_worker).options(
             name=task.id,
             num_cpus=node.cpus if task.resources.whole_node else task.resources.cpus,
             num_gpus=task.resources.gpus,
-            max_calls=1 if task.resources.gpus and node.gpus > 1 else 0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
         reference = remote.remote(pack_call(task, attempt), threads_of(task))

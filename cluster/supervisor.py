@@ -422,6 +422,8 @@ class Supervisor:
 
     def _retry_or_fail(self, id: str, failure: Failed) -> None:
         faultless = failure.kind in _FAULTLESS
+        if faultless:
+            self._look_at_nodes()  # or the retry may go where the attempt was lost
         budget = self._policy.preemptions if faultless else self._policy.failures
         if failure.kind in _HOPELESS or self._forgiven[id, faultless] >= budget:
             self._fail(id, failure)

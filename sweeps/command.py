@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,8 +121,8 @@ def status(sweep: SweepArgument, storage: StorageOption = None, as_json: JsonOpt
 @app.command()
 def sync(sweep: SweepArgument, storage: StorageOption = None, tracking_uri: TrackingOption = None) -> None:
     """Rebuild the sweep's MLflow experiment from its run folders: after an outage, or on another server."""
-    from sweeps.storage import open_storage, open_sweep
     from sweeps.reporting import sync_sweep
+    from sweeps.storage import open_storage, open_sweep
 
     sync_sweep(open_sweep(sweep, open_storage(storage)), tracking_uri=tracking_uri, say=_say)
 
@@ -140,6 +139,40 @@ def ui(
     from sweeps.tracking import default_tracking_uri, serve_ui
 
     serve_ui(default_tracking_uri(open_storage(storage).root, tracking_uri), host=host, port=port, say=_say)
+
+
+@app.command()
+def fit(
+    runs: RunsArgument,
+    storage: StorageOption = None,
+    objective: Annotated[str, typer.Option(help="huber_log, lad_log, lsq_log or lsq.")] = "huber_log",
+    delta: Annotated[float, typer.Option(help="Huber's threshold on the log residual.")] = 1e-3,
+    counting: Annotated[str, typer.Option(help="n_params, n_params_non_embedding or n_params_matmul.")] = "n_params",
+    bootstrap: Annotated[int, typer.Option(help="Resamples for the intervals; 0 for none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    n_column: Annotated[str, typer.Option(help="The table's column of parameters.")] = "n_params",
+    d_column: Annotated[str, typer.Option(help="The table's column of training tokens.")] = "n_tokens",
+    loss_column: Annotated[str, typer.Option(help="The table's column of final losses.")] = "loss",
+    as_json: JsonOption = False,
+) -> None:
+    """Fit the Chinchilla law to a sweep's runs, or to anyone's table, with intervals and held-out error."""
+    from analysis import fit as fit_law
+    from analysis import load_runs
+    from analysis.answer import describe_fit
+    from analysis.fit_json import fit_json
+    from sweeps.reporting import is_table
+    from sweeps.storage import open_storage, open_sweep
+
+    columns = {"n_params": n_column, "n_tokens": d_column, "loss": loss_column}
+    if is_table(runs):
+        table = load_runs(runs, columns=columns)
+    else:
+        table = load_runs(open_sweep(runs, open_storage(storage)).folder)
+    fitted = fit_law(table, objective=objective, delta=delta, counting=counting, bootstrap=bootstrap, seed=seed)
+    if as_json:
+        _print_json(fit_json(fitted))
+    else:
+        _say(describe_fit(fitted))
 
 
 @app.command()
@@ -169,20 +202,14 @@ def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=1, allow_nan=False))
 
 
-def _guarded(command: Callable[[], None]) -> int:
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted."""
     try:
-        command()
+        app()
     except UserError as error:
         _note(f"isoloss: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _note("isoloss: interrupted; nothing finished is lost: the same command goes on from here")
-        return 130
-    except typer.Exit as leave:
-        return leave.exit_code
-    return 0
-
-
-def main() -> None:
-    """Entry point: 0 done, 1 work failed, 2 bad input, 130 interrupted."""
-    sys.exit(_guarded(lambda: app(standalone_mode=True)))
+        sys.exit(2)
+    except SystemExit as leave:
+        if leave.code == 130:
+            _note("isoloss: interrupted; nothing finished is lost, the same command goes on from here")
+        raise

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from cluster.executor import Executor
-from cluster.session import open_executor
+from cluster.session import open_session
 from cluster.supervisor import Event, State, Summary, Supervisor
 from cluster.task import Failed, Task
 from llama.errors import UserError
@@ -30,6 +30,7 @@ from llama.records import (
     write_record,
 )
 from sweeps import worker
+from sweeps.calibration import this_machine
 from sweeps.design import Segment, missing_segments
 from sweeps.live import LiveView
 from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, unmeasured_runs
@@ -86,7 +87,7 @@ def launch_sweep(
     if warning is not None:
         say(warning)
     with ExitStack() as stack:
-        executor = stack.enter_context(open_executor(address)) if address is not None else None
+        executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
         place = this_place() if executor is None else _cluster_place(executor)
         prepared = prepare(argument, storage, place, say=say)
         stack.enter_context(_hold(storage, prepared.spec.name, wait=wait, say=say))
@@ -98,7 +99,8 @@ def launch_sweep(
             mirror.start()
             return _result(prepared, None, mirror.stop().trouble)
         if executor is None:
-            executor = stack.enter_context(open_executor(None))
+            session = stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
+            executor = session.executor
         mirror = Mirror(storage.root, prepared.index, uri)
         mirror.start()
         try:
@@ -110,6 +112,14 @@ def launch_sweep(
             say("bringing MLflow up to date")
             trouble = mirror.stop().trouble
         return _result(prepared, summary, trouble)
+
+
+def _cluster_place(executor: Executor) -> Place:
+    """What the nodes of a standing cluster have in all; this machine speaks for the kind of the others."""
+    nodes = executor.capacity()
+    return Place(
+        machine=this_machine(), cpus=int(sum(node.cpus for node in nodes)), gpus=sum(node.gpus for node in nodes)
+    )
 
 
 def _hold(storage: Storage, name: str, *, wait: bool, say: Callable[[str], None]) -> Lease:

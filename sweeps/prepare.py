@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.machine import available_cpus, visible_gpus
 from llama.accounting import count_parameters
 from llama.data.corpus import Corpus, build_corpus
 from llama.records import SweepIndex
@@ -51,8 +51,8 @@ class Prepared:
 def this_place() -> Place:
     """The machine at hand: the cores this process may use, and its GPUs if torch can use them."""
     machine = this_machine()
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*"))) if machine.device == "cuda" else 0
-    return Place(machine=machine, cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+    gpus = len(visible_gpus()) if machine.device == "cuda" else 0
+    return Place(machine=machine, cpus=available_cpus(), gpus=gpus)
 
 
 def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str], None]) -> Prepared:

@@ -32,13 +32,18 @@ def report_runs(
     Raises:
         UserError: RUNS can't be read, or has no run that can be used.
     """
-    if Path(runs).suffix in TABLES:
+    if is_table(runs):
         folder = out or Path("report")
         answer = _write(Path(runs), folder, {})
         say(answer)
         say(f"report: {folder / REPORT}")
         return folder / REPORT
     return report_sweep(open_sweep(runs, storage), out=out, tracking_uri=tracking_uri, say=say)
+
+
+def is_table(runs: str) -> bool:
+    """Whether RUNS is a file with a row a run, rather than a sweep."""
+    return Path(runs).suffix.lower() in TABLES
 
 
 def report_sweep(

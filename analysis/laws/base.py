@@ -51,10 +51,6 @@ class Problem(ABC):
     def to_params(self, theta_KP: Array) -> Array:
         """The law's own parameters, in the order of `Law.parameters`."""
 
-    @abstractmethod
-    def from_params(self, params_KP: Array) -> Array:
-        """The inverse of `to_params`."""
-
 
 class Law(ABC):
     """A parametric loss surface L(N, D), in nats a token."""

@@ -64,13 +64,6 @@ class ChinchillaProblem(Problem):
             axis=1,
         )
 
-    def from_params(self, params_KP: Array) -> Array:
-        big_a, big_b, e, alpha, beta = params_KP.T
-        a = np.log(big_a / self.scale) - alpha * self.center_n
-        b = np.log(big_b / self.scale) - beta * self.center_d
-        theta = np.stack([e / self.scale, a, b, alpha, beta], axis=1)
-        return np.asarray(np.clip(theta, self.lower_P, self.upper_P))
-
     def starts(self, loss_n: Array, weight_n: Array) -> Array:
         """Variable projection: on a grid of (alpha, beta) the best amplitudes >= 0 by least squares of relative residuals;
         the grid's local minima, best first."""

@@ -36,7 +36,7 @@ _MARKERS = {"circle": "o", "star": "*", "triangle": "^", "diamond": "D", "cross"
 _PANEL_WIDTHS = {1: 5.4, 2: 4.0, 3: 3.3}
 _PANEL_TICKS = {1: 8, 2: 6, 3: 5}
 _PANEL_HEIGHT = 3.7
-_LEFT, _GAP, _TOP, _BOTTOM, _RIGHT = 0.72, 0.82, 0.45, 0.56, 0.2
+_LEFT, _GAP, _TOP, _BOTTOM, _RIGHT = 0.8, 0.82, 0.45, 0.56, 0.2
 _BARE_TOP, _PANEL_TITLE = 0.22, 0.22
 _CAPTION_LINE, _CAPTION_CHARACTER, _LEGEND_CHARACTER = 0.145, 0.0625, 0.064
 _LEGEND_HANDLE = 0.5
@@ -144,8 +144,8 @@ def _draw_panel(axes: Axes, panel: Panel, *, most_ticks: int) -> None:
         start, end = shade.clipped(x_limits if shade.along == "x" else y_limits)
         if end > start:
             _draw_shade(axes, shade, start, end)
-    for layer in panel.layers:
-        _draw_layer(axes, panel, layer, x_limits, y_limits)
+    for k, layer in enumerate(panel.layers):
+        _draw_layer(axes, panel, layer, x_limits, y_limits, zorder=2 + k / len(panel.layers))
 
 
 def _draw_shade(axes: Axes, shade: Shade, start: float, end: float) -> None:

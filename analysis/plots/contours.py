@@ -24,6 +24,11 @@ def iso_loss_contours(study: Study) -> Picture | Absent:
     n_limits = (float(runs["n_params"].min()) / _MARGIN, float(runs["n_params"].max()) * _MARGIN)
     d_limits = (float(runs["n_tokens"].min()) / _MARGIN, float(runs["n_tokens"].max()) * _MARGIN)
     layers = _contours(study, n_limits, d_limits)
+    for held_out in (False, True):
+        part = runs[runs["held_out"] == held_out]
+        if not part.empty:
+            text = "held-out run" if held_out else "run"
+            layers.append(Points(table=part, series=text, colour=style.INK, hollow=held_out, size=4.5, legend=text))
     caption = "Grey lines: loss of the fitted law, nats a token. "
     if study.lifetime is not None:
         lifetime = study.lifetime
@@ -37,11 +42,6 @@ def iso_loss_contours(study: Study) -> Picture | Absent:
         n_tokens = study.compute_ridge.x_G / study.train_flops(n_params)
         ridge = Ridge(loss_G=parts.law_loss(fit, n_params, n_tokens), n_params_G=n_params, n_tokens_G=n_tokens)
         layers.append(_ridge(ridge, "compute-optimal", style.SECOND))
-    for held_out in (False, True):
-        part = runs[runs["held_out"] == held_out]
-        if not part.empty:
-            text = "held-out run" if held_out else "run"
-            layers.append(Points(table=part, series=text, colour=style.INK, hollow=held_out, size=4.5, legend=text))
     range_ = fit.fitted_range
     caption += f"Shaded: outside the fitted runs. {parts.law_words(fit)} {parts.counting_words(study)}"
     return Picture(

@@ -15,6 +15,9 @@ from analysis.table import LossCurve
 #: Compute within this factor counts as the same.
 _SAME_COMPUTE = 1.03
 
+#: Points of all curves together; beyond it each is thinned, evenly in log tokens.
+_MOST_POINTS = 20_000
+
 #: Least points of a curve's running median; the window is a fiftieth of the curve where that is more.
 _MEDIAN_POINTS = 5
 
@@ -47,7 +50,7 @@ def loss_against_flops(study: Study) -> Picture | Absent:
     if finals.empty:
         return Absent(stem=stem, title=title, reason="no usable run states its training FLOPs")
     colours = parts.colours_by_size(study)
-    layers = _curve_layers(study, "flops")
+    layers = _curve_layers(study, "flops") + parts.final_points(finals, colours=colours, named=not study.curves)
     shades: list[Shade] = []
     caption = f"Dots: finished runs, held-out runs hollow. {_curve_words(study)}"
     if study.frontier:
@@ -70,7 +73,6 @@ def loss_against_flops(study: Study) -> Picture | Absent:
         fitted = finals[~finals["held_out"]]
         shades = [Shade(along="x", start=float(fitted["flops"].max()), end=None)]
         caption += f" Fitted frontier: the law's least loss at each compute. {parts.law_words(study.fit)}"
-    layers += parts.final_points(finals, colours=colours, named=not study.curves)
     x = Axis(column="flops", label="training compute C (FLOPs)", unit="power", limits=_x_limits(finals["flops"]))
     panel = Panel(x=x, y=_loss_axis(finals["loss"]), layers=layers, shades=shades)
     return Picture(
@@ -101,10 +103,10 @@ def _loss_axis(finals: pd.Series[float]) -> Axis:
 def _curve_words(study: Study) -> str:
     if not study.curves:
         return "No training curves: the runs' table holds final losses alone."
-    return (
-        "Lines: training loss, running median; cooldown branches drop off their trunks. Thin lines where a size has "
-        "several seeds."
-    )
+    words = "Lines: training loss, running median; cooldown branches drop off their trunks."
+    if any(curve.train_tokens_G.size > _points_a_curve(study) for curve in study.curves):
+        words += f" Curves are thinned to {_points_a_curve(study)} points."
+    return f"{words} Thin lines where a size has several seeds."
 
 
 def _curve_layers(study: Study, column: str) -> list[Layer]:
@@ -113,14 +115,15 @@ def _curve_layers(study: Study, column: str) -> list[Layer]:
     colours = parts.colours_by_size(study)
     trunks = {curve.run_id: curve for curve in study.curves}
     seeds = pd.Series([curve.n_params for curve in study.curves if curve.kind != "branch"]).value_counts()
-    urls = study.table.frame.set_index("run_id")["mlflow_url"]
+    urls = study.table.frame.set_index("run_id")["mlflow_url"].to_dict()
+    most = _points_a_curve(study)
     layers: list[Layer] = []
     names = parts.legend_names(colours)
     for curve in sorted(study.curves, key=lambda curve: (curve.n_params, curve.kind != "trunk", curve.name)):
         n_params = counted.get(curve.n_params)
         if n_params is None or (column == "flops" and n_params not in per_token):
             continue
-        tokens, loss = _smoothed(curve, trunks.get(curve.trunk or ""))
+        tokens, loss = _thinned(*_smoothed(curve, trunks.get(curve.trunk or "")), most)
         if tokens.size == 0:
             continue
         table = pd.DataFrame(
@@ -144,6 +147,19 @@ def _curve_layers(study: Study, column: str) -> list[Layer]:
             )
         )
     return layers
+
+
+def _points_a_curve(study: Study) -> int:
+    return max(20, _MOST_POINTS // max(1, len(study.curves)))
+
+
+def _thinned(tokens: Array, loss: Array, most: int) -> tuple[Array, Array]:
+    """At most `most` points of a curve, both ends among them."""
+    if tokens.size <= most:
+        return tokens, loss
+    places = np.searchsorted(tokens, parts.log_grid(float(tokens[0]), float(tokens[-1]), most))
+    kept = np.unique(np.append(places, tokens.size - 1).clip(0, tokens.size - 1))
+    return tokens[kept], loss[kept]
 
 
 def _smoothed(curve: LossCurve, trunk: LossCurve | None) -> tuple[Array, Array]:

@@ -22,6 +22,7 @@ COUNTING_WORDS = {
 DEMAND = Axis(column="demand_tokens", label="demand: tokens served", unit="count")
 
 _MOST_NAMES = 12
+_DOT_SIZE, _MANY_RUNS = 5.5, 200
 
 _RUN_COLUMNS = [
     "run",
@@ -85,15 +86,17 @@ def flops_per_token(study: Study) -> dict[float, float]:
     return dict(zip(ratio.index.to_numpy(dtype=float).tolist(), ratio.tolist(), strict=True))
 
 
-def final_points(table: pd.DataFrame, *, colours: dict[float, str], named: bool, size: float = 5.5) -> list[Layer]:
+def final_points(table: pd.DataFrame, *, colours: dict[float, str], named: bool) -> list[Layer]:
     """Finished runs as dots in their size's colour, held-out ones hollow; `named` puts the sizes into the legend."""
     layers: list[Layer] = []
     names = legend_names(colours) if named else {}
+    parts = dict(iter(table.groupby(["n_params", "held_out"])))
+    size = _DOT_SIZE if len(table) <= _MANY_RUNS else 0.6 * _DOT_SIZE
     for n_params, colour in colours.items():
         name = names.get(n_params)
         for held_out in (False, True):
-            part = table[(table["n_params"] == n_params) & (table["held_out"] == held_out)]
-            if part.empty:
+            part = parts.get((n_params, held_out))
+            if part is None:
                 continue
             layers.append(
                 Points(

@@ -48,7 +48,10 @@ def serve_ui(
         say(f"MLflow UI on {masked(tracking_uri)}: open {url} (Ctrl-C ends it)")
         for sweep, place in _comparisons(url):
             say(f"  loss against tokens of sweep {sweep}: {url}{place}")
-        process.wait()
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            return
         raise RuntimeError("MLflow's server ended by itself")
 
 

@@ -1,6 +1,5 @@
 """`serve_ui` as a person has it: a process that says its URL, shows every run, and ends on Ctrl-C."""
 
-import os
 import signal
 import socket
 import subprocess
@@ -36,7 +35,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[su
     first, comparison = process.stdout.readline(), process.stdout.readline()
     assert f"http://127.0.0.1:{port}" in first
     yield process, f"http://127.0.0.1:{port}", comparison.split(": ", 1)[1].strip()
-    os.kill(process.pid, signal.SIGTERM)  # it ends its server with itself
+    process.send_signal(signal.SIGTERM)  # it ends its server with itself
     process.wait(30)
 
 
@@ -44,8 +43,8 @@ def test_it_serves_on_loopback_and_ctrl_c_leaves_nothing_behind(served: tuple[su
     process, url, _ = served
     with urllib.request.urlopen(url, timeout=30) as page:
         assert "MLflow" in page.read().decode()
-    os.kill(process.pid, signal.SIGINT)
-    assert process.wait(30) != 0
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=5)
 

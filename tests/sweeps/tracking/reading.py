@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from llama.records import FLOPS, TRAINING_SECONDS, SweepIndex, read_done, read_journal
 
@@ -23,13 +24,13 @@ def mirrored_rows(database: Path) -> dict[str, Counter[Row]]:
     rows: dict[str, Counter[Row]] = {}
     with sqlite3.connect(database) as connection:
         for key, *row in connection.execute(query):
-            rows.setdefault(key, Counter())[tuple(row)] += 1  # type: ignore[index]
+            rows.setdefault(key, Counter())[tuple(row)] += 1
     return rows
 
 
-def mirrored_runs(database: Path) -> dict[str, list[dict[str, str]]]:
+def mirrored_runs(database: Path) -> dict[str, list[dict[str, Any]]]:
     """Tags of every active run by run.key (the parent's under ""), with `status`, `run_uuid`, `start` and `end` added."""
-    runs: dict[str, list[dict[str, str]]] = {}
+    runs: dict[str, list[dict[str, Any]]] = {}
     with sqlite3.connect(database) as connection:
         listed = connection.execute(
             "select run_uuid, name, status, start_time, end_time, experiment_id from runs where lifecycle_stage = 'active'"
@@ -57,7 +58,7 @@ def journal_rows(storage: Path, key: str, *, until_bytes: int | None = None) -> 
 
 
 def assert_mirrors(database: Path, storage: Path, index: SweepIndex) -> None:
-    """MLflow has every journal point of every run exactly once, one run a key, and besides only DONE's and inference numbers."""
+    """MLflow has every journal point of every run exactly once, one run a key, and else only DONE's and inference numbers."""
     mirrored = mirrored_rows(database)
     runs = mirrored_runs(database)
     assert sorted(runs) == sorted(["", *(run.key for run in index.runs)])

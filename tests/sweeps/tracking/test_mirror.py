@@ -138,7 +138,7 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path, monkeypat
     uri = default_tracking_uri(tmp_path)
 
     def make_and_die() -> None:
-        os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, misc]
+        os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         Store(uri, storage=tmp_path, index=INDEX, mirror_id="m")
 
     maker = multiprocessing.get_context("fork").Process(target=make_and_die)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def one_run(config: RunConfig = RUN, name: str = "w16") -> SweepIndex:
     return SweepIndex(sweep="one", sweep_id="id-one", corpus_folder="c", spec_folder=".", runs=[run])
 
 
-def only(database: Path, key: str = RUN.key) -> dict[str, str]:
+def only(database: Path, key: str = RUN.key) -> dict[str, Any]:
     runs = mirrored_runs(database)[key]
     assert len(runs) == 1
     return runs[0]

@@ -1,0 +1,5 @@
+"""`python -m sweeps` is `isoloss`."""
+
+from sweeps.command import main
+
+main()

@@ -1,0 +1,476 @@
+"""The supervisor on simulated nodes and time: its states, order, budgets, and what it does when things go."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.executor import Finished, Node
+from cluster.simulation import SimulatedClock, SimulatedExecutor
+from cluster.supervisor import TRANSITIONS, Event, Policy, State, Summary, Supervisor
+from cluster.task import Failed, FailureKind, Outcome, Resources, Succeeded, Task
+from llama.errors import UserError
+from tests.cluster import jobs
+
+TWO_CORES = (Node(id="n", cpus=2),)
+Fate = Callable[[Task, int], tuple[float, Outcome]]
+
+
+def task(id: str, *needs: str, seconds: float = 1.0, resources: Resources | None = None) -> Task:
+    return Task(
+        id=id,
+        function=jobs.give,
+        needs=frozenset(needs),
+        estimated_seconds=seconds,
+        resources=resources or Resources(),
+    )
+
+
+def failing(kind: FailureKind, times: float = float("inf"), only: str | None = None) -> Fate:
+    """An attempt's fate: the first `times` attempts fail."""
+
+    def fate(task: Task, attempt: int) -> tuple[float, Outcome]:
+        if attempt <= times and only in (None, task.id):
+            return 1.0, Failed(kind=kind, message="as told", seconds=1.0)
+        return task.estimated_seconds, Succeeded(value=attempt, seconds=task.estimated_seconds)
+
+    return fate
+
+
+class World:
+    """A supervisor on simulated nodes, with what happened."""
+
+    def __init__(self, tasks: list[Task], nodes: tuple[Node, ...] = TWO_CORES, fate: Fate | None = None, **more):
+        self.clock = SimulatedClock()
+        self.executor = SimulatedExecutor(nodes, self.clock, fate)
+        self.events: list[Event] = []
+        self.supervisor = Supervisor(tasks, self.executor, on_event=self.events.append, clock=self.clock, **more)
+
+    def run(self) -> Summary:
+        return self.supervisor.run()
+
+    def path(self, id: str) -> list[State]:
+        return [event.state for event in self.events if event.task.id == id]
+
+    def started(self) -> list[str]:
+        return [event.task.id for event in self.events if event.state is State.RUNNING]
+
+    def start_of(self, id: str) -> float:
+        return next(event.seconds for event in self.events if event.task.id == id and event.state is State.RUNNING)
+
+
+# -- states -------------------------------------------------------------------------------------------------------------
+
+
+def walks() -> dict[str, tuple[World, str]]:
+    """Worlds that between them take every arrow of the diagram, each with the task that takes it."""
+    exists_later = iter([False, True])
+    lost = World([task("a")], fate=failing(FailureKind.NODE_LOST), policy=Policy(no_node_seconds=10))
+
+    def vanish(event: Event) -> None:
+        lost.events.append(event)
+        if event.state is State.RUNNING:
+            lost.executor.nodes.clear()
+
+    lost.supervisor._on_event = vanish
+    return {
+        "waiting ready running done": (World([task("a")]), "a"),
+        "waiting skipped": (World([task("a")], is_done=lambda task: True), "a"),
+        "waiting ready skipped": (World([task("a")], is_done=lambda task: next(exists_later)), "a"),
+        "waiting ready running failed": (World([task("a")], fate=failing(FailureKind.USER_ERROR)), "a"),
+        "waiting blocked": (World([task("a"), task("b", "a")], fate=failing(FailureKind.USER_ERROR)), "b"),
+        "waiting ready running retrying ready running done": (
+            World([task("a")], fate=failing(FailureKind.CRASHED, times=1)),
+            "a",
+        ),
+        "waiting ready running retrying ready failed": (lost, "a"),
+    }
+
+
+@pytest.mark.parametrize("walk", list(walks()))
+def test_the_diagram_is_walked(walk: str):
+    world, id = walks()[walk]
+    summary = world.run()
+    assert ["waiting", *world.path(id)] == walk.split()
+    assert world.supervisor.states[id] == walk.split()[-1]
+    ended = [*summary.done, *summary.skipped, *summary.failed, *summary.blocked]
+    assert sorted(ended) == sorted(world.supervisor.states)
+
+
+def test_the_walks_take_every_arrow():
+    taken = {pair for walk in walks() for pair in pairwise(walk.split())}
+    assert taken == {(before.value, after.value) for before, after_all in TRANSITIONS.items() for after in after_all}
+
+
+def test_a_task_that_fails_blocks_what_hangs_on_it_and_nothing_else():
+    tasks = [task("trunk"), task("branch", "trunk"), task("report", "branch", "other"), task("other"), task("free")]
+    summary = World(tasks, fate=failing(FailureKind.NON_FINITE, only="trunk")).run()
+    assert set(summary.done) == {"other", "free"}
+    assert summary.failed["trunk"].kind is FailureKind.NON_FINITE
+    assert summary.blocked == {
+        "branch": "needs trunk, which failed (non_finite: as told)",
+        "report": "needs trunk, which failed (non_finite: as told)",
+    }
+    assert not summary.ok
+
+
+# -- budgets ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempts"),
+    [
+        (FailureKind.USER_ERROR, 1),
+        (FailureKind.NON_FINITE, 1),
+        (FailureKind.FENCED, 1),
+        (FailureKind.CRASHED, 3),
+        (FailureKind.WORKER_DIED, 3),
+        (FailureKind.OUT_OF_MEMORY, 3),
+        (FailureKind.NODE_LOST, 21),
+        (FailureKind.PREEMPTED, 21),
+    ],
+)
+def test_attempts_by_kind_of_failure(kind: FailureKind, attempts: int):
+    world = World([task("a")], fate=failing(kind))
+    summary = world.run()
+    assert world.started() == ["a"] * attempts
+    assert summary.failed["a"].kind is kind
+    assert summary.retries == attempts - 1
+
+
+def test_preemptions_do_not_eat_the_budget_of_failures():
+    kinds = [FailureKind.CRASHED, *[FailureKind.PREEMPTED] * 5, FailureKind.CRASHED]
+
+    def fate(task: Task, attempt: int) -> tuple[float, Outcome]:
+        if attempt <= len(kinds):
+            return 1.0, Failed(kind=kinds[attempt - 1], message="as told")
+        return 1.0, Succeeded(value=attempt)
+
+    assert World([task("a")], fate=fate).run().done == {"a": 8}
+
+
+def test_the_first_retry_is_immediate_and_later_ones_wait_longer_up_to_a_limit():
+    world = World([task("a")], fate=failing(FailureKind.PREEMPTED), policy=Policy(longest_delay_seconds=4))
+    world.run()
+    starts = [event.seconds for event in world.events if event.state is State.RUNNING]
+    gaps = [later - earlier - 1.0 for earlier, later in pairwise(starts)]
+    assert gaps[:6] == pytest.approx([0, 1, 2, 4, 4, 4])
+
+
+def test_another_task_uses_the_node_while_one_waits_for_its_retry():
+    world = World(
+        [task("bad", seconds=9), task("good", seconds=1)],
+        nodes=(Node(id="n", cpus=1),),
+        fate=failing(FailureKind.CRASHED, times=2, only="bad"),
+    )
+    assert world.run().ok
+    assert world.started() == ["bad", "bad", "good", "bad"]
+
+
+# -- order and room -----------------------------------------------------------------------------------------------------
+
+
+def test_the_longest_path_goes_first():
+    tasks = [task("short", seconds=3), task("head", seconds=1), task("tail", "head", seconds=9), task("mid", seconds=5)]
+    world = World(tasks, nodes=(Node(id="n", cpus=1),))
+    world.run()
+    assert world.started() == ["head", "tail", "mid", "short"]
+
+
+def test_cores_are_never_idle_while_work_is_ready():
+    tasks = [task(f"t{i}", seconds=1 + i % 3) for i in range(30)]
+    summary = World(tasks).run()
+    assert summary.wall_seconds == pytest.approx(sum(task.estimated_seconds for task in tasks) / 2)
+
+
+def test_utilisation_is_the_share_of_core_seconds_inside_functions():
+    summary = World([task("a", seconds=4), task("b", "a", seconds=4)], fate=failing(FailureKind.CRASHED, times=0)).run()
+    assert (summary.busy_core_seconds, summary.cores, summary.wall_seconds) == (8, 2, 8)
+    assert summary.utilisation == pytest.approx(0.5)
+
+
+def test_a_task_that_needs_an_idle_node_is_not_starved_by_smaller_ones():
+    whole = Resources(cpus=1, whole_node=True)
+    tasks = [task(f"small{i}", seconds=10 + i % 4) for i in range(40)]
+    tasks.append(task("timing", seconds=500, resources=whole))  # first in line, once both cores are taken
+    tasks.append(task("first", seconds=600))
+    world = World(tasks)
+    original = world.executor.capacity()
+    assert original
+    world.run()
+    alone = world.start_of("timing")
+    others = [event for event in world.events if event.state is State.RUNNING and alone < event.seconds < alone + 500]
+    assert others == []
+    assert world.started().index("timing") == 0 or world.start_of("timing") <= 600
+
+
+def test_small_tasks_pass_a_blocked_large_one_only_if_they_are_out_of_its_way():
+    tasks = [
+        task("long", seconds=100),
+        task("whole", seconds=90, resources=Resources(cpus=2)),
+        task("fits", seconds=50),
+        task("late", seconds=60),
+    ]
+    world = World(tasks)
+    world.run()
+    assert world.start_of("whole") == 100
+    # `late` is the longer of the two and goes before `fits`; then 50 seconds no longer fit before 100.
+    assert world.start_of("late") == 0
+    assert world.start_of("fits") == 190
+
+
+def test_tasks_go_to_other_nodes_past_a_reserved_one():
+    nodes = (Node(id="big", cpus=2), Node(id="small", cpus=1))
+    tasks = [
+        task("holder", seconds=100, resources=Resources(cpus=1.5)),
+        task("large", seconds=90, resources=Resources(cpus=2)),
+        *[task(f"one{i}", seconds=80 - i) for i in range(3)],
+    ]
+    world = World(tasks, nodes=nodes)
+    world.run()
+    assert world.start_of("large") == 100
+    assert world.start_of("one0") == 0
+
+
+def test_more_than_any_node_has_is_refused_at_once():
+    world = World([task("ok"), task("gang", resources=Resources(gpus=4))], nodes=(Node(id="n", cpus=8, gpus=2),))
+    with pytest.raises(
+        UserError, match=r"task gang asks for 1 CPU and 4 GPU, but the largest node has 8 CPU and 2 GPU"
+    ):
+        world.run()
+    assert world.started() == []
+
+
+def test_no_node_at_all_is_refused():
+    with pytest.raises(UserError, match="no node is alive"):
+        World([task("a")], nodes=()).run()
+
+
+def test_what_exists_needs_no_node():
+    assert World([task("a")], nodes=(), is_done=lambda task: True).run().skipped == ("a",)
+
+
+# -- existing results ---------------------------------------------------------------------------------------------------
+
+
+def test_existing_results_are_skipped_and_let_their_dependents_go():
+    done = {"trunk"}
+    world = World([task("trunk"), task("branch", "trunk")], is_done=lambda task: task.id in done)
+    summary = world.run()
+    assert world.started() == ["branch"]
+    assert summary.skipped == ("trunk",)
+
+
+def test_a_result_that_appears_meanwhile_is_not_made_twice():
+    appeared: set[str] = set()
+    world = World(
+        [task("a", seconds=9), task("b", seconds=5), task("c", "b")],
+        nodes=(Node(id="n", cpus=1),),
+        is_done=lambda task: task.id in appeared,
+    )
+    world.supervisor._on_event = lambda event: (world.events.append(event), appeared.add("b"))
+    summary = world.run()
+    assert world.started() == ["a", "c"]
+    assert summary.skipped == ("b",)
+
+
+# -- hangs, lost nodes, interruptions -----------------------------------------------------------------------------------
+
+
+def hanging(times: int) -> Fate:
+    def fate(task: Task, attempt: int) -> tuple[float, Outcome]:
+        return (float("inf") if attempt <= times else 1.0), Succeeded(value=attempt)
+
+    return fate
+
+
+def test_a_hang_is_cancelled_and_retried_on_the_budget_of_failures():
+    world = World([task("a")], fate=hanging(2), stalled=lambda task: world.clock.now() % 100 > 60)
+    assert world.run().done == {"a": 3}
+    reasons = [event.reason for event in world.events if event.state is State.RETRYING]
+    assert all(reason is not None and reason.startswith("hang: no sign of life") for reason in reasons)
+    hopeless = World([task("a")], fate=hanging(9), stalled=lambda task: True)
+    assert hopeless.run().failed["a"].kind is FailureKind.HANG
+    assert hopeless.started() == ["a"] * 3
+
+
+class DeafExecutor(SimulatedExecutor):
+    """Cancelling does nothing, as on a host that can't be reached."""
+
+    def cancel(self, task_id: str, attempt: int) -> None:
+        pass
+
+
+def test_a_cancelled_attempt_that_does_not_end_is_given_up():
+    world = World([task("a")])
+    world.executor.__class__ = DeafExecutor
+    world.executor._fate = lambda task, attempt: ((500.0 if attempt == 1 else 1.0), Succeeded(value=attempt))
+    world.supervisor._stalled = lambda task: world.clock.now() < 20
+    assert world.run().done == {"a": 2}
+    assert world.clock.now() < 100
+
+
+def test_the_late_end_of_a_given_up_attempt_changes_nothing():
+    clock = SimulatedClock()
+    executor = SimulatedExecutor(TWO_CORES, clock)
+    supervisor = Supervisor([task("a")], executor, clock=clock)
+    late = Finished(task_id="a", attempt=1, outcome=Succeeded(value="late"))
+    supervisor._end_attempt(late)
+    assert supervisor.states["a"] is State.WAITING
+    assert supervisor.run().done == {"a": None}
+
+
+def test_tasks_of_a_node_that_left_run_again_elsewhere():
+    nodes = (Node(id="a", cpus=1), Node(id="b", cpus=1))
+    world = World([task("x", seconds=50), task("y", seconds=50)], nodes=nodes)
+
+    def lose(event: Event) -> None:
+        world.events.append(event)
+        if event.state is State.RUNNING and event.task.id == "y" and event.attempt == 1:
+            world.executor.nodes = [node for node in world.executor.nodes if node.id != event.node_id]
+
+    world.supervisor._on_event = lose
+    summary = world.run()
+    assert summary.ok
+    assert Counter(world.started()) == {"x": 1, "y": 2}
+    assert [event.reason for event in world.events if event.state is State.RETRYING] == [
+        "node_lost: node b left the cluster"
+    ]
+    assert summary.wall_seconds == pytest.approx(100)
+
+
+def test_a_node_that_joins_is_used():
+    world = World([task(f"t{i}", seconds=10) for i in range(10)], nodes=(Node(id="a", cpus=1),))
+
+    def join(event: Event) -> None:
+        world.executor.nodes = [Node(id="a", cpus=1), Node(id="b", cpus=1)]
+
+    world.supervisor._on_event = join
+    assert world.run().wall_seconds < 60
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_an_interruption_cancels_what_runs_and_a_second_run_goes_on(error: type[BaseException]):
+    tasks = [task("a", seconds=5), task("b", seconds=50), task("c", "a")]
+    done: set[str] = set()
+    world = World(tasks)
+
+    def interrupt(event: Event) -> None:
+        if event.state is State.DONE:
+            done.add(event.task.id)
+            raise error
+
+    world.supervisor._on_event = interrupt
+    with pytest.raises(error):
+        world.run()
+    assert world.executor._live == set()
+    assert world.clock.now() <= 10
+    again = World(tasks, is_done=lambda task: task.id in done)
+    summary = again.run()
+    assert (summary.skipped, sorted(summary.done)) == (("a",), ["b", "c"])
+
+
+def test_sigterm_leaves_as_an_exit_after_cancelling():
+    world = World([task("a", seconds=50)])
+    before = signal.getsignal(signal.SIGTERM)
+    world.supervisor._on_event = lambda event: event.state is State.RUNNING and signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        world.run()
+    assert left.value.code == 143
+    assert world.executor._live == set()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# -- random DAGs with random fates --------------------------------------------------------------------------------------
+
+HARDWARE = (Node(id="a", cpus=2, gpus=1), Node(id="b", cpus=3, gpus=2), Node(id="c", cpus=1))
+sizes = st.sampled_from(
+    [
+        Resources(),
+        Resources(cpus=2),
+        Resources(cpus=0.5),
+        Resources(gpus=0.5),
+        Resources(gpus=1),
+        Resources(cpus=3, gpus=2),
+        Resources(whole_node=True),
+    ]
+)
+fates = st.lists(st.sampled_from([None, "hang", *FailureKind]), max_size=4)
+
+
+@st.composite
+def dags(draw: st.DrawFn) -> list[tuple[Task, list[str | None]]]:
+    count = draw(st.integers(1, 25))
+    tasks = []
+    for index in range(count):
+        needs = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
+        made = task(
+            str(index),
+            *(str(need) for need in needs),
+            seconds=draw(st.sampled_from([0.0, 0.1, 1.0, 7.0, 100.0])),
+            resources=draw(sizes),
+        )
+        tasks.append((made, draw(fates)))
+    return tasks
+
+
+@settings(max_examples=150, deadline=None)
+@given(dags(), st.sets(st.integers(0, 24)))
+def test_any_dag_with_any_fate_ends_with_each_task_in_one_state(
+    dag: list[tuple[Task, list[str | None]]], exist: set[int]
+):
+    plans = {made.id: plan for made, plan in dag}
+    exists = {str(index) for index in exist}
+    held: dict[str, tuple[str, Resources]] = {}
+    free = {node.id: node for node in HARDWARE}
+    hung: set[str] = set()
+
+    def fate(task: Task, attempt: int) -> tuple[float, Outcome]:
+        plan = plans[task.id]
+        what = plan[attempt - 1] if attempt <= len(plan) else None
+        hung.discard(task.id)
+        if what is None:
+            return task.estimated_seconds, Succeeded(value=attempt)
+        if what == "hang":
+            hung.add(task.id)
+            return float("inf"), Succeeded(value=attempt)
+        return task.estimated_seconds / 2, Failed(kind=FailureKind(what), message="as told")
+
+    world = World([made for made, _ in dag], HARDWARE, fate, is_done=lambda task: task.id in exists)
+    world.supervisor._stalled = lambda task: task.id in hung
+    states = world.supervisor.states
+
+    def check(event: Event) -> None:
+        world.events.append(event)
+        id = event.task.id
+        if event.state is State.RUNNING:
+            assert id not in exists
+            assert all(states[need] in (State.DONE, State.SKIPPED) for need in event.task.needs)
+            assert event.node_id is not None
+            held[id] = (event.node_id, event.task.resources)
+            here = [resources for node_id, resources in held.values() if node_id == event.node_id]
+            assert sum(resources.cpus for resources in here) <= free[event.node_id].cpus
+            assert sum(resources.gpus for resources in here) <= free[event.node_id].gpus
+            assert len(here) == 1 or not any(resources.whole_node for resources in here)
+        elif event.state in (State.DONE, State.RETRYING, State.FAILED):
+            held.pop(id, None)
+        if event.state is State.DONE:
+            exists.add(id)
+
+    world.supervisor._on_event = check
+    summary = world.run()
+    ended = [*summary.done, *summary.skipped, *summary.failed, *summary.blocked]
+    assert sorted(ended) == sorted(plans)
+    assert held == {}
+    for id in summary.blocked:
+        needs = next(made.needs for made, _ in dag if made.id == id)
+        assert any(need in summary.failed or need in summary.blocked for need in needs)
+    for id in [*summary.done, *summary.failed]:
+        needs = next(made.needs for made, _ in dag if made.id == id)
+        assert all(need in summary.done or need in summary.skipped for need in needs)

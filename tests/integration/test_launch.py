@@ -1,0 +1,175 @@
+"""What a launch promises, tried through the command: kills, second launches, two launchers, bad luck."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import yaml
+
+from llama.lease import current_owner
+from llama.records import DONE, read_done
+from tests.integration.conftest import SWEEP, Launcher, read_index, results
+
+
+def finished_times(storage: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in (storage / "runs").glob(f"*/{DONE}")}
+
+
+def test_a_killed_launcher_goes_on_and_ends_bit_identical(launcher: Launcher, tmp_path: Path) -> None:
+    undisturbed = launcher.launch(storage=tmp_path / "undisturbed")
+    assert undisturbed["finished"] == 6
+    moments = random.Random(7)
+    kills = 0
+    while kills < 4:
+        before = finished_times(launcher.storage)
+        process = launcher.start()
+        try:
+            # From the moment that a worker may train, to the end of the sweep: any state of a run.
+            deadline = time.monotonic() + moments.uniform(3.0, 9.0)
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        kills += 1
+        after = finished_times(launcher.storage)
+        assert {key: after[key] for key in before} == before, "a finished run was written again"
+        if len(after) == 6:
+            break
+    last = launcher.launch()
+    assert last["finished"] == 6
+    assert results(launcher.storage) == results(tmp_path / "undisturbed")
+
+
+def test_a_second_launch_trains_nothing(launcher: Launcher) -> None:
+    first = launcher.launch()
+    assert (first["finished"], first["failed"], first["diverged"]) == (6, {}, [])
+    before = finished_times(launcher.storage)
+    assert launcher.launch()["trained_tokens"] == 0
+    assert finished_times(launcher.storage) == before
+
+
+def test_an_enlarged_sweep_runs_only_what_is_new(launcher: Launcher) -> None:
+    launcher.launch()
+    before = finished_times(launcher.storage)
+    larger = launcher.with_changes(budgets={"tokens": [65_536, 98_304, 131_072, 262_144]})
+    result = larger.launch()
+    assert result["finished"] == 8
+    assert {key: when for key, when in finished_times(launcher.storage).items() if key in before} == before
+    # Two new forks between existing ones, and two cooldowns of a fifth.
+    assert result["trained_tokens"] < 2 * 98_304
+
+
+def test_of_two_launchers_the_second_says_so(launcher: Launcher) -> None:
+    first = launcher.start()
+    try:
+        folder = launcher.storage / "sweeps" / "tiny"
+        while current_owner(folder) is None:
+            assert first.poll() is None
+            time.sleep(0.05)
+        second = launcher.run("launch", str(launcher.yaml_path))
+        assert second.returncode == 2
+        assert f"process {first.pid}" in second.stderr
+        assert "Traceback" not in second.stderr
+        assert first.wait(timeout=120) == 0
+    finally:
+        first.kill()
+        first.wait()
+    assert len(results(launcher.storage)) == 6
+
+
+def test_ctrl_c_leaves_everything_resumable_and_says_so(launcher: Launcher) -> None:
+    process = launcher.start()
+    try:
+        while not list((launcher.storage / "runs").glob("*/config.json")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "the same command goes on" in output
+    assert "Traceback" not in output
+    assert launcher.launch()["finished"] == 6
+
+
+def test_a_diverged_run_is_shown_with_its_reason_and_does_not_stop_the_rest(launcher: Launcher) -> None:
+    recipe = {"name": "width_and_horizon", "schedule": "cosine", "lr_multipliers": [1, 1e12], "warmup_tokens": 4096}
+    hot = launcher.with_changes(recipe=recipe, ladder={"widths": [16], "context_length": 32})
+    result = hot.launch()
+    assert result["finished"] == 3
+    assert len(result["diverged"]) == 3
+    status = json.loads(hot.run("status", "tiny", "--json").stdout)
+    notes = [run["note"] for run in status["runs"] if run["state"] == "diverged"]
+    assert len(notes) == 3
+    assert all("step" in note for note in notes)
+    assert hot.launch()["trained_tokens"] == 0
+
+
+def test_a_sweep_trains_with_its_tracking_server_away_and_sync_makes_up_for_it(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    from llama.records import read_journal
+
+    result = launcher.launch("--tracking-uri", "http://127.0.0.1:9")
+    assert result["finished"] == 6
+    assert "isoloss sync" in result["mirror_trouble"]
+    uri = f"sqlite:///{tmp_path / 'later.db'}"
+    for _ in range(2):  # the second time changes nothing
+        synced = launcher.run("sync", "tiny", "--tracking-uri", uri)
+        assert synced.returncode == 0, synced.stderr
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    by_key = {run.data.tags.get("run.key"): run for run in client.search_runs([experiment.experiment_id])}
+    for run in read_index(launcher.storage).runs:
+        folder = launcher.storage / "runs" / run.key
+        journal = {}
+        for point in read_journal(folder):
+            for name, value in point.metrics.items():
+                if value is not None:
+                    journal.setdefault(name, []).append((point.tokens, point.unix_ms, value))
+        assert journal
+        for name, rows in journal.items():
+            history = client.get_metric_history(by_key[run.key].info.run_id, name)
+            assert sorted((m.step, m.timestamp, m.value) for m in history) == sorted(rows), (run.name, name)
+        if not run.is_trunk:
+            assert read_done(folder) is not None
+            assert by_key[run.key].info.status == "FINISHED"
+
+
+def test_bad_input_is_one_clear_message(launcher: Launcher, tmp_path: Path) -> None:
+    typo = launcher.with_changes(budgetz={})
+    assert "budgetz" in typo.run("launch", str(typo.yaml_path)).stderr
+
+    nowhere = yaml.safe_load(launcher.yaml_path.read_text())
+    nowhere["corpus"]["domains"]["plain"]["files"] = ["nowhere/*.txt"]
+    path = tmp_path / "nowhere.yaml"
+    path.write_text(yaml.safe_dump(nowhere))
+    missing = launcher.run("plan", str(path))
+    assert (missing.returncode, "nowhere" in missing.stderr) == (2, True)
+
+    (tmp_path / "file").write_text("")
+    blocked = launcher.run("launch", str(launcher.yaml_path), storage=tmp_path / "file")
+    assert (blocked.returncode, "can't be written" in blocked.stderr) == (2, True)
+
+    absent = launcher.run("launch", str(launcher.yaml_path), "--address", "127.0.0.1:1")
+    assert (absent.returncode, "127.0.0.1:1" in absent.stderr) == (2, True)
+
+    for one in (missing, blocked, absent):
+        assert "Traceback" not in one.stderr
+
+
+def test_tokens_beyond_four_epochs_are_warned_of_by_domain(launcher: Launcher) -> None:
+    long = launcher.with_changes(budgets={"tokens": [65_536, 2_000_000]}, recipe=SWEEP["recipe"])
+    planned = json.loads(long.run("plan", str(long.yaml_path), "--json").stdout)
+    [warning] = [w["message"] for w in planned["warnings"] if w["code"] == "epochs" and "domain plain" in w["message"]]
+    assert "times" in warning
