@@ -23,11 +23,14 @@ def check_design(n_params_n: Array, n_tokens_n: Array, loss_n: Array, n_paramete
     """Refuse runs that can't identify a law in N and D.
 
     Raises:
-        UserError: a value that has no logarithm, too few runs, sizes or token counts, N and D that move together, or equal losses; says what must vary.
+        UserError: a value without a logarithm, too few runs, sizes or token counts, N and D that move together, or equal
+            losses; says what must vary.
     """
     for name, values in (("N", n_params_n), ("D", n_tokens_n), ("loss", loss_n)):
         if not (np.isfinite(values) & (values > 0)).all():
-            raise UserError(f"a run's {name} is {values[~(np.isfinite(values) & (values > 0))][0]:g}; it must be above 0 and finite")
+            raise UserError(
+                f"a run's {name} is {values[~(np.isfinite(values) & (values > 0))][0]:g}; it must be above 0 and finite"
+            )
     runs, sizes, tokens = len(loss_n), len(np.unique(n_params_n)), len(np.unique(n_tokens_n))
     needed = n_parameters + MIN_SPARE_RUNS
     if sizes < MIN_SIZES:

@@ -6,6 +6,7 @@ This is LLaMA's argument (Touvron et al. 2023, section 1) on measured runs: no l
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,13 @@ FITTED_SHRINK = 0.5
 
 
 def loss_noise(table: RunTable, fit: Fit | None) -> float:
-    """Relative sd of a final loss: between seeds where they repeat, else the law's residuals, else 1 %."""
+    """Relative sd of a final loss: between seeds where they repeat, else of the law's residuals (robustly), else 1 %."""
     noise = seed_noise(table.usable)
     if noise is not None and noise.degrees_of_freedom >= 2:
         return noise.sd
-    return fit.residual_sd if fit is not None else DEFAULT_NOISE
+    if fit is None:
+        return DEFAULT_NOISE
+    return 1.4826 * float(np.median([abs(point.log_residual) for point in fit.points if not point.held_out]))
 
 
 def matched_pairs(
@@ -41,30 +44,27 @@ def matched_pairs(
 ) -> tuple[MatchedPair, ...]:
     """Measured pairs, the most telling first; seeds of one design cell are averaged.
 
-    Two cells match when the smaller model is at most one sd of a difference of two runs (`noise` * loss * sqrt 2) worse.
-    For each larger cell and each smaller size the smaller cell with the fewest tokens is taken. First come pairs whose larger
-    model is itself near the frontier, so that the comparison isn't with a badly chosen run; then those that pay at some demand;
-    then the closest losses; then the greatest gain in speed.
+    Two cells match when the smaller model is at most one sd of their difference worse (`noise` * loss, over their seeds).
+    The larger must itself be near the frontier, or the comparison would only be with a badly chosen run. For each larger
+    cell and each smaller size the smaller cell with the fewest tokens is taken. First come pairs that pay at some demand,
+    those with a dearer training to pay back before those without, then the closest losses, then the greatest gain in speed.
     """
     cells = _cells(table, counting)
     pairs: list[tuple[tuple[bool, bool, bool, float], MatchedPair]] = []
     for large in cells.to_dict("records"):
-        tolerance = noise * large["loss"] * 2**0.5
-        fits = cells[
-            (cells["n"] < large["n"])
-            & (cells["n_tokens"] > large["n_tokens"])
-            & (cells["loss"] <= large["loss"] + tolerance)
-            & (cells["loss"] >= large["loss"] - BETTER_TOLERANCES * tolerance)
-        ]
-        cheapest_first = fits.sort_values("n_tokens").drop_duplicates("n")
-        # On the frontier, give or take the noise: no cheaper cell is better by more than the tolerance.
-        cheaper = cells[cells["flops"] <= large["flops"] * SAME_BUDGET]
-        efficient = bool(cheaper["loss"].min() >= large["loss"] - tolerance) if len(cheaper) else False
-        for small in cheapest_first.to_dict("records"):
-            pair = _pair(_side(small, serving), _side(large, serving), tolerance, costs)
-            pays, close = pair.break_even_tokens is not None, abs(pair.loss_gap) <= tolerance
-            gain = pair.speedup_saturated or large["n"] / small["n"]
-            pairs.append(((efficient, pays, close, gain), pair))
+        tolerance = noise * large["loss"] * np.sqrt(1 / cells["runs"] + 1 / large["runs"])
+        gap = cells["loss"] - large["loss"]
+        cheaper = cells["compute"] <= large["compute"] * SAME_BUDGET
+        if (cheaper & (gap < -tolerance)).any():
+            continue
+        longer = (cells["n"] < large["n"]) & (cells["n_tokens"] > large["n_tokens"])
+        matches = cells[longer & (gap <= tolerance) & (gap >= -BETTER_TOLERANCES * tolerance)]
+        for index, small in matches.sort_values("n_tokens").drop_duplicates("n").iterrows():
+            allowed = float(tolerance[index])
+            pair = _pair(_side(small.to_dict(), serving), _side(large, serving), allowed, costs)
+            pays, close = pair.break_even_tokens is not None, abs(pair.loss_gap) <= allowed
+            costlier = bool(pair.break_even_tokens)
+            pairs.append(((pays, costlier, close, pair.speedup_saturated or large["n"] / small["n"]), pair))
     pairs.sort(key=lambda ranked: ranked[0], reverse=True)
     return tuple(pair for _, pair in pairs)
 
@@ -100,7 +100,8 @@ def fitted_pair(fit: Fit, flops: float, train_flops: TokenCost, costs: Costs | N
         for side in sides
         for words in outside(fit.fitted_range, side.n_params, side.n_tokens)
     ]
-    return MatchedPair(**{**vars(pair), "kind": "fitted", "extrapolated": tuple(said)})
+    paid = break_even_demand(costs, (n_small, d_small), (n_large, d_large)) if costs is not None else None
+    return replace(pair, kind="fitted", extrapolated=tuple(said), break_even_tokens=paid)
 
 
 def _cells(table: RunTable, counting: str) -> pd.DataFrame:
@@ -126,6 +127,8 @@ def _cells(table: RunTable, counting: str) -> pd.DataFrame:
         f"{name} (mean of {runs} seeds)"
         for name, runs in zip(cells["name"][several], cells["runs"][several], strict=True)
     ]
+    # Without FLOPs, N D orders runs as 6 N D would.
+    cells["compute"] = cells["flops"].fillna(cells["n"] * cells["n_tokens"])
     return cells
 
 

@@ -145,7 +145,7 @@ def _draw_panel(axes: Axes, panel: Panel, *, most_ticks: int) -> None:
         if end > start:
             _draw_shade(axes, shade, start, end)
     for k, layer in enumerate(panel.layers):
-        _draw_layer(axes, panel, layer, x_limits, y_limits, zorder=2 + k / len(panel.layers))
+        _draw_layer(axes, panel, layer, zorder=2 + k / len(panel.layers))
 
 
 def _draw_shade(axes: Axes, shade: Shade, start: float, end: float) -> None:
@@ -176,31 +176,29 @@ def _set_axis(axes: Axes, which: str, axis: Axis, limits: tuple[float, float], m
     drawn.set_label_text(axis.label)
 
 
-def _draw_layer(
-    axes: Axes, panel: Panel, layer: Layer, x_limits: tuple[float, float], y_limits: tuple[float, float]
-) -> None:
+def _draw_layer(axes: Axes, panel: Panel, layer: Layer, *, zorder: float) -> None:
+    """Lines and points in the panel's order, later ones above; bands below all of them."""
     x = layer.table[panel.x.column].to_numpy(dtype=float)
+    ends = [layer.table[column].to_numpy(dtype=float) for column in ("low", "high") if column in layer.table]
     if isinstance(layer, Band):
-        low, high = (layer.table[column].to_numpy(dtype=float) for column in ("low", "high"))
         # An unbounded interval reaches the panel's edge.
-        low, high = np.clip(low, y_limits[0], None), np.clip(high, None, y_limits[1])
+        bottom, top = axes.get_ylim()
+        low, high = np.clip(ends[0], bottom, None), np.clip(ends[1], None, top)
         axes.fill_between(x, low, high, color=layer.colour, alpha=layer.opacity, linewidth=0, zorder=1)
         return
     y = layer.table[panel.y.column].to_numpy(dtype=float)
     if isinstance(layer, Line):
-        axes.plot(x, y, color=layer.colour, linewidth=layer.width, linestyle=_DASHES[layer.dash], zorder=2)
+        axes.plot(x, y, color=layer.colour, linewidth=layer.width, linestyle=_DASHES[layer.dash], zorder=zorder)
         if layer.end_label is not None:
             _write(axes, layer.end_label, float(x[-1]), float(y[-1]), layer.colour)
     elif isinstance(layer, Points):
-        if "low" in layer.table:
-            low, high = (layer.table[column].to_numpy(dtype=float) for column in ("low", "high"))
-            errors = np.stack([y - low, high - y])
-            axes.errorbar(x, y, errors, fmt="none", ecolor=layer.colour, elinewidth=0.9, capsize=2, zorder=2.5)
-        axes.plot(x, y, linestyle="none", zorder=3, **_marker(layer))
+        if ends:
+            errors = np.stack([y - ends[0], ends[1] - y])
+            axes.errorbar(x, y, errors, fmt="none", ecolor=layer.colour, elinewidth=0.9, capsize=2, zorder=zorder)
+        axes.plot(x, y, linestyle="none", zorder=zorder, **_marker(layer))
         if layer.labels is not None:
             for text, px, py in zip(layer.table[layer.labels], x, y, strict=True):
-                if x_limits[0] <= px <= x_limits[1] and y_limits[0] <= py <= y_limits[1]:
-                    _write(axes, str(text), px, py, style.INK)
+                _write(axes, str(text), px, py, style.INK)
 
 
 def _write(axes: Axes, text: str, x: float, y: float, colour: str) -> None:

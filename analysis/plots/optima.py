@@ -70,10 +70,10 @@ def _exponents(study: Study, column: str) -> str:
     quantity = "n_opt" if column == "n_params" else "d_opt"
     found = []
     if study.fit:
-        found.append(f"{getattr(study.fit.exponents, quantity):.2f} by the law")
+        found.append(f"{getattr(study.fit.exponents, quantity):.2f} (law)")
     power_law = getattr(study.isoflop, quantity) if study.isoflop else None
     if power_law is not None:
-        found.append(f"{power_law.exponent:.2f} by the vertices")
+        found.append(f"{power_law.exponent:.2f} (vertices)")
     return f"power of C: {', '.join(found)}" if found else ""
 
 

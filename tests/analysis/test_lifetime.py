@@ -144,6 +144,7 @@ class TestAStudysLifetime:
         assert demands[0] > demands[1] >= 0
         for pair in made.break_even:
             assert pair.ci95 is not None
+            assert pair.demand_tokens is not None
             assert pair.demand_tokens in pair.ci95
 
     def test_at_a_break_even_both_sizes_cost_the_same(self) -> None:

@@ -55,7 +55,9 @@ class TestSweepFolder:
         table = load_runs(sweep.folder)
         assert set(table.inference) == set(table.frame["run_id"])
         row = table.usable.iloc[-1]
-        assert row["decode_tokens_per_second"] == pytest.approx(1 / (DECODE_SECONDS[0] + DECODE_SECONDS[1] * row["n_params"]))
+        assert row["decode_tokens_per_second"] == pytest.approx(
+            1 / (DECODE_SECONDS[0] + DECODE_SECONDS[1] * row["n_params"])
+        )
         assert row["saturation_batch"] == 32
 
     def test_unfinished_failed_and_broken_runs_are_excluded_with_a_reason(self, tmp_path: Path) -> None:
@@ -173,7 +175,9 @@ class TestCsv:
     @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         cells=st.lists(
-            st.lists(st.text(st.characters(codec="utf-8", exclude_characters='",\r\n\0'), max_size=8), min_size=3, max_size=3),
+            st.lists(
+                st.text(st.characters(codec="utf-8", exclude_characters='",\r\n\0'), max_size=8), min_size=3, max_size=3
+            ),
             min_size=1,
             max_size=6,
         )
@@ -192,7 +196,12 @@ class TestCsv:
 
 def test_parquet_reads_as_its_csv(tmp_path: Path) -> None:
     frame = pd.DataFrame(
-        {"n_params": [100, 200, None], "n_tokens": [1e9, 2e9, 3e9], "loss": [3.0, 2.0, 1.0], "held_out": [True, False, False]}
+        {
+            "n_params": [100, 200, None],
+            "n_tokens": [1e9, 2e9, 3e9],
+            "loss": [3.0, 2.0, 1.0],
+            "held_out": [True, False, False],
+        }
     )
     frame.to_parquet(tmp_path / "runs.parquet")
     frame.to_csv(tmp_path / "runs.csv", index=False)
