@@ -58,6 +58,35 @@ def put_in_words(
     )
 
 
+def describe_fit(fit: Fit) -> str:
+    """A fit as the lines that `isoloss fit` prints: law, exponents, held-out error, evidence, what was left out."""
+    exponents = " and ".join(
+        f"{quantity} ~ C^{value:.3f}"
+        + ("" if fit.exponents.ci95 is None else f" {_between(fit.exponents.ci95[name], lambda x: f'{x:.3f}')}")
+        for quantity, name, value in (
+            ("N_opt", "n_opt", fit.exponents.n_opt),
+            ("D_opt", "d_opt", fit.exponents.d_opt),
+        )
+    )
+    evidence = fit.convergence
+    if evidence.n_optima == 1:
+        agree = f"all {evidence.n_starts} starts end in this optimum"
+    else:
+        agree = (
+            f"{evidence.n_starts} starts end in {evidence.n_optima} optima, the next {evidence.next_best_gap:.1%} above"
+        )
+    lines = [
+        _law(fit),
+        f"Compute-optimal: {exponents}, when compute goes as N D.",
+        _held_out(fit),
+        f"Objective {fit.objective_value:.6g}, gradient {evidence.gradient_norm:.1g}, {agree}; "
+        f"residuals' sd {fit.residual_sd:.2%}.",
+    ]
+    lines += [f"left out: {out.run_id}: {out.reason}" for out in fit.excluded]
+    lines += [f"warning: {warning}" for warning in fit.warnings]
+    return "\n".join(lines)
+
+
 def _gains(pair: MatchedPair | None) -> bool:
     return pair is not None and pair.break_even_tokens is not None
 
@@ -78,6 +107,8 @@ def _headline(pair: MatchedPair | None) -> str:
         if pair.break_even_tokens is None:
             return f"{reach}; what either costs to serve was not measured, so what that gains is open."
         return f"{reach}, and counted in FLOPs {_paid(pair.break_even_tokens)}."
+    if small.serve_seconds_per_token is None or large.serve_seconds_per_token is None:
+        return f"{reach} and serve {times(speed)} as fast at saturation; when that pays is open: prompts were not measured."
     if pair.break_even_tokens is None:
         why = "but serve no faster" if speed <= 1 else "but cost no less a served token"
         return f"{reach}, {why} at saturation ({times(speed)}): these runs show no gain from training a smaller model longer."

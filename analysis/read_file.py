@@ -63,7 +63,9 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _missing(path: Path, name: str, wanted: str, there: list[str]) -> str:
     lowered = {column.strip().lower(): column for column in there}
-    near = difflib.get_close_matches(wanted.lower(), list(lowered), n=1, cutoff=0.4)
+    # A column that holds the name beats one that is only spelled alike: loss_val, not flops, for loss.
+    near = [name for name in lowered if wanted.lower() in name][:1]
+    near = near or difflib.get_close_matches(wanted.lower(), list(lowered), n=1, cutoff=0.4)
     option = OPTIONS.get(name, f"columns={{{name!r}: ...}}")
     hint = f"the nearest is {lowered[near[0]]!r}" if near else f"it has {', '.join(there[:12])}"
     return f"{path} has no column {wanted!r}; {hint}. Name the right one with {option}"

@@ -15,6 +15,7 @@ from llama.records import (
     TAG_FLOPS_BUDGET,
     TAG_HELD_OUT,
     TAG_OUTCOME,
+    TAG_REASON,
     TAG_RUN_KEY,
     TAG_RUN_KIND,
     TAG_TRUNK,
@@ -27,6 +28,7 @@ from llama.records import (
     Quantiles,
     RunStatus,
     inference_metric,
+    inference_tag,
 )
 
 PAGE = 1000
@@ -158,7 +160,7 @@ def _fill(texts: dict[str, list[str]], runs: list[dict[str, Any]], columns: Mapp
         outcome = texts["status"][i] or OUTCOMES.get(run["status"], "unfinished")
         texts["status"][i] = outcome
         if outcome != RunStatus.FINISHED.value:
-            texts["excluded"][i] = outcome + (f": {tags['outcome.reason']}" if tags.get("outcome.reason") else "")
+            texts["excluded"][i] = outcome + (f": {tags[TAG_REASON]}" if tags.get(TAG_REASON) else "")
         if not texts["design"][i] and TAG_RUN_KEY in tags:
             texts["design"][i] = "|".join(f"{key}={params[key]}" for key in sorted(params) if key != "seed")
         if "tokens_per_second" not in columns:
@@ -210,12 +212,12 @@ def _inference(run: dict[str, Any]) -> InferenceCost | None:
         batch = int(metrics[inference_metric("batch", saturated=True)])
         points = [point(1, False)] if batch > 1 else []
         return InferenceCost(
-            device=tags["inference.device"],
-            dtype=tags["inference.dtype"],
-            threads=int(tags["inference.threads"]),
-            prompt_tokens=int(tags["inference.prompt_tokens"]),
-            output_tokens=int(tags["inference.output_tokens"]),
-            repetitions=int(tags.get("inference.repetitions", "0")),
+            device=tags[inference_tag("device")],
+            dtype=tags[inference_tag("dtype")],
+            threads=int(tags[inference_tag("threads")]),
+            prompt_tokens=int(tags[inference_tag("prompt_tokens")]),
+            output_tokens=int(tags[inference_tag("output_tokens")]),
+            repetitions=int(tags[inference_tag("repetitions")]),
             weight_bytes=int(metrics["inference/weight_bytes"]),
             kv_bytes_per_token=int(metrics["inference/kv_bytes_per_token"]),
             points=[*points, point(batch, True)],

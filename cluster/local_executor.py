@@ -130,9 +130,10 @@ class LocalExecutor:
         worker.output.close()
 
     def _take_gpus(self, gpus: float) -> tuple[float, tuple[str, ...]]:
-        """The share taken of each, and which. A share goes to the fullest GPU that has it, so that others stay whole."""
+        """The share taken of each, and which: the supervisor's ledger chooses by the same rule, so both stay in step."""
         share, count = (gpus, 1) if 0 < gpus < 1 else (1.0, int(gpus))
-        by_free = sorted((free, name) for name, free in self._free_gpus.items() if free >= share - 1e-6)
+        able = [(free, name) for name, free in self._free_gpus.items() if free >= share]
+        by_free = sorted(able, key=lambda gpu: gpu[0])  # stable: among equals the first
         if len(by_free) < count:
             raise ValueError(f"{gpus:g} GPU asked for where the free shares are {self._free_gpus}")
         chosen = tuple(sorted(name for _, name in by_free[:count]))

@@ -172,11 +172,13 @@ def _authentication(host: str) -> dict[str, str]:
 def _connected(address: str, *, loopback: bool) -> Iterator[Session]:
     import ray
     from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     from cluster.ray_executor import RayExecutor
 
-    AuthenticationTokenLoader.instance().reset_cache()  # an earlier session's token
+    # Ray read its settings and token when it was first imported, which may have been before ours were set.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
     outward = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = outward and not loopback  # or Ray swaps loopback for the outward address
     try:

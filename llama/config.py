@@ -158,8 +158,8 @@ class RunConfig(Config):
 
     @property
     def log_every_steps(self) -> int:
-        """Journal cadence: about 200 points over the recipe's horizon, the same for a trunk and its branches."""
-        return max(1, self.recipe.reference_tokens // self.batch_tokens // 200)
+        """Journal cadence: about 100 points over the recipe's horizon, the same for a trunk and its branches."""
+        return max(1, self.recipe.reference_tokens // self.batch_tokens // 100)
 
     def trunk(self) -> RunConfig:
         """The trunk whose numbers this WSD run shares up to its cooldown: the same but for tokens and cooldown."""

@@ -1,7 +1,8 @@
 """What serving costs, measured: TTFT, TPOT, prefill and decode speed over batch sizes up to saturation.
 
-Fixed synthetic prompts, greedy, no stop token, so that every model does the same work; weights matter to none of it. Shapes
-and batches are interleaved within each repetition, so that a drift of the machine hits all alike. Names as in vLLM.
+Fixed synthetic prompts, greedy, no stop token, so that every model does the same work; weights matter to none of it. All
+shapes are measured at the same batches, up to where the last of them saturates, and shapes and batches are interleaved
+within each repetition, so that a drift of the machine hits all alike. Names as in vLLM.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from llama.device import device_name, pick_device, use_threads
 from llama.model import Llama
 from llama.records import InferenceCost, InferencePoint, Quantiles
 
-#: Doubling the batch must raise decoded tokens a second by this factor, else the batch before was saturation.
+#: A doubling of the batch gains if it raises decoded tokens a second by this factor.
 SATURATION_GAIN = 1.05
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -53,12 +54,13 @@ def measure_inference(
     device = pick_device()
     use_threads(threads)
     models = {name: _random_model(config, protocol, dtype, device) for name, config in shapes.items()}
-    batches = {name: _batches_to_saturation(model, protocol, device) for name, model in models.items()}
-    timings: dict[tuple[str, int], list[_Timing]] = {(name, b): [] for name in models for b in batches[name]}
+    largest = max(_saturating_batch(model, protocol, device) for model in models.values())
+    batches = [2**power for power in range(largest.bit_length())]
+    timings: dict[tuple[str, int], list[_Timing]] = {(name, batch): [] for name in models for batch in batches}
     for repetition in range(protocol.repetitions):
         report(f"inference cost: repetition {repetition + 1} of {protocol.repetitions}")
         for name, model in models.items():
-            for batch in batches[name]:
+            for batch in batches:
                 timings[name, batch].append(_time_once(model, protocol, batch, device))
     return {
         name: InferenceCost(
@@ -70,7 +72,7 @@ def measure_inference(
             repetitions=protocol.repetitions,
             weight_bytes=weight_bytes(config, DTYPES[dtype].itemsize),
             kv_bytes_per_token=kv_bytes_per_token(config, DTYPES[dtype].itemsize),
-            points=[_point(batch, timings[name, batch], protocol) for batch in batches[name]],
+            points=[_point(batch, timings[name, batch], protocol) for batch in batches],
         )
         for name, config in shapes.items()
     }
@@ -79,23 +81,22 @@ def measure_inference(
 def _random_model(config: ModelConfig, protocol: InferenceProtocol, dtype: str, device: torch.device) -> Llama:
     model = Llama(config, max_tokens=protocol.prompt_tokens + protocol.output_tokens)
     model.initialise(torch.Generator().manual_seed(0))
-    rotation_TE = model.rotation_TE
-    model.to(device, DTYPES[dtype])
-    model.rotation_TE = rotation_TE.to(device)  # a complex table: `to(bfloat16)` would drop its imaginary part
+    model.to(device)
+    for parameter in model.parameters():  # not `model.to(dtype)`: it would drop the rotary table's imaginary part
+        parameter.data = parameter.data.to(DTYPES[dtype])
     return model.eval()
 
 
-def _batches_to_saturation(model: Llama, protocol: InferenceProtocol, device: torch.device) -> list[int]:
-    """Powers of two up to the first that decodes no faster than the one before, two runs each as warm-up."""
-    batches, best = [], 0.0
-    batch = 1
-    while batch <= protocol.max_batch:
+def _saturating_batch(model: Llama, protocol: InferenceProtocol, device: torch.device) -> int:
+    """The power of two beyond which two doublings in a row gain nothing, as far as two runs each tell: these warm up, too."""
+    batch, best, idle_doublings = 1, 0.0, 0
+    while True:
         speed = max(batch / _time_once(model, protocol, batch, device).tpot_seconds for _ in range(2))
-        batches.append(batch)
-        if speed < SATURATION_GAIN * best:
-            break
-        best, batch = max(best, speed), 2 * batch
-    return batches
+        idle_doublings = 0 if speed > SATURATION_GAIN * best else idle_doublings + 1
+        best = max(best, speed)
+        if idle_doublings == 2 or 2 * batch > protocol.max_batch:
+            return batch
+        batch *= 2
 
 
 def _time_once(model: Llama, protocol: InferenceProtocol, batch: int, device: torch.device) -> _Timing:

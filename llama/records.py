@@ -318,6 +318,8 @@ TAG_FLOPS_BUDGET = "flops_budget"
 """The declared budget as Python prints the float; absent where the sweep declares none."""
 TAG_OUTCOME = "outcome"
 """A RunStatus, `finished` for a trunk as long as its branches need; MLflow's own status has no word for a diverged run."""
+TAG_REASON = "outcome.reason"
+"""Why a run diverged or failed; empty where it did neither."""
 PARAM_TOKENS = "n_tokens"
 PARAM_FLOPS = "flops"
 """Training FLOPs of the whole run, a branch's trunk included; absent on a trunk, as `n_tokens` is."""
@@ -327,3 +329,8 @@ TRAINING_SECONDS = "final/training_seconds"
 def inference_metric(field: str, *, saturated: bool) -> str:
     """Metric of one InferencePoint field at batch 1 or at saturation; `batch` is a field too."""
     return f"inference/{'saturated' if saturated else 'batch_1'}/{field}"
+
+
+def inference_tag(field: str) -> str:
+    """Tag of an InferenceCost field that says on what and how it was measured: device, dtype, threads, prompt_tokens ..."""
+    return f"inference.{field}"

@@ -17,6 +17,7 @@ from llama.records import (
     TAG_FLOPS_BUDGET,
     TAG_HELD_OUT,
     TAG_OUTCOME,
+    TAG_REASON,
     TAG_RUN_KEY,
     TAG_RUN_KIND,
     TAG_SWEEP_ID,
@@ -29,11 +30,15 @@ from llama.records import (
     SweepRun,
     checkpoint_folder,
     inference_metric,
+    inference_tag,
 )
 from sweeps.tracking.view import comparison_path, run_color
 
 KIND_SWEEP = "sweep"
 """`run.kind` of the parent run."""
+
+#: Fields of InferenceCost that are metrics; the others are tags.
+INFERENCE_NUMBERS = ("weight_bytes", "kv_bytes_per_token", "points")
 
 # How far the mirror has come, kept on the MLflow run itself so that any launcher or sync can go on from there.
 TAG_CURSOR = "mirror.journal"
@@ -84,12 +89,12 @@ def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, s
 
 
 def outcome_tags(outcome: RunStatus, reason: str) -> dict[str, str]:
-    return {TAG_OUTCOME: outcome.value, "outcome.reason": reason[:1000]}
+    return {TAG_OUTCOME: outcome.value, TAG_REASON: reason[:1000]}
 
 
 def inference_tags(cost: InferenceCost) -> dict[str, str]:
-    """On what the serving cost was measured."""
-    return {"inference.device": cost.device, "inference.dtype": cost.dtype, "inference.threads": str(cost.threads)}
+    """On what and how the serving cost was measured."""
+    return {inference_tag(field): str(value) for field, value in cost if field not in INFERENCE_NUMBERS}
 
 
 def checkpoint_tags(folder: Path, mark: CheckpointMark) -> dict[str, str]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from analysis.answer import describe_fit
 from analysis.fit_json import fit_json
 from analysis.fitting import fit
 from analysis.laws.chinchilla import Chinchilla
@@ -52,12 +53,11 @@ def test_no_one_finds_a_better_optimum(objective: str) -> None:
     assert objective_of(at, table, goal) == pytest.approx(found.objective_value, rel=1e-9)
     for start in (at, Chinchilla().as_vector(BESIROGLU)):
         scale = np.abs(start)
-        other = minimize(
-            lambda x, scale=scale: objective_of(x * scale, table, goal),
-            start / scale,
-            method="Nelder-Mead",
-            options={"maxiter": 4000, "maxfev": 4000, "xatol": 1e-9, "fatol": 1e-16},
-        )
+
+        def scaled(x: np.ndarray, scale: np.ndarray = scale) -> float:
+            return objective_of(x * scale, table, goal)
+
+        other = minimize(scaled, start / scale, method="Nelder-Mead", tol=1e-15, options={"maxiter": 4000})
         assert found.objective_value <= other.fun * (1 + 1e-5)
 
 
@@ -168,6 +168,19 @@ class TestAtTheQuickstartsScale:
         assert list(document["params"]) == ["A", "B", "E", "alpha", "beta"]
         assert document["exponents"]["n_opt"] + document["exponents"]["d_opt"] == pytest.approx(1)
         assert document["ci95"]["E"][0] < document["params"]["E"] < document["ci95"]["E"][1]
+
+
+def test_a_fit_in_words_names_everything(found: Fit) -> None:
+    text = describe_fit(found)
+    for part in (
+        "29 runs of 5 sizes",
+        "huber_log, N is n_params",
+        "N_opt ~ C^0.",
+        "held-out run (400k",
+        "diverged",
+        "starts end in",
+    ):
+        assert part in text
 
 
 def test_few_trunks_are_drawn_from_the_seed_noise() -> None:

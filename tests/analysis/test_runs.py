@@ -150,6 +150,10 @@ class TestCsv:
             load_runs(path)
         assert load_runs(path, columns={"n_params": "Params"}).frame["n_params"][0] == 1
 
+    def test_a_longer_name_is_nearer_than_a_misspelt_one(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="the nearest is 'loss_val'"):
+            load_runs(csv(tmp_path, "n_params,n_tokens,flops,loss_val\n1,1,1,1\n"))
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [

@@ -53,13 +53,13 @@ def kill_own_process(*, attempt: int, on_attempts: int, number: int = signal.SIG
 
 
 def note_and_wait(*, attempt: int, folder: str, name: str, until: str | None = None) -> str:
-    """Write the process's id to `folder/name`, wait for the file `until`, and return the node's address."""
+    """Write the process's id to `folder/name`, wait for the file `until`, and return the id of the Ray node, if any."""
     partial = Path(folder) / f".{name}"
     partial.write_text(str(os.getpid()))
     partial.rename(Path(folder) / name)
     while until is not None and not (Path(folder) / until).exists():
         time.sleep(0.02)
-    return os.environ.get("RAY_NODE_IP_ADDRESS", "") or _ray_node()
+    return _ray_node()
 
 
 def _ray_node() -> str:

@@ -15,26 +15,7 @@ import yaml
 
 from llama.records import SWEEP_INDEX, SweepIndex, read_checkpoint_mark, read_done, read_record
 
-WORDS = "loss tokens model curve small large serve train long short river stone cloud light tree road".split()  # noqa: SIM905
-    "loss",
-    "tokens",
-    "model",
-    "curve",
-    "small",
-    "large",
-    "serve",
-    "train",
-    "long",
-    "short",
-    "river",
-    "stone",
-    "cloud",
-    "light",
-    "tree",
-    "road",
-    "field",
-    "house",
-]
+WORDS = ["loss", "tokens", "model", "curve", "small", "large", "serve", "train", "long", "river", "stone", "light"]
 
 SWEEP: dict[str, Any] = {
     "name": "tiny",

@@ -17,7 +17,7 @@ from llama.records import (
     SweepRun,
     inference_metric,
 )
-from sweeps.tracking.names import allowed, checkpoint_tags, inference_metrics, run_params, run_tags
+from sweeps.tracking.names import allowed, checkpoint_tags, inference_metrics, inference_tags, run_params, run_tags
 from tests.sweeps.tracking.synthetic import branch_of, make_config, make_inference
 
 TRUNK = make_config(32, None)
@@ -86,6 +86,12 @@ def test_inference_has_batch_1_saturation_and_a_curve_over_batches() -> None:
     )
     curve = {step: value for name, value, step in rows if name == "inference/by_batch/decode_tokens_per_second"}
     assert curve == {point.batch: point.decode_tokens_per_second for point in cost.points}
+
+
+def test_inference_tags_and_metrics_together_hold_the_whole_record_but_its_spread() -> None:
+    cost = make_inference(BRANCH)
+    told = inference_tags(cost).keys() | {f"inference.{name.split('/')[1]}" for name, _, _ in inference_metrics(cost)}
+    assert {f"inference.{field}" for field in type(cost).model_fields} - told == {"inference.points"}
 
 
 @given(st.text(min_size=1, max_size=40))

@@ -1,0 +1,202 @@
+"""The supervisor on a Ray of its own, for real: deaths, hangs, cancellations, and a driver that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.executor import Finished
+from cluster.ray_executor import RayExecutor
+from cluster.session import open_session
+from cluster.supervisor import Event, Policy, State, Supervisor
+from cluster.task import Failed, FailureKind, Resources, Succeeded, Task
+from tests.cluster import jobs
+from tests.cluster.processes import is_alive, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+def settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_") or name.endswith("_THREADS")}
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[RayExecutor]:
+    before = settings()
+    with open_session(cpus=2, gpus=0) as session:
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        yield session.executor
+    assert settings() == before
+
+
+def waiting(id: str, folder: Path, until: str, **more) -> Task:
+    arguments = {"folder": str(folder), "name": id, "until": until}
+    return Task(id=id, function=jobs.note_and_wait, arguments=arguments, **more)
+
+
+def test_it_listens_on_loopback_alone(executor: RayExecutor):
+    (node,) = executor.capacity()
+    assert (node.name, node.cpus, node.gpus) == ("127.0.0.1", 2, 0)
+    ours = psutil.Process()
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in [ours, *ours.children(recursive=True)]
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_values_kinds_and_needs(executor: RayExecutor):
+    kinds = ["user_error", "non_finite", "fenced"]
+    tasks = [
+        Task(id="first", function=jobs.give, arguments={"value": {"loss": 2.5}}),
+        Task(id="second", function=jobs.give, arguments={"value": 2}, needs=frozenset({"first"})),
+        Task(id="process", function=jobs.describe_process, resources=Resources(cpus=2)),
+        *[Task(id=kind, function=jobs.fail, arguments={"how": kind}) for kind in kinds],
+        Task(id="crashed", function=jobs.fail, arguments={"how": "crashed"}),
+        Task(id="blocked", function=jobs.give, needs=frozenset({"crashed"})),
+    ]
+    summary = Supervisor(tasks, executor, policy=Policy(failures=0)).run()
+    assert summary.done["first"] == {"loss": 2.5}
+    assert summary.done["second"] == 2
+    assert summary.done["process"]["threads"] == "2"
+    assert {id: failure.kind for id, failure in summary.failed.items()} == {kind: kind for kind in [*kinds, "crashed"]}
+    assert list(summary.blocked) == ["blocked"]
+
+
+def test_a_killed_worker_is_retried_and_the_rest_goes_on(executor: RayExecutor, tmp_path: Path):
+    tasks = [waiting("victim", tmp_path, until="go"), waiting("other", tmp_path, until="go")]
+    killed: list[int] = []
+
+    def kill_once(task: Task) -> bool:
+        if task.id == "victim" and not killed and (tmp_path / "victim").exists():
+            killed.append(int((tmp_path / "victim").read_text()))
+            (tmp_path / "victim").unlink()
+            os.kill(killed[0], signal.SIGKILL)
+        return False
+
+    retries: list[Event] = []
+
+    def note(event: Event) -> None:
+        if event.state is State.RETRYING:
+            retries.append(event)
+            (tmp_path / "go").touch()
+
+    summary = Supervisor(tasks, executor, stalled=kill_once, on_event=note, policy=Policy(watch_seconds=0.05)).run()
+    assert sorted(summary.done) == ["other", "victim"]
+    (retry,) = retries
+    assert isinstance(retry.outcome, Failed)
+    assert (retry.task.id, retry.outcome.kind) == ("victim", FailureKind.WORKER_DIED)
+    assert int((tmp_path / "victim").read_text()) != killed[0]
+
+
+def test_a_hung_worker_is_killed_and_its_task_retried(executor: RayExecutor, tmp_path: Path):
+    pids: list[int] = []
+
+    def stalled(task: Task) -> bool:
+        if not pids and (tmp_path / "hangs").exists():
+            pids.append(int((tmp_path / "hangs").read_text()))
+            (tmp_path / "go").touch()  # the next attempt ends; this one is cancelled first
+            os.kill(pids[0], signal.SIGSTOP)
+            return True
+        return False
+
+    supervisor = Supervisor(
+        [waiting("hangs", tmp_path, until="go")], executor, stalled=stalled, policy=Policy(watch_seconds=0.05)
+    )
+    summary = supervisor.run()
+    assert (list(summary.done), summary.retries) == (["hangs"], 1)
+    assert not is_alive(pids[0])
+
+
+def test_an_interruption_ends_the_workers_and_a_second_run_goes_on(executor: RayExecutor, tmp_path: Path):
+    tasks = [waiting("a", tmp_path, until="go"), waiting("b", tmp_path, until="go")]
+
+    def interrupt(task: Task) -> bool:
+        if all((tmp_path / id).exists() for id in "ab"):
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        Supervisor(tasks, executor, stalled=interrupt, policy=Policy(watch_seconds=0.05)).run()
+    pids = [int((tmp_path / id).read_text()) for id in "ab"]
+    wait_for(lambda: not any(is_alive(pid) for pid in pids))
+    (tmp_path / "go").touch()
+    assert Supervisor(tasks, executor).run().ok
+
+
+def test_an_attempt_on_a_node_that_is_gone_is_a_lost_node(executor: RayExecutor):
+    (node,) = executor.capacity()
+    gone = "0" * len(node.id)
+    executor._nodes[gone] = node
+    executor.submit(Task(id="a", function=jobs.give), 1, gone)
+    finished: list[Finished] = []
+    wait_for(lambda: finished.extend(executor.poll(1.0)) or finished)
+    assert isinstance(finished[0].outcome, Failed)
+    assert finished[0].outcome.kind is FailureKind.NODE_LOST
+    executor.capacity()
+
+
+def test_workers_are_reused(executor: RayExecutor):
+    tasks = [Task(id=str(index), function=jobs.describe_process) for index in range(40)]
+    pids = {value["pid"] for value in Supervisor(tasks, executor).run().done.values()}
+    assert len(pids) <= 3
+
+
+def test_a_killed_driver_takes_its_ray_with_it_and_a_second_run_completes(tmp_path: Path):
+    script = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from cluster.session import open_session
+        from cluster.supervisor import State, Supervisor
+        from cluster.task import Succeeded, Task
+        from tests.cluster import jobs
+        folder = Path(sys.argv[1])
+        tasks = [Task(id="quick", function=jobs.give)]
+        for name in ("a", "b"):
+            waits = {"folder": str(folder), "name": name, "until": "go"}
+            tasks.append(Task(id=name, function=jobs.note_and_wait, arguments=waits, needs=frozenset({"quick"})))
+        def note(event):
+            if event.state is State.DONE:
+                (folder / f"{event.task.id}.done").touch()
+        def is_done(task):
+            return (folder / f"{task.id}.done").exists()
+        with open_session(cpus=2, gpus=0) as session:
+            summary = Supervisor(tasks, session.executor, is_done=is_done, on_event=note).run()
+        print(sorted(summary.done), summary.skipped)
+    """)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    workers = [int(wait_for(tmp_path / name, 60).read_text()) for name in ("a", "b")]
+    below = psutil.Process(driver.pid).children(recursive=True)
+    assert {process.pid for process in below}.issuperset(workers)
+    folders = {argument for process in below for argument in process.cmdline() if "isoloss-ray-" in argument}
+    assert folders
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not any(is_alive(process.pid) for process in below), seconds=10)
+    session_folders = [Path(argument.split("=", 1)[1]) for argument in folders if argument.startswith("--log_dir=")]
+    assert session_folders
+    wait_for(lambda: not any(folder.exists() for folder in session_folders), seconds=10)
+    (tmp_path / "go").touch()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert again.stdout.splitlines()[-1] == "['a', 'b'] ('quick',)"
+
+
+def test_outcomes_carry_the_seconds_inside_the_function(executor: RayExecutor):
+    (node,) = executor.capacity()
+    executor.submit(Task(id="a", function=jobs.give, arguments={"value": 1}), 7, node.id)
+    finished: list[Finished] = []
+    wait_for(lambda: finished.extend(executor.poll(1.0)) or finished)
+    assert (finished[0].task_id, finished[0].attempt) == ("a", 7)
+    assert isinstance(finished[0].outcome, Succeeded)
+    assert 0 <= finished[0].outcome.seconds < 30
