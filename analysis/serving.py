@@ -111,14 +111,21 @@ def _phases(
 
 
 def fit_affine(x: Array, y: Array) -> tuple[float, float, float]:
-    """y = intercept + slope x, both >= 0, by least squares of relative errors; returns them and the largest such error."""
-    from scipy.optimize import nnls
+    """y = intercept + slope x, both >= 0, of the least summed relative error; returns them and the largest such error.
 
-    scale = float(x.mean())
-    columns = np.stack([np.ones_like(x), x / scale], axis=1) / y[:, None]
-    (intercept, slope), _ = nnls(columns, np.ones_like(y))
-    fitted = intercept + slope * x / scale
-    return float(intercept), float(slope / scale), float(np.abs(fitted / y - 1).max())
+    Absolute errors, so that one size that was measured on a busy machine doesn't bend the line. Such a line runs through two
+    of the points, or through one where intercept or slope is 0 (Boscovich 1757): all of these are tried.
+    """
+    i, j = np.triu_indices(len(x), 1)
+    slopes = (y[j] - y[i]) / (x[j] - x[i])
+    zero = np.zeros_like(y)
+    candidates = np.concatenate(
+        [np.stack([y[i] - slopes * x[i], slopes], axis=1), np.stack([y, zero], axis=1), np.stack([zero, y / x], axis=1)]
+    )
+    candidates = candidates[(candidates >= 0).all(axis=1)]
+    errors = np.abs((candidates[:, :1] + candidates[:, 1:] * x) / y - 1)
+    best = int(np.argmin(errors.sum(axis=1)))
+    return float(candidates[best, 0]), float(candidates[best, 1]), float(errors[best].max())
 
 
 def affine_cost(sizes: Array, cost: Array, *, unit: str, rule: str) -> TokenCost:

@@ -19,12 +19,15 @@ from analysis.optimum import budget_optimum, compute_ridge
 from analysis.results import Costs, Fit, Lifetime, Study, TokenCost
 from analysis.serving import measure_serving
 from analysis.table import LossCurve, RunTable
+from analysis.words import count
 from llama.errors import UserError
 
 T = TypeVar("T")
 #: The target loss, where none is named, is the law's best at this share of the largest budget: a smaller model can then be
 #: trained longer for it and stay within what was measured.
 TARGET_SHARE = 0.5
+#: A size whose measured serving cost is off t0 + c N by more than this is named.
+ODD_COST = 0.3
 #: How far past the budgets the compute-optimal ridge goes.
 RIDGE_BELOW, RIDGE_ABOVE = 0.3, 10.0
 
@@ -72,6 +75,9 @@ def analyse(
     train_flops = training_flops(table, counting=counting)
     if train_flops.max_rel_error == 0 and not len(train_flops.n_params_G):
         table = table.with_warning(f"training compute is counted as {train_flops.rule}")
+    serving = attempt("serving", lambda: measure_serving(table, counting=counting, prompt_share=prompt_share))
+    if serving is not None and serving.per_token.max_rel_error > ODD_COST:
+        table = table.with_warning(_odd_cost(serving.per_token))
     fitted = attempt(
         "fit",
         lambda: fit(
@@ -84,7 +90,6 @@ def analyse(
     bowls = isoflop(table, train_flops, counting=counting)
     if bowls is None:
         absent["isoflop"] = f"{table.source} declares no compute budgets (flops_budget)"
-    serving = attempt("serving", lambda: measure_serving(table, counting=counting, prompt_share=prompt_share))
     costs = flops_costs(train_flops)
     if serving is not None:
         costs = (
@@ -135,6 +140,15 @@ def analyse(
             absent=absent,
         ),
         absent=absent,
+    )
+
+
+def _odd_cost(cost: TokenCost) -> str:
+    off = cost(cost.n_params_G) / cost.measured_G - 1
+    worst = int(np.argmax(np.abs(off)))
+    return (
+        f"the measured serving cost of {count(float(cost.n_params_G[worst]))} parameters is {abs(off[worst]):.0%} off the line "
+        "through the other sizes: was the machine busy when it was measured?"
     )
 
 

@@ -9,12 +9,15 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 from llama.errors import UserError
 
 _TCP_SECONDS = 3.0
-_ANSWER_SECONDS = 15.0
+_ANSWER_SECONDS = 20.0
+#: A head answers a second or two before its own node is on the list.
+_REGISTER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +77,17 @@ def _main(address: str) -> None:
 
     client = GcsClient(address=address)
     metadata = get_cluster_metadata(client)
-    nodes = {node_id.hex() for node_id in client.get_all_node_info(timeout=5)}
+    until = time.monotonic() + _REGISTER_SECONDS
+    while True:
+        nodes = {node_id.hex() for node_id in client.get_all_node_info(timeout=5)}
+        has_node_here = bool(nodes & set(find_node_ids()))
+        if has_node_here or time.monotonic() > until:
+            break
+        time.sleep(0.2)
     answer = {
         "ray_version": metadata["ray_version"],
         "python_version": metadata["python_version"],
-        "has_node_here": bool(nodes & set(find_node_ids())),
+        "has_node_here": has_node_here,
     }
     print(json.dumps(answer))
 

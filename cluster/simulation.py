@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cluster.executor import Finished, Node
-from cluster.supervisor import Event, State, Supervisor
+from cluster.supervisor import Event, Policy, State, Supervisor
 from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
 
 
@@ -108,5 +109,6 @@ def simulate(tasks: Iterable[Task], nodes: Iterable[Node]) -> list[Slot]:
                 )
             )
 
-    Supervisor(tasks, SimulatedExecutor(nodes, clock), on_event=note, clock=clock).run()
+    forever = Policy(poll_seconds=math.inf, watch_seconds=math.inf)  # nothing happens between two ends
+    Supervisor(tasks, SimulatedExecutor(nodes, clock), on_event=note, policy=forever, clock=clock).run()
     return slots

@@ -6,6 +6,7 @@ Names that analysis reads back live in `llama.records`; the rest, which only the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,10 @@ def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, s
     return tags
 
 
-def outcome_tags(outcome: RunStatus, reason: str) -> dict[str, str]:
-    return {TAG_OUTCOME: outcome.value, TAG_REASON: reason[:1000]}
+def outcome_tags(outcome: RunStatus, reason: str, before: Mapping[str, str]) -> dict[str, str]:
+    """How the run stands, given the tags it has: a reason that no longer holds is emptied, one that never was isn't set."""
+    tags = {TAG_OUTCOME: outcome.value}
+    return tags | {TAG_REASON: reason[:1000]} if reason or TAG_REASON in before else tags
 
 
 def inference_tags(cost: InferenceCost) -> dict[str, str]:

@@ -138,7 +138,7 @@ class Replay:
             tags |= checkpoint_tags(folder, evidence.mark)
         if evidence.heartbeat is not None:
             tags["attempt"] = str(evidence.heartbeat.attempt)
-        self._store.log(mirrored, tags=tags | outcome_tags(outcome, reason))
+        self._store.log(mirrored, tags=tags | outcome_tags(outcome, reason, mirrored.tags))
         self._store.set_status(mirrored, _mlflow_status(outcome, evidence, live=live), evidence.end_ms)
         return True
 

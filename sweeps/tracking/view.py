@@ -11,8 +11,21 @@ import json
 import math
 from typing import Any
 
-from llama.records import FLOPS, TRAIN_LOSS, VAL_BPB, VAL_LOSS, inference_metric
+from llama.records import (
+    FLOPS,
+    PARAM_FLOPS,
+    PARAM_TOKENS,
+    TAG_FLOPS_BUDGET,
+    TAG_HELD_OUT,
+    TAG_OUTCOME,
+    TOKENS_PER_SECOND,
+    TRAIN_LOSS,
+    VAL_BPB,
+    VAL_LOSS,
+    inference_metric,
+)
 
+DECODE_SPEED = inference_metric("decode_tokens_per_second", saturated=True)
 SHARE_KEY = "isoloss"
 MOST_RUNS = 1000
 DECADES_A_CYCLE = 1.6
@@ -21,17 +34,21 @@ DECADES_A_CYCLE = 1.6
 
 def comparison_path(experiment_id: str) -> str:
     """Where the comparison is in the UI, after the server's address."""
-    return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={SHARE_KEY}&compareRunsMode=CHART"
+    query = f"viewStateShareKey={SHARE_KEY}&compareRunsMode=CHART&workflowType=machine_learning"
+    return f"/#/experiments/{experiment_id}/runs?{query}"
 
 
 def experiment_tags() -> dict[str, str]:
-    """Tags that make the UI ready: the shared view, and the sidebar of model training in place of that of GenAI."""
+    """Tags that make the UI ready: the shared view, and that this experiment is of model training, not GenAI."""
     charts = [
         _line("loss-tokens", TRAIN_LOSS, xAxisScaleType="log"),
         _line("loss-flops", TRAIN_LOSS, xAxisKey="metric", selectedXAxisMetricKey=FLOPS),
         _line("bpb-tokens", VAL_BPB, xAxisScaleType="log", displayPoints=True),
-        _scatter("loss-speed", inference_metric("decode_tokens_per_second", saturated=True), VAL_LOSS),
+        _scatter("loss-speed", DECODE_SPEED, VAL_LOSS),
     ]
+    columns = [f"params.`{name}`" for name in ("n_params", PARAM_TOKENS, PARAM_FLOPS)]
+    columns += [f"metrics.`{name}`" for name in (VAL_LOSS, VAL_BPB, DECODE_SPEED, TOKENS_PER_SECOND)]
+    columns += [f"tags.`{name}`" for name in (TAG_OUTCOME, TAG_FLOPS_BUDGET, TAG_HELD_OUT)]
     section = {
         "uuid": SHARE_KEY,
         "name": "Scaling",
@@ -44,6 +61,7 @@ def experiment_tags() -> dict[str, str]:
         "orderByKey": "tags.`mlflow.runName`",  # any order but by date shows children beside their parent
         "orderByAsc": True,
         "runsHiddenMode": "SHOW_ALL",
+        "selectedColumns": columns,
         "compareRunSections": [section],
         "compareRunCharts": charts,
         "isAccordionReordered": True,

@@ -89,6 +89,20 @@ class TestCosts:
         assert slope > 0
         assert error > 0.1
 
+    def test_one_bad_measurement_does_not_bend_the_line_and_is_named(self, tmp_path: Path) -> None:
+        made = write_sweep(tmp_path)
+        table = load_runs(made.folder)
+        slow = set(table.frame["run_id"][table.frame["n_params"] == 132432])
+        inference = {
+            key: cost.model_copy(update={"points": cost.points[:2]}) if key in slow else cost
+            for key, cost in table.inference.items()
+        }
+        study = analyse(dataclasses.replace(table, inference=inference), bootstrap=0)
+        assert study.serving is not None
+        decode = study.serving.batches[-2]
+        assert (decode.t0_seconds, decode.seconds_per_param) == pytest.approx(DECODE_SECONDS)
+        assert any("of 132k parameters" in warning for warning in study.table.warnings)
+
 
 class TestMeasuredPoints:
     def test_the_frontier_is_a_staircase_of_runs(self, study: Study) -> None:

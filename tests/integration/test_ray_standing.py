@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,8 +91,6 @@ def end(process: subprocess.Popen[bytes]) -> list[int]:
 def two_nodes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A head and a second node, each on a loopback address of its own."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
         address = f"127.0.0.2:{free_port()}"
         nodes = [
@@ -105,7 +104,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             )
         ]
         try:
-            wait_for(lambda: answers(address), seconds=40)
+            wait_for(lambda: "Ray runtime started" in (Path(folder) / "start.log").read_text(), seconds=60)
             nodes.append(start_node(Path(folder), f"--address={address}", "--node-ip-address=127.0.0.3"))
             yield address
         finally:
@@ -113,17 +112,10 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
             wait_for(lambda: not any(is_alive(pid) for pid in left), seconds=10)
 
 
-def answers(address: str) -> bool:
-    host, port = address.split(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
-        return True
-    return False
-
-
 @pytest.mark.slow
 def test_tasks_land_on_every_node_of_a_standing_cluster(two_nodes: str, tmp_path: Path):
     with open_session(address=two_nodes) as session:
-        wait_for(lambda: len(session.executor.capacity()) == 2, seconds=40)
+        wait_for(lambda: len(session.executor.capacity()) == 2, seconds=60)
         nodes = {node.id: node.name for node in session.executor.capacity()}
         assert sorted(nodes.values()) == ["127.0.0.2", "127.0.0.3"]
         tasks = [

@@ -19,12 +19,12 @@ import aiohttp
 
 WAIT_SECONDS = 60.0
 
-#: MLflow opens an assistant's panel and, where a view is shared, a banner about it: both are closed before the picture.
+#: MLflow opens an assistant's panel and, on a shared view, a banner: both are closed before the picture.
 CLOSE_PANELS = """
-for (const label of ['Close', 'Close Assistant', 'Close panel'])
-    for (const button of document.querySelectorAll(`button[aria-label="${label}"]`)) button.click();
+for (const name of ['mlflow.assistant.chat_panel.close', 'mlflow.experiment_page.shared_view.dismiss'])
+    for (const button of document.querySelectorAll(`button[data-component-id="${name}"]`)) button.click();
 """
-#: Charts are drawn when each card of the page holds a plot and none holds a spinner.
+#: The chart view is there once a line has been drawn.
 CHARTS_DRAWN = "document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length > 0"
 
 
