@@ -105,6 +105,7 @@ def _read_run(folder: Path, run: SweepRun, configs: dict[str, RunConfig]) -> dic
         "seed": config.seed,
         "d_model": config.model.d_model,
         "n_layers": config.model.n_layers,
+        "peak_lr": config.recipe.peak_lr,
         "n_tokens": config.tokens,
         **counts._asdict(),
     }

@@ -46,6 +46,7 @@ COLUMNS: dict[str, str] = {
     "tpot_seconds": "float64",  # median at batch 1
     "d_model": "Int64",
     "n_layers": "Int64",
+    "peak_lr": "float64",  # the recipe's learning rate at its highest
     "mlflow_url": "str",
 }
 

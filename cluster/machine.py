@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_DEVICES = Path("/dev")
 
 
 def available_cpus() -> int:
@@ -34,5 +35,5 @@ def visible_gpus() -> list[str]:
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
-    driver = Path("/proc/driver/nvidia/gpus")
-    return [str(index) for index, _ in enumerate(driver.iterdir())] if driver.is_dir() else []
+    devices = [device for device in _DEVICES.glob("nvidia*") if device.name.removeprefix("nvidia").isdigit()]
+    return [str(index) for index in range(len(devices))]  # a container's GPUs are numbered from 0, whatever their names

@@ -393,7 +393,8 @@ class Supervisor:
         if self._running or not self._counts[State.READY]:
             self._idle_since = None
             return
-        self._idle_since = self._idle_since or self._clock.now()
+        if self._idle_since is None:
+            self._idle_since = self._clock.now()
         if self._clock.now() - self._idle_since < self._policy.no_node_seconds:
             return
         message = (

@@ -164,10 +164,8 @@ def fit(
     from sweeps.storage import open_storage, open_sweep
 
     columns = {"n_params": n_column, "n_tokens": d_column, "loss": loss_column}
-    if is_table(runs):
-        table = load_runs(runs, columns=columns)
-    else:
-        table = load_runs(open_sweep(runs, open_storage(storage)).folder)
+    source = runs if is_table(runs) else open_sweep(runs, open_storage(storage)).folder
+    table = load_runs(source, columns=columns if is_table(runs) else None)
     fitted = fit_law(table, objective=objective, delta=delta, counting=counting, bootstrap=bootstrap, seed=seed)
     if as_json:
         _print_json(fit_json(fitted))

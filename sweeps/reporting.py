@@ -79,7 +79,9 @@ def sync_sweep(sweep: SweepFolder, *, tracking_uri: str | None, say: Callable[[s
     uri = default_tracking_uri(sweep.storage.root, tracking_uri)
     report = sweep.folder / "report"
     try:
-        synced = sync(sweep.storage.root, sweep.index, uri, report_folder=report if (report / REPORT).exists() else None)
+        synced = sync(
+            sweep.storage.root, sweep.index, uri, report_folder=report if (report / REPORT).exists() else None
+        )
     except TrackingError as error:
         raise UserError(f"MLflow at {masked(uri)}: {error}; nothing is lost: sync again when it is back") from None
     say(f"{sweep.index.sweep} in MLflow at {synced.tracking_uri}: {synced.runs} runs, {synced.points:,} values sent")

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.plots import bowls, canvas, contours, inference, k_curve, lifetime, loss_curves, optima, pairs, residuals
+from analysis.plots import (
+    bowls,
+    canvas,
+    contours,
+    inference,
+    k_curve,
+    learning_rate,
+    lifetime,
+    loss_curves,
+    optima,
+    pairs,
+    residuals,
+)
 from analysis.plots.picture import Absent, Picture
 from analysis.results import Study
 
@@ -23,6 +35,7 @@ PICTURES: tuple[Callable[[Study], Picture | Absent], ...] = (
     inference.inference_speed,
     residuals.residuals,
     k_curve.k_curve,
+    learning_rate.loss_against_learning_rate,
 )
 
 

@@ -35,3 +35,11 @@ def test_cores_are_cut_down_to_the_quota(
 def test_chosen_gpus(chosen: str, expected: list[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert machine.visible_gpus() == expected
+
+
+def test_all_gpus_without_a_choice_are_numbered_from_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine, "_DEVICES", tmp_path)
+    for name in ("nvidia3", "nvidia5", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert machine.visible_gpus() == ["0", "1"]

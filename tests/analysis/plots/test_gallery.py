@@ -15,6 +15,7 @@ from analysis.plots import canvas, loss_curves, parts
 from analysis.plots.bowls import isoflop_bowls
 from analysis.plots.gallery import SavedPicture, make_pictures, save_picture, save_pictures
 from analysis.plots.inference import inference_speed
+from analysis.plots.learning_rate import loss_against_learning_rate
 from analysis.plots.lifetime import lifetime_cost
 from analysis.plots.loss_curves import loss_against_flops, loss_against_tokens
 from analysis.plots.optima import compute_optima
@@ -72,8 +73,10 @@ def test_files_are_the_same_bytes_every_time(study: Study, tmp_path: Path) -> No
 
 
 def test_every_caption_states_the_counting_rule(study: Study) -> None:
-    for made in make_pictures(study):
-        assert "N counts all parameters." in drawn(made).caption
+    pictures = [made for made in make_pictures(study) if isinstance(made, Picture)]
+    assert {picture.stem for picture in pictures} == STEMS
+    for picture in pictures:
+        assert "N counts all parameters." in picture.caption
 
 
 def test_other_counting_rules_move_the_points_with_the_caption(study: Study) -> None:
@@ -225,3 +228,17 @@ def test_residuals_are_relative_errors_of_every_point(study: Study) -> None:
 def test_drawing_needs_no_pyplot() -> None:
     code = "import sys, analysis.plots.gallery; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_learning_rate_is_drawn_where_one_size_and_length_has_several(study: Study) -> None:
+    assert isinstance(loss_against_learning_rate(study), Absent)
+    frame = study.table.frame
+    usable = frame[frame["excluded"] == ""]
+    cell = next(rows.index for _, rows in usable.groupby(["n_params", "n_tokens"]) if len(rows) == 3)
+    rates = frame.assign(peak_lr=1e-3)
+    rates.loc[cell, "peak_lr"] = [1e-3, 2e-3, 2e-3]
+    picture = drawn(loss_against_learning_rate(replace(study, table=replace(study.table, frame=rates))))
+    line, points = picture.panels[0].layers
+    losses = frame.loc[cell, "loss"].tolist()
+    assert line.table["loss"].tolist() == pytest.approx([losses[0], (losses[1] + losses[2]) / 2])
+    assert len(points.table) == 3
