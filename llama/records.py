@@ -51,7 +51,6 @@ VAL_BPB = "val/bpb"
 TOKENS_PER_SECOND = "throughput/tokens_per_second"
 MFU = "throughput/mfu"
 FLOPS = "progress/flops"
-STEP = "progress/step"
 
 
 def val_domain_loss(domain: str) -> str:

@@ -38,7 +38,6 @@ from llama.records import (
     HEARTBEAT,
     LEARNING_RATE,
     MFU,
-    STEP,
     TOKENS_PER_SECOND,
     TRAIN_LOSS,
     CheckpointMark,
@@ -53,7 +52,7 @@ from llama.records import (
 from llama.schedule import learning_rate
 
 HEARTBEAT_SECONDS = 1.0
-VALIDATION_BATCH_SEQUENCES = 32
+VALIDATION_BATCH_SEQUENCES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +239,6 @@ class _Segment:
             LEARNING_RATE: learning_rate(self.config, self.step - 1),
             TOKENS_PER_SECOND: tokens_per_second,
             FLOPS: self._flops,
-            STEP: float(self.step),
         }
         if self.peak_flops is not None:
             metrics[MFU] = tokens_per_second * self.flops_per_token / self.peak_flops

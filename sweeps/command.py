@@ -98,6 +98,8 @@ def launch(
     )
     if as_json:
         _print_json(result.model_dump(mode="json"))
+    else:
+        _say(result.summary)
     if result.failed:
         raise typer.Exit(1)
 

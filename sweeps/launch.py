@@ -34,6 +34,7 @@ from sweeps.calibration import this_machine
 from sweeps.design import Segment, missing_segments
 from sweeps.live import LiveView
 from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, unmeasured_runs
+from sweeps.plan_table import duration
 from sweeps.prepare import Place, Prepared, prepare, this_place
 from sweeps.storage import Storage, register_sweep
 from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
@@ -41,6 +42,9 @@ from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
 #: A running segment that gave no sign of life for this long is taken for hung: far beyond any start-up or compilation.
 HANG_SECONDS = 600.0
 LAUNCHER_WAIT_SECONDS = 24 * 3600.0
+#: How long the end of a launch waits for MLflow to have everything: an interrupted one less, since it will go on.
+MIRROR_SECONDS = 60.0
+INTERRUPTED_MIRROR_SECONDS = 5.0
 
 #: Without a measured speed, order segments as if every shape trained at this rate; only their order depends on it.
 ORDERING_FLOPS_PER_SECOND = 3e10
@@ -65,6 +69,28 @@ class LaunchResult(Record):
     """`tokens_per_second` as a share of what as many runs would do if each had the machine for itself, by the calibrated solo
     speeds; None without a calibration of every shape."""
     mirror_trouble: str | None
+
+    @property
+    def throughput(self) -> str:
+        """What the training phase did with its cores, in words."""
+        if self.tokens_per_second is None:
+            return "nothing was trained"
+        said = (
+            f"trained {self.trained_tokens:,} tokens in {duration(self.training_wall_seconds)}: "
+            f"{self.tokens_per_second:,.0f} tokens a second over all runs"
+        )
+        if self.solo_share is None:
+            return said
+        return f"{said}, {self.solo_share:.0%} of what as many runs would do alone on this machine"
+
+    @property
+    def summary(self) -> str:
+        """How the sweep stands, in words."""
+        lines = [f"{self.sweep}: {self.finished} runs finished"]
+        lines += [f"diverged, and out of the fit: {name}" for name in self.diverged]
+        lines += [f"not run: {name}: {reason}" for name, reason in self.failed.items()]
+        lines += [self.mirror_trouble] if self.mirror_trouble else []
+        return "\n".join(lines)
 
 
 def launch_sweep(
@@ -93,24 +119,26 @@ def launch_sweep(
         stack.enter_context(_hold(storage, prepared.spec.name, wait=wait, say=say))
         register_sweep(storage, prepared.index, prepared.yaml_path)
         missing = _missing(prepared)
-        unmeasured = unmeasured_runs(prepared)
-        if not missing and not unmeasured:
-            mirror = Mirror(storage.root, prepared.index, uri)
+        mirror = Mirror(storage.root, prepared.index, uri)
+        if not missing and not unmeasured_runs(prepared):
             mirror.start()
             return _result(prepared, None, mirror.stop().trouble)
         if executor is None:
             session = stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
             executor = session.executor
-        mirror = Mirror(storage.root, prepared.index, uri)
+        if calibrate:
+            prepared = calibrate_shapes(prepared, place, executor, say=say)
         mirror.start()
+        patience_seconds = INTERRUPTED_MIRROR_SECONDS
         try:
-            if calibrate:
-                prepared = calibrate_shapes(prepared, place, executor, say=say)
+            say(f"{len(missing)} segments to run, {prepared.plan.slots} at once{_expected(prepared)}")
             summary = _train(prepared, missing, executor, mirror, place, say=say)
+            say(_result(prepared, summary, None).throughput)
             measure_inference(prepared, executor, place, say=say)
+            patience_seconds = MIRROR_SECONDS
         finally:
             say("bringing MLflow up to date")
-            trouble = mirror.stop().trouble
+            trouble = mirror.stop(patience_seconds).trouble
         return _result(prepared, summary, trouble)
 
 
@@ -221,6 +249,12 @@ def _record_failure(storage: Storage, key: str, attempt: int, failed: Failed) ->
             attempt=attempt, kind=failed.kind.value, message=failed.message, unix_ms=int(time.time() * 1000)
         )
         write_record(folder / FAILURE, failure)
+
+
+def _expected(prepared: Prepared) -> str:
+    """What the plan expects of the whole sweep, where every speed was measured."""
+    seconds = prepared.plan.wall_seconds
+    return "" if seconds is None else f"; the whole sweep takes about {duration(seconds)}"
 
 
 def _estimated_seconds(prepared: Prepared, segment: Segment) -> float:

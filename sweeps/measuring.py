@@ -12,7 +12,6 @@ from llama.errors import UserError
 from llama.records import RunStatus, read_inference, read_status
 from sweeps import worker
 from sweeps.calibration import SpeedPoint, store
-from sweeps.design import PlannedRun
 from sweeps.plan import make_plan
 from sweeps.prepare import Place, Prepared, gpu_share, run_slots
 
@@ -66,27 +65,21 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     return replace(prepared, calibration=calibration, plan=plan)
 
 
-def unmeasured_runs(prepared: Prepared) -> dict[str, list[PlannedRun]]:
-    """By size, the runs that lack a measured serving cost; they need not be trained yet."""
+def unmeasured_runs(prepared: Prepared) -> dict[str, list[str]]:
+    """Keys of the finished runs that lack a measured serving cost, by size."""
+    by_size: dict[str, list[str]] = {}
     if prepared.spec.inference is None:
-        return {}
-    by_size: dict[str, list[PlannedRun]] = {}
+        return by_size
     for run in prepared.design.runs:
-        if not run.record.is_trunk and read_inference(prepared.storage.run(run.record.key)) is None:
-            by_size.setdefault(run.size, []).append(run)
+        folder = prepared.storage.run(run.record.key)
+        if not run.record.is_trunk and read_status(folder) is RunStatus.FINISHED and read_inference(folder) is None:
+            by_size.setdefault(run.size, []).append(run.record.key)
     return by_size
 
 
 def measure_inference(prepared: Prepared, executor: Executor, place: Place, *, say: Callable[[str], None]) -> None:
     """Measure every size that lacks it in one task with a node to itself, sizes interleaved, and share the result."""
-    protocol = prepared.spec.inference
-    by_size = {
-        size: [
-            run.record.key for run in runs if read_status(prepared.storage.run(run.record.key)) is RunStatus.FINISHED
-        ]
-        for size, runs in unmeasured_runs(prepared).items()
-    }
-    by_size = {size: keys for size, keys in by_size.items() if keys}
+    protocol, by_size = prepared.spec.inference, unmeasured_runs(prepared)
     if protocol is None or not by_size:
         return
     say(f"measuring what serving costs at {len(by_size)} sizes, nothing else running")

@@ -21,6 +21,7 @@ def run_quickstart(out: Path, *, tracking_uri: str | None, say: Callable[[str], 
     study = "quickstart-gpu" if this_place().gpus else "quickstart"
     with as_file(files("sweeps") / "studies" / f"{study}.yaml") as yaml_path:
         launched = launch_sweep(str(yaml_path), storage, tracking_uri=tracking_uri, calibrate=True, say=say)
+    say(launched.summary)
     report = report_sweep(open_sweep(launched.sweep, storage), tracking_uri=tracking_uri, say=say)
     say(f"everything is in {storage.root}; done in {duration(time.monotonic() - started)}")
     say(f"look at the runs in MLflow:  isoloss ui --storage {out}")

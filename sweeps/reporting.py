@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama.config import digest
 from llama.errors import UserError
@@ -11,6 +13,10 @@ from llama.records import DONE, INFERENCE
 from sweeps.storage import Storage, SweepFolder, open_sweep
 from sweeps.tracking import TrackingError, default_tracking_uri, log_parent_artifacts, masked, sync
 
+if TYPE_CHECKING:
+    from analysis.results import Answer
+
+LINE_WIDTH = 110
 REPORT = "report.html"
 ANSWER = "answer.txt"
 INPUTS = "inputs.sha256"
@@ -100,21 +106,20 @@ def _write(source: Path, folder: Path, provenance: dict[str, str]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     save_pictures(study, folder)
     write_report(study, folder, provenance=provenance)
-    text = "\n".join(
-        [
-            study.answer.headline,
-            "",
-            *study.answer.sentences,
-            *_basis(study.answer.measured, "measured"),
-            *_basis(study.answer.extrapolated, "extrapolated"),
-        ]
-    )
-    (folder / ANSWER).write_text(text + "\n", encoding="utf-8")
+    text = _words(study.answer)
+    (folder / ANSWER).write_text(text, encoding="utf-8")
     return text
 
 
-def _basis(lines: tuple[str, ...], word: str) -> list[str]:
-    return [f"{word}: {line}" for line in lines]
+def _words(answer: Answer) -> str:
+    """The answer for a terminal: the headline, what it rests on, then what was measured and what was not."""
+    lists = {"": answer.sentences, "Measured": answer.measured, "Extrapolated": answer.extrapolated}
+    lines = [textwrap.fill(answer.headline, LINE_WIDTH)]
+    for heading, points in lists.items():
+        if points:
+            lines += ["", *([f"{heading}:"] if heading else [])]
+            lines += [textwrap.fill(point, LINE_WIDTH, initial_indent="- ", subsequent_indent="  ") for point in points]
+    return "\n".join(lines) + "\n"
 
 
 def _inputs_digest(sweep: SweepFolder) -> str:
