@@ -114,6 +114,8 @@ class RunConfig(Config):
     recipe: Recipe
     tokens: Positive | None
     seed: Annotated[int, Field(ge=0)]
+    initialisation: Literal["fan_in"]
+    """How the weights are drawn from the seed: see `llama.model.Llama.initialise`."""
     dtype: Literal["float32", "bfloat16"]
     """Compute precision; master weights, gradients and optimiser state are float32."""
     compile: bool

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llama.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PLAIN_WIDTH = 130
 
 app = typer.Typer(
     name="isoloss",
@@ -68,9 +73,7 @@ def plan(
     if as_json:
         _print_json(prepared.plan.model_dump(mode="json"))
     else:
-        from rich.console import Console
-
-        Console().print(render(prepared.plan))
+        _print_table(render(prepared.plan))
 
 
 @app.command()
@@ -115,9 +118,7 @@ def status(sweep: SweepArgument, storage: StorageOption = None, as_json: JsonOpt
     if as_json:
         _print_json(found.model_dump(mode="json"))
     else:
-        from rich.console import Console
-
-        Console().print(status_table(found))
+        _print_table(status_table(found))
 
 
 @app.command()
@@ -196,6 +197,13 @@ def _say(line: str) -> None:
 def _note(line: str) -> None:
     """Progress beside a result: on stderr, so that --json can be piped."""
     print(line, file=sys.stderr, flush=True)
+
+
+def _print_table(table: RenderableType) -> None:
+    """Where the output is no terminal its width is unknown: wide enough for every column."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
 
 
 def _print_json(document: Any) -> None:

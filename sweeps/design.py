@@ -290,6 +290,7 @@ def _config(
         dtype=numerics.dtype,
         compile=numerics.compile,
         attention_kernel=numerics.attention_kernel,
+        initialisation="fan_in",
     )
 
 

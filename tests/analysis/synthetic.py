@@ -110,6 +110,7 @@ def make_run(model: ModelConfig, tokens: int, seed: int) -> RunConfig:
         dtype="float32",
         compile=False,
         attention_kernel="flash",
+        initialisation="fan_in",
     )
 
 

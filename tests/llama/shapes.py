@@ -53,6 +53,7 @@ def tiny_run(*, corpus_digest: str = "0" * 64, weights: dict[str, float] | None 
         "dtype": "float32",
         "compile": False,
         "attention_kernel": "flash",
+        "initialisation": "fan_in",
     }
     return RunConfig(**(fields | changes))
 

@@ -67,7 +67,7 @@ class Sweep:
         return {run.name: run for run in sweep_status(folder).runs}
 
 
-@pytest.fixture()
+@pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path)
 

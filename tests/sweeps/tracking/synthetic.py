@@ -81,6 +81,7 @@ def make_config(width: int, tokens: int | None, *, seed: int = 0, horizon: int =
         dtype="float32",
         compile=False,
         attention_kernel="flash",
+        initialisation="fan_in",
     )
     return config.trunk() if tokens is None else config
 
