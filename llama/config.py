@@ -152,11 +152,15 @@ class RunConfig(Config):
 
     @property
     def cooldown_start_step(self) -> int | None:
-        """First step of a WSD cooldown; None for a trunk or a cosine run."""
+        """First step of a WSD cooldown; None for a trunk or a cosine run.
+
+        Rounded down to a log point, so that no window of the journal lies across a fork.
+        """
         if self.steps is None or self.recipe.schedule != "wsd":
             return None
         cooldown = max(round(self.recipe.cooldown_fraction * self.steps), self.recipe.cooldown_min_steps)
-        return max(0, self.steps - cooldown)
+        start = max(0, self.steps - cooldown)
+        return start - start % self.log_every_steps
 
     @property
     def log_every_steps(self) -> int:

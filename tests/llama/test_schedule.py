@@ -22,8 +22,9 @@ def test_cooldown_is_one_minus_sqrt_over_the_last_fifth() -> None:
     assert 0 < learning_rate(run, 99) < 0.01 * 0.03
 
 
-def test_cooldown_has_a_floor_in_steps() -> None:
-    assert tiny_run(tokens=64 * 10).cooldown_start_step == 5
+def test_cooldown_has_a_floor_in_steps_and_starts_at_a_log_point() -> None:
+    assert tiny_run(tokens=64 * 10).log_every_steps == 4
+    assert tiny_run(tokens=64 * 10).cooldown_start_step == 4
 
 
 def test_cosine_ends_at_its_final_ratio() -> None:
