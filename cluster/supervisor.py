@@ -69,7 +69,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 }
 
 _HOPELESS = frozenset({FailureKind.USER_ERROR, FailureKind.NON_FINITE, FailureKind.FENCED})
-_FAULTLESS = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_LOST})
+_FAULTLESS = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_LOST, FailureKind.HELD})
 
 
 @dataclass(frozen=True, kw_only=True)

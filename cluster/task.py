@@ -54,6 +54,8 @@ class FailureKind(StrEnum):
     """The function raised `llama.errors.Diverged`."""
     FENCED = "fenced"
     """The function raised `llama.errors.Fenced`: somebody else works on it."""
+    HELD = "held"
+    """The function raised `llama.lease.LeaseHeld`: somebody else holds it now, and may be gone by the next attempt."""
     OUT_OF_MEMORY = "out_of_memory"
     """Host or GPU memory ran out, or Ray killed the worker before it did."""
     CRASHED = "crashed"

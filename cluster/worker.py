@@ -19,6 +19,7 @@ from typing import Any
 
 from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
 from llama.errors import Diverged, Fenced, UserError
+from llama.lease import LeaseHeld
 
 #: Read by numerical libraries when they are first imported.
 THREAD_VARIABLES = (
@@ -90,6 +91,8 @@ def classify(error: BaseException) -> FailureKind:
         return FailureKind.NON_FINITE
     if isinstance(error, Fenced):
         return FailureKind.FENCED
+    if isinstance(error, LeaseHeld):
+        return FailureKind.HELD
     # torch is not imported here: its CUDA error goes by name, its CPU allocator raises a RuntimeError.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return FailureKind.OUT_OF_MEMORY

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -25,8 +26,10 @@ from llama.records import (
     checkpoint_folder,
     complete_steps,
     read_checkpoint_mark,
+    sync_folder,
     write_record,
 )
+from llama.window import Window
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -36,6 +39,7 @@ def save_checkpoint(
     run_folder: Path,
     model: Llama,
     optimizer: torch.optim.AdamW,
+    window: Window,
     *,
     step: int,
     tokens: int,
@@ -45,13 +49,12 @@ def save_checkpoint(
 ) -> CheckpointMark:
     """Write everything that a resume needs. A failure part-way (a full disk) leaves earlier checkpoints as they were."""
     final = checkpoint_folder(run_folder, step)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = final.with_name(f".{final.name}.{uuid4().hex}")
     temporary.mkdir(parents=True)
     try:
         contents = {
             MODEL_FILE: save(_named_weights(model)),
-            OPTIMIZER_FILE: save(_named_optimizer_state(model, optimizer)),
+            OPTIMIZER_FILE: save(_named_optimizer_state(model, optimizer) | window.tensors()),
         }
         for name, data in contents.items():
             _write_synced(temporary / name, data)
@@ -62,7 +65,7 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     mark = CheckpointMark(
         step=step,
         tokens=tokens,
@@ -76,10 +79,14 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    run_folder: Path, step: int, model: Llama, optimizer: torch.optim.AdamW | None = None
+    run_folder: Path,
+    step: int,
+    model: Llama,
+    optimizer: torch.optim.AdamW | None = None,
+    window: Window | None = None,
 ) -> CheckpointMark | None:
-    """Fill the model (and optimiser) from the checkpoint at `step`; None where it is absent or its bytes are not the marked
-    ones, and then neither is touched.
+    """Fill the model (and optimiser and window) from the checkpoint at `step`; None where it is absent or its bytes are not
+    the marked ones, and then none is touched.
 
     Raises:
         UserError: the bytes are as marked but belong to another model.
@@ -96,18 +103,20 @@ def load_checkpoint(
         model.load_state_dict(weights)
         if optimizer is not None:
             _fill_optimizer(model, optimizer, state)
+        if window is not None:
+            window.fill(state)
     except (RuntimeError, KeyError) as error:
         raise UserError(f"{folder} holds another model than {run_folder.name}: {error}") from None
     return mark
 
 
 def load_latest(
-    run_folder: Path, model: Llama, optimizer: torch.optim.AdamW, *, at_most_step: int
+    run_folder: Path, model: Llama, optimizer: torch.optim.AdamW, window: Window, *, at_most_step: int
 ) -> CheckpointMark | None:
     """The newest good checkpoint at or before a step."""
     for step in reversed(complete_steps(run_folder)):
         if step <= at_most_step:
-            mark = load_checkpoint(run_folder, step, model, optimizer)
+            mark = load_checkpoint(run_folder, step, model, optimizer, window)
             if mark is not None:
                 return mark
     return None
@@ -131,6 +140,20 @@ def drop_checkpoint(run_folder: Path, step: int) -> None:
     folder = checkpoint_folder(run_folder, step)
     (folder / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_leftovers(run_folder: Path, *, newest_step: int) -> None:
+    """Remove what killed attempts left: half-written checkpoints, and replaceable ones before the newest. The caller holds
+    the run's lease.
+    """
+    for folder in (run_folder / CHECKPOINTS).glob("*step-*"):
+        if folder.name.startswith("."):
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        step = int(folder.name.removeprefix("step-"))
+        mark = read_checkpoint_mark(run_folder, step)
+        if mark is None or (not mark.kept and step < newest_step):
+            drop_checkpoint(run_folder, step)
 
 
 def _named_weights(model: Llama) -> dict[str, Tensor]:
@@ -172,11 +195,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -87,14 +87,14 @@ class Recipe(Config):
     batch_sequences: Positive
     """Sequences of `context_length` tokens in one step."""
     warmup_tokens: Annotated[int, Field(ge=0)]
-    beta1: Fraction
-    beta2: Fraction
+    beta1: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(ge=0, lt=1)]
     eps: PositiveFloat
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     clip_norm: PositiveFloat
     schedule: Literal["wsd", "cosine"]
     final_lr_ratio: Fraction
-    """Learning rate at the last step, as a share of the peak."""
+    """Learning rate that the schedule comes down to as the last step ends, as a share of the peak."""
     cooldown_fraction: Fraction
     """Share of a WSD run's steps in its cooldown (Haegele et al. 2024: 0.2)."""
     cooldown_min_steps: Annotated[int, Field(ge=0)]
@@ -132,6 +132,8 @@ class RunConfig(Config):
             raise ValueError("a trunk (tokens: null) needs the wsd schedule: a cosine run has an end")
         if (self.parent is None) != (self.fork_step is None):
             raise ValueError("a branch names both its parent and its fork_step")
+        if self.parent is not None and self.parent != self.trunk().key:
+            raise ValueError(f"parent {self.parent} is not the key of this branch's trunk, {self.trunk().key}")
         if self.fork_step is not None and (self.tokens is None or self.fork_step != self.cooldown_start_step):
             raise ValueError("a branch forks where its cooldown starts")
         return self
@@ -160,7 +162,7 @@ class RunConfig(Config):
             return None
         cooldown = max(round(self.recipe.cooldown_fraction * self.steps), self.recipe.cooldown_min_steps)
         start = max(0, self.steps - cooldown)
-        return start - start % self.log_every_steps
+        return start - start % self.log_every_steps if cooldown else start
 
     @property
     def log_every_steps(self) -> int:

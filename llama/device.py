@@ -13,14 +13,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ATTENTION_KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
 
-#: Dense bf16 FLOP/s from the makers' data sheets, by a part of the name that the driver reports, longest match first.
+#: Dense bf16 FLOP/s from NVIDIA's data sheets, by the name that the driver reports, in full: a slice or a cousin of a card has
+#: another name, and another peak.
 PEAK_BF16_FLOPS = {
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA L40S": 362e12,
+    "NVIDIA L4": 121e12,
 }
 
 
@@ -49,9 +53,7 @@ def peak_flops_per_second(device: torch.device, dtype: str) -> float | None:
     """Peak dense FLOP/s, or None where it isn't known: an unknown device has no MFU."""
     if device.type != "cuda" or dtype != "bfloat16":
         return None
-    name = device_name(device)
-    matches = [part for part in PEAK_BF16_FLOPS if part in name]
-    return PEAK_BF16_FLOPS[max(matches, key=len)] if matches else None
+    return PEAK_BF16_FLOPS.get(device_name(device))
 
 
 @contextmanager

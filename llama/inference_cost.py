@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from llama.accounting import kv_bytes_per_token, weight_bytes
 from llama.config import Config, ModelConfig, Positive
@@ -31,7 +32,7 @@ class InferenceProtocol(Config):
     """How serving is measured; a part of every result."""
 
     prompt_tokens: Positive
-    output_tokens: Positive
+    output_tokens: Annotated[int, Field(ge=2)]
     max_batch: Positive
     repetitions: Positive
     """Timed repetitions; two warm-ups come before them, in which the saturating batch is found."""

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from llama.errors import UserError
 from llama.records import JOURNAL, JournalPoint, journal_line
 
 
@@ -13,9 +14,20 @@ class Journal:
     """Appends to `metrics.jsonl`, from the length that the checkpoint resumed from vouches for."""
 
     def __init__(self, run_folder: Path, *, keep_bytes: int):
+        """Cut the file to `keep_bytes`.
+
+        Raises:
+            UserError: it is shorter: points that the checkpoint vouches for are lost.
+        """
         self._path = run_folder / JOURNAL
         self._pending: list[str] = []
         self._path.touch()
+        size = self._path.stat().st_size
+        if size < keep_bytes:
+            raise UserError(
+                f"{self._path} has {size:,} bytes, but its checkpoint was made after {keep_bytes:,}: put the file back, "
+                f"or remove {run_folder} to train the run anew"
+            )
         os.truncate(self._path, keep_bytes)
 
     def add(self, point: JournalPoint) -> None:

@@ -4,21 +4,24 @@
 
 A lease is taken by creating the next number exclusively, which one of several racing processes can do. Its number is a
 fencing number: it only grows, and a writer checks that its own is still the highest before it marks anything complete.
-A daemon thread touches the file, so that owners on other machines can be seen to be alive.
+A daemon thread touches the file, so that owners on other machines can be seen to be alive. A released lease has the
+modification time 0, since that can be set on a full disk too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
 import psutil
 
-from llama.errors import Fenced
+from llama.errors import Fenced, UserError
 from llama.records import Record, read_record, write_record
 
 BEAT_SECONDS = 5.0
@@ -34,11 +37,10 @@ class Owner(Record):
     process_start: float
     """Unix seconds: tells a process from a later one with the same pid."""
     attempt: int
-    released: bool = False
 
 
-class LeaseHeld(Fenced):
-    """Another live process holds the lease; `owner` says which."""
+class LeaseHeld(Exception):
+    """Another live process holds the lease, and may leave it; `owner` says which."""
 
     def __init__(self, folder: Path, owner: Owner):
         super().__init__(f"{folder} is held by process {owner.pid} on {owner.host}")
@@ -48,10 +50,11 @@ class LeaseHeld(Fenced):
 class Lease:
     """A held lease. Use as a context manager; `check` before every commit."""
 
-    def __init__(self, path: Path, owner: Owner):
-        self._path, self._owner = path, owner
+    def __init__(self, path: Path):
+        self._path = path
         self._stop = threading.Event()
-        threading.Thread(target=self._beat, daemon=True, name="lease").start()
+        self._beats = threading.Thread(target=self._beat, daemon=True, name="lease")
+        self._beats.start()
 
     @property
     def number(self) -> int:
@@ -76,7 +79,9 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        write_record(self._path, self._owner.model_copy(update={"released": True}), durable=False)
+        self._beats.join()
+        with contextlib.suppress(OSError):  # storage that is gone must not hide why we leave; the process's end will do
+            os.utime(self._path, (0, 0))
 
 
 def acquire(folder: Path, *, attempt: int, wait_seconds: float = 0.0) -> Lease:
@@ -95,7 +100,7 @@ def acquire(folder: Path, *, attempt: int, wait_seconds: float = 0.0) -> Lease:
         if owner is None:
             path = leases / f"{highest + 1:06d}.json"
             if _create(path, me):
-                return Lease(path, me)
+                return Lease(path)
         elif time.monotonic() >= deadline:
             raise LeaseHeld(folder, owner)
         else:
@@ -108,16 +113,20 @@ def current_owner(folder: Path) -> Owner | None:
     if highest == 0:
         return None
     path = folder / "lease" / f"{highest:06d}.json"
-    owner = read_record(path, Owner)
-    if owner is None or owner.released:
+    age_seconds = time.time() - path.stat().st_mtime
+    try:
+        owner = read_record(path, Owner)
+    except UserError:  # a crash of the machine can leave an empty file: its owner lives only as long as it beats
+        owner = Owner(host="unknown", pid=0, process_start=0.0, attempt=0)
+    if owner is None or path.stat().st_mtime == 0 or not _is_alive(owner, age_seconds):
         return None
-    return owner if _is_alive(owner, path) else None
+    return owner
 
 
 def _create(path: Path, owner: Owner) -> bool:
     """Write a whole lease under a private name and link it in: the link fails if the number is taken."""
-    private = path.with_name(f".{path.stem}.{owner.host}.{owner.pid}.{threading.get_ident()}")
-    private.write_text(owner.model_dump_json() + "\n", encoding="utf-8")
+    private = path.with_name(f".{path.stem}.{uuid4().hex}")
+    write_record(private, owner)
     try:
         os.link(private, path)
     except FileExistsError:
@@ -127,9 +136,9 @@ def _create(path: Path, owner: Owner) -> bool:
     return True
 
 
-def _is_alive(owner: Owner, path: Path) -> bool:
+def _is_alive(owner: Owner, age_seconds: float) -> bool:
     if owner.host != _host():
-        return time.time() - path.stat().st_mtime < STALE_SECONDS
+        return age_seconds < STALE_SECONDS
     try:
         process = psutil.Process(owner.pid)
         return abs(process.create_time() - owner.process_start) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
@@ -142,9 +151,10 @@ def _highest(leases: Path) -> int:
 
 
 def _host() -> str:
-    """This machine since its last boot: a pid says nothing about a process from before."""
+    """This machine since its last boot, and this container: elsewhere our pids mean other processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        pids = Path("/proc/self/ns/pid").readlink()
     except OSError:
-        boot = str(int(psutil.boot_time()))
-    return f"{socket.gethostname()}-{boot}"
+        return f"{socket.gethostname()}-{int(psutil.boot_time())}"
+    return f"{socket.gethostname()}-{boot}-{str(pids).strip('pid:[]')}"

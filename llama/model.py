@@ -122,6 +122,10 @@ class Llama(nn.Module):
         """Final normed states [B, T, D]. With a cache, `tokens_BT` continue what it holds: many into an empty cache, then one
         at a time."""
         start = 0 if cache is None else cache.tokens
+        if start and tokens_BT.shape[1] > 1:
+            raise ValueError("a cache that holds tokens goes on by one token at a time")
+        if start + tokens_BT.shape[1] > len(self.rotation_TE):
+            raise ValueError(f"position {start + tokens_BT.shape[1]} is beyond the model's {len(self.rotation_TE)}")
         rotation_TE = self.rotation_TE[start : start + tokens_BT.shape[1]]
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:

@@ -10,7 +10,8 @@
         failure.json     why the latest attempt failed, if it did
         DONE             written last: how the run ended, with its final numbers
 
-A run's status is derived from these files and stored nowhere else. A trunk has no DONE: it is as long as its checkpoints.
+A run's status is derived from these files and stored nowhere else. A trunk has no DONE unless it diverged: it is as long as
+its checkpoints.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
@@ -102,6 +104,10 @@ class Done(Record):
     """Final validation metrics."""
     training_seconds: float
     """Seconds spent in this run's own training steps, over all attempts that counted."""
+    threads: int = 1
+    """Cores that the run had."""
+    gpu_share: float = 0.0
+    """GPUs that the run had: a share of one, or several; 0 on a CPU."""
 
 
 class CheckpointMark(Record):
@@ -204,13 +210,24 @@ class RunStatus(StrEnum):
 
 def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace `path` by `text` so that a reader sees the old or the new whole; `durable` also survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         if durable:
             file.flush()
             os.fsync(file.fileno())
     temporary.replace(path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_record(path: Path, record: BaseModel, *, durable: bool = True) -> None:
@@ -252,8 +269,19 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
 
 
 def read_checkpoint_mark(folder: Path, step: int) -> CheckpointMark | None:
-    """The mark of the checkpoint at `step`, or None where it is absent or unfinished. Contents are verified on load."""
-    return read_record(checkpoint_folder(folder, step) / COMPLETE, CheckpointMark)
+    """The mark of the checkpoint at `step`; None where it is absent, unfinished or damaged. Contents are verified on load."""
+    try:
+        return read_record(checkpoint_folder(folder, step) / COMPLETE, CheckpointMark)
+    except UserError:
+        return None
+
+
+def read_heartbeat(folder: Path) -> Heartbeat | None:
+    """The latest heartbeat; None where there is none or it was cut short, since nothing depends on it."""
+    try:
+        return read_record(folder / HEARTBEAT, Heartbeat)
+    except UserError:
+        return None
 
 
 def complete_steps(folder: Path) -> list[int]:

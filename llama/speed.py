@@ -20,6 +20,7 @@ def measure_training_speed(
     *,
     dtype: str,
     attention_kernel: str,
+    compile: bool = False,
     seconds: float,
     threads: int = 1,
 ) -> float:
@@ -32,6 +33,10 @@ def measure_training_speed(
     model = Llama(model_config)
     model.initialise(torch.Generator().manual_seed(0))
     model.to(device)
+    if compile:
+        torch._dynamo.reset()
+        for block in model.blocks:
+            block.compile()
     optimizer = make_optimizer(model, recipe)
     shape = (recipe.batch_sequences, model_config.context_length + 1)
     tokens_BS = torch.randint(model_config.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(device)

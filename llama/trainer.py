@@ -12,13 +12,12 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
-from torch import Tensor
 
 from llama.accounting import training_flops_per_token
-from llama.checkpoint import drop_checkpoint, load_latest, save_checkpoint
+from llama.checkpoint import clear_leftovers, drop_checkpoint, load_latest, save_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import Mixture, validation_batches
@@ -26,7 +25,7 @@ from llama.device import make_deterministic, peak_flops_per_second, pick_device,
 from llama.errors import Diverged, UserError
 from llama.evaluation import validate
 from llama.journal import Journal, WrittenJournal
-from llama.lease import Lease, acquire
+from llama.lease import STALE_SECONDS, Lease, acquire
 from llama.model import Llama
 from llama.optimizer import make_optimizer, training_step
 from llama.records import (
@@ -40,6 +39,7 @@ from llama.records import (
     MFU,
     TOKENS_PER_SECOND,
     TRAIN_LOSS,
+    VAL_LOSS,
     CheckpointMark,
     Done,
     Heartbeat,
@@ -50,6 +50,7 @@ from llama.records import (
     write_record,
 )
 from llama.schedule import learning_rate
+from llama.window import Window
 
 HEARTBEAT_SECONDS = 1.0
 VALIDATION_BATCH_SEQUENCES = 16
@@ -74,12 +75,14 @@ def train_segment(
     attempt: int = 1,
     parent_folder: Path | None = None,
     threads: int = 1,
+    gpu_share: float = 0.0,
     checkpoint_seconds: float = 30.0,
-    lease_wait_seconds: float = 30.0,
+    lease_wait_seconds: float = STALE_SECONDS + 15.0,
 ) -> SegmentResult:
     """Train until `until_step` and leave a complete checkpoint there; at the run's own end validate it and write DONE.
 
-    A segment whose result exists trains nothing. `parent_folder` is the trunk's, for a branch.
+    A segment whose result exists trains nothing. `parent_folder` is the trunk's, for a branch. `threads` cores and a share of a
+    GPU are what the caller gave this process; they are noted for the run's account of cost.
 
     Raises:
         Diverged: the loss or gradient norm is not finite; DONE says so, and a repeat raises the same.
@@ -100,12 +103,16 @@ def train_segment(
         elif stored != config:
             raise UserError(f"{run_folder / CONFIG} is another run's: its key is {stored.key}, not {config.key}")
         done = read_done(run_folder)
-        if done is not None and done.outcome == "diverged":
+        if done is not None and done.outcome == "diverged" and until_step >= done.step:
             raise Diverged(done.reason)
-        if done is not None or (config.is_trunk and until_step in complete_steps(run_folder)):
+        if (done is not None and done.outcome == "finished") or (
+            config.is_trunk and until_step in complete_steps(run_folder)
+        ):
             return SegmentResult(end_step=until_step, trained_steps=0, trained_tokens=0, training_seconds=0.0)
         use_threads(threads)
-        segment = _Segment(config, run_folder, corpus, until_step, attempt, lease, checkpoint_seconds)
+        segment = _Segment(
+            config, run_folder, corpus, until_step, attempt, lease, checkpoint_seconds, threads, gpu_share
+        )
         segment.restore(parent_folder)
         return segment.train()
 
@@ -122,7 +129,10 @@ class _Segment:
         attempt: int,
         lease: Lease,
         checkpoint_seconds: float,
+        threads: int,
+        gpu_share: float,
     ):
+        self.threads, self.gpu_share = threads, gpu_share
         self.config, self.run_folder, self.corpus, self.lease = config, run_folder, corpus, lease
         self.until_step, self.attempt, self.checkpoint_seconds = until_step, attempt, checkpoint_seconds
         self.device = pick_device()
@@ -141,25 +151,30 @@ class _Segment:
         self.training_seconds = 0.0
         self.journal_start_step = config.fork_step or 0
         self.latest_own: CheckpointMark | None = None
-        self.losses: list[Tensor] = []
-        self.grad_norms: list[Tensor] = []
+        self.window = Window()
 
     def restore(self, parent_folder: Path | None) -> None:
         """Take the newest good checkpoint: the run's own, else its trunk's at or before the fork, else draw the weights."""
         self.model.initialise(torch.Generator().manual_seed(self.config.seed))
         self.model.to(self.device)
         if self.config.compile:
+            # A worker compiles one shape after another; past torch's limit of recompilations it would turn eager unsaid.
+            torch._dynamo.reset()
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
             for block in self.model.blocks:
                 block.compile()
         self.optimizer = make_optimizer(self.model, self.config.recipe)
         keep_bytes = 0
-        mark = load_latest(self.run_folder, self.model, self.optimizer, at_most_step=self.until_step)
+        mark = load_latest(self.run_folder, self.model, self.optimizer, self.window, at_most_step=self.until_step)
         if mark is not None:
             self.latest_own, keep_bytes = mark, mark.journal_bytes
             self.training_seconds = mark.training_seconds
         elif parent_folder is not None and self.config.fork_step is not None:
-            mark = load_latest(parent_folder, self.model, self.optimizer, at_most_step=self.config.fork_step)
+            mark = load_latest(
+                parent_folder, self.model, self.optimizer, self.window, at_most_step=self.config.fork_step
+            )
         self.step = mark.step if mark is not None else 0
+        clear_leftovers(self.run_folder, newest_step=self.step)
         if max(complete_steps(self.run_folder), default=0) > self.until_step:
             # A fork asked for between two that exist: the steps are repeated for its checkpoint, not for the journal.
             self.journal: Journal | WrittenJournal = WrittenJournal(self.run_folder, until_step=self.until_step)
@@ -169,27 +184,37 @@ class _Segment:
     def train(self) -> SegmentResult:
         """The loop. Losses stay on the device between log points; the garbage collector stays out of the steps."""
         metrics: dict[str, float | None] = {}
-        start_step, trained_seconds = self.step, 0.0
-        window_started = last_checkpoint = last_beat = time.monotonic()
+        start_step = timed_from_step = self.step
+        trained_seconds = window_seconds = 0.0
+        stretch_started = last_checkpoint = last_beat = time.monotonic()
         gc.collect()
         gc.disable()
         try:
             while self.step < self.until_step:
                 self._update()
-                if self.step % self.config.log_every_steps == 0 or self.step == self.until_step:
-                    loss, grad_norm = self._read_window()
-                    window_seconds = time.monotonic() - window_started
-                    trained_seconds += window_seconds
-                    metrics = self._close_window(loss, grad_norm, window_seconds, trained_seconds)
-                    if time.monotonic() - last_checkpoint > self.checkpoint_seconds and self.step < self.until_step:
+                at_log_point = self.step % self.config.log_every_steps == 0 or self.step == self.until_step
+                is_due = time.monotonic() - last_checkpoint > self.checkpoint_seconds and self.step < self.until_step
+                if at_log_point or is_due:
+                    means = self.window.close() if at_log_point else None  # waits for the device, so before the clock
+                    stretch_seconds = time.monotonic() - stretch_started
+                    trained_seconds += stretch_seconds
+                    window_seconds += stretch_seconds
+                    if means is not None:
+                        tokens_per_second = (self.step - timed_from_step) * self.config.batch_tokens / window_seconds
+                        metrics = self._close_window(*means, tokens_per_second, trained_seconds)
+                        timed_from_step, window_seconds = self.step, 0.0
+                    if is_due:
                         self._checkpoint(trained_seconds, kept=False)
                         gc.collect()
                         last_checkpoint = time.monotonic()
-                    window_started = time.monotonic()
+                    stretch_started = time.monotonic()
                 if time.monotonic() - last_beat > HEARTBEAT_SECONDS:
                     self._beat(metrics)
                     last_beat = time.monotonic()
             final = self._validate()
+            val_loss = final[VAL_LOSS]
+            if val_loss is None or not math.isfinite(val_loss):
+                self._diverge(f"validation loss {val_loss}", trained_seconds)
             if self.latest_own is None or self.latest_own.step < self.until_step:
                 self._journal(final)
                 self._checkpoint(trained_seconds, kept=True)
@@ -207,7 +232,7 @@ class _Segment:
         )
 
     def _update(self) -> None:
-        batch_BS = torch.from_numpy(self.mixture.batch(self.step)).to(self.device, non_blocking=True)
+        batch_BS = torch.from_numpy(self.mixture.batch(self.step)).to(self.device)
         with precision(self.device, self.config.dtype, self.config.attention_kernel):
             loss, grad_norm = training_step(
                 self.model,
@@ -216,23 +241,13 @@ class _Segment:
                 learning_rate=learning_rate(self.config, self.step),
                 clip_norm=self.config.recipe.clip_norm,
             )
-        self.losses.append(loss)
-        self.grad_norms.append(grad_norm)
+        self.window.add(loss, grad_norm)
         self.step += 1
 
-    def _read_window(self) -> tuple[float, float]:
-        """Mean loss and gradient norm over the steps since the last log point: the loop's only wait for the device."""
-        means = torch.stack([torch.stack(self.losses).mean(), torch.stack(self.grad_norms).mean()]).tolist()
-        self.window_tokens = len(self.losses) * self.config.batch_tokens
-        self.losses.clear()
-        self.grad_norms.clear()
-        return means[0], means[1]
-
     def _close_window(
-        self, loss: float, grad_norm: float, window_seconds: float, trained_seconds: float
+        self, loss: float, grad_norm: float, tokens_per_second: float, trained_seconds: float
     ) -> dict[str, float | None]:
         """Journal a window. Windows end at fixed steps, so that a resumed run repeats the same means."""
-        tokens_per_second = self.window_tokens / window_seconds
         metrics: dict[str, float | None] = {
             TRAIN_LOSS: loss,
             GRAD_NORM: grad_norm,
@@ -244,11 +259,16 @@ class _Segment:
             metrics[MFU] = tokens_per_second * self.flops_per_token / self.peak_flops
         self._journal(metrics)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            reason = f"train loss {loss} and gradient norm {grad_norm} at step {self.step:,} ({self._tokens:,} tokens)"
-            self.journal.flush()
-            self._finish("diverged", reason, {}, trained_seconds)
-            raise Diverged(reason)
+            self._diverge(f"train loss {loss} and gradient norm {grad_norm}", trained_seconds)
         return metrics
+
+    def _diverge(self, what: str, trained_seconds: float) -> NoReturn:
+        """End the run with its reason."""
+        reason = f"{what} at step {self.step:,} ({self._tokens:,} tokens)"
+        self.lease.check()
+        self.journal.flush()
+        self._finish("diverged", reason, {}, trained_seconds)
+        raise Diverged(reason)
 
     def _validate(self) -> dict[str, float | None]:
         config = self.config
@@ -278,6 +298,7 @@ class _Segment:
                 self.run_folder,
                 self.model,
                 self.optimizer,
+                self.window,
                 step=self.step,
                 tokens=self._tokens,
                 journal_bytes=self.journal.flush(),
@@ -304,6 +325,8 @@ class _Segment:
             flops=self._flops,
             metrics=metrics,
             training_seconds=self.training_seconds + trained_seconds,
+            threads=self.threads,
+            gpu_share=self.gpu_share,
         )
         write_record(self.run_folder / DONE, done)
 

@@ -27,14 +27,23 @@ app = typer.Typer(
 SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's YAML, its folder, or its name.")]
 RunsArgument = Annotated[str, typer.Argument(metavar="RUNS", help="A sweep, a .csv or a .parquet of runs.")]
 StorageOption = Annotated[
-    Path | None, typer.Option("--storage", help="Storage root [ISOLOSS_STORAGE, else ./isoloss-data].")
+    Path | None, typer.Option("--storage", help="Storage root (default: ISOLOSS_STORAGE, else ./isoloss-data).")
 ]
 TrackingOption = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow server or store [MLFLOW_TRACKING_URI, else SQLite in the storage]."),
+    typer.Option(
+        "--tracking-uri", help="MLflow server or store (default: MLFLOW_TRACKING_URI, else SQLite in the storage)."
+    ),
 ]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="A standing Ray cluster: auto, or host:port [a local Ray is started].")
+    str | None,
+    typer.Option("--address", help="A standing Ray cluster: auto, or host:port (default: a Ray of its own)."),
+]
+CalibrateOption = Annotated[
+    bool, typer.Option("--calibrate", help="Measure how fast this machine trains each size first, and remember it.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the report (default: the sweep's, or ./report).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
@@ -54,7 +63,9 @@ def quickstart(
 def plan(
     sweep: SweepArgument,
     storage: StorageOption = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's speed first.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure how fast this machine trains each size first, and remember it.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """What a sweep would run and cost, before anything is spent."""
@@ -82,8 +93,11 @@ def launch(
     storage: StorageOption = None,
     address: AddressOption = None,
     tracking_uri: TrackingOption = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's speed first.")] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure how fast this machine trains each size first, and remember it.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another launcher of this sweep to end.")] = False,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure what serving costs again.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run what is missing of a sweep, with a live table. The same command goes on after any interruption."""
@@ -97,12 +111,14 @@ def launch(
         tracking_uri=tracking_uri,
         calibrate=calibrate,
         wait=wait,
+        remeasure=remeasure,
         say=_note if as_json else _say,
     )
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
         _say(result.summary)
+        _say(f"what they say:  isoloss report {sweep}" + (f" --storage {storage}" if storage else ""))
     if result.failed:
         raise typer.Exit(1)
 
@@ -135,7 +151,7 @@ def ui(
     storage: StorageOption = None,
     tracking_uri: TrackingOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """The MLflow UI on the store that the sweeps use, on loopback."""
     from sweeps.storage import open_storage
@@ -180,7 +196,9 @@ def fit(
 def report(
     runs: RunsArgument,
     storage: StorageOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report [the sweep's, or ./report].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the report (default: the sweep's, or ./report).")
+    ] = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
     """The study of a sweep or of anyone's table of runs: report.html, every picture, every plotted point."""

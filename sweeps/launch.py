@@ -15,17 +15,15 @@ from cluster.session import open_session
 from cluster.supervisor import Event, State, Summary, Supervisor
 from cluster.task import Failed, Task
 from llama.errors import UserError
-from llama.lease import Lease, LeaseHeld, acquire
+from llama.lease import Lease, LeaseHeld, acquire, current_owner
 from llama.records import (
     FAILURE,
-    HEARTBEAT,
     Failure,
-    Heartbeat,
     Record,
     RunStatus,
     read_checkpoint_mark,
     read_done,
-    read_record,
+    read_heartbeat,
     read_status,
     write_record,
 )
@@ -33,10 +31,10 @@ from sweeps import worker
 from sweeps.calibration import this_machine
 from sweeps.design import Segment, missing_segments
 from sweeps.live import LiveView
-from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, unmeasured_runs
+from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, sizes_to_measure
 from sweeps.plan_table import duration
-from sweeps.prepare import Place, Prepared, prepare, this_place
-from sweeps.storage import Storage, register_sweep
+from sweeps.prepare import Place, Prepared, gpu_share, prepare, this_place
+from sweeps.storage import Storage, find_source, register_sweep
 from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
 
 #: A running segment that gave no sign of life for this long is taken for hung: far beyond any start-up or compilation.
@@ -44,6 +42,8 @@ HANG_SECONDS = 600.0
 LAUNCHER_WAIT_SECONDS = 24 * 3600.0
 #: How long the end of a launch waits for MLflow to have everything: an interrupted one less, since it will go on.
 MIRROR_SECONDS = 60.0
+#: A launch shorter than this is mostly the start of its processes: its throughput says little of the machine.
+SHORT_SECONDS = 60.0
 INTERRUPTED_MIRROR_SECONDS = 5.0
 
 #: Without a measured speed, order segments as if every shape trained at this rate; only their order depends on it.
@@ -79,7 +79,7 @@ class LaunchResult(Record):
             f"trained {self.trained_tokens:,} tokens in {duration(self.training_wall_seconds)}: "
             f"{self.tokens_per_second:,.0f} tokens a second over all runs"
         )
-        if self.solo_share is None:
+        if self.solo_share is None or self.training_wall_seconds < SHORT_SECONDS:
             return said
         return f"{said}, {self.solo_share:.0%} of what as many runs would do alone on this machine"
 
@@ -101,6 +101,7 @@ def launch_sweep(
     tracking_uri: str | None = None,
     calibrate: bool = False,
     wait: bool = False,
+    remeasure: bool = False,
     say: Callable[[str], None],
 ) -> LaunchResult:
     """Run what is missing of SWEEP on a local Ray, or on the standing cluster at `address`.
@@ -108,6 +109,8 @@ def launch_sweep(
     Raises:
         UserError: SWEEP, the storage, the address or the tracking URI is not usable, or another launcher is at work.
     """
+    storage = find_source(argument, storage).storage
+    storage.require_writable()
     uri = default_tracking_uri(storage.root, tracking_uri)
     warning = check_tracking(uri)
     if warning is not None:
@@ -120,7 +123,7 @@ def launch_sweep(
         register_sweep(storage, prepared.index, prepared.yaml_path)
         missing = _missing(prepared)
         mirror = Mirror(storage.root, prepared.index, uri)
-        if not missing and not unmeasured_runs(prepared):
+        if not missing and not remeasure and not sizes_to_measure(prepared):
             mirror.start()
             return _result(prepared, None, mirror.stop().trouble)
         if executor is None:
@@ -134,7 +137,7 @@ def launch_sweep(
             say(f"{len(missing)} segments to run, {prepared.plan.slots} at once{_expected(prepared)}")
             summary = _train(prepared, missing, executor, mirror, place, say=say)
             say(_result(prepared, summary, None).throughput)
-            measure_inference(prepared, executor, place, say=say)
+            measure_inference(prepared, executor, place, again=remeasure, say=say)
             patience_seconds = MIRROR_SECONDS
         finally:
             say("bringing MLflow up to date")
@@ -143,11 +146,11 @@ def launch_sweep(
 
 
 def _cluster_place(executor: Executor) -> Place:
-    """What the nodes of a standing cluster have in all; this machine speaks for the kind of the others."""
+    """What the nodes of a standing cluster have in all. Runs go to GPUs where there are any, whatever this machine has."""
     nodes = executor.capacity()
-    return Place(
-        machine=this_machine(), cpus=int(sum(node.cpus for node in nodes)), gpus=sum(node.gpus for node in nodes)
-    )
+    gpus = sum(node.gpus for node in nodes)
+    machine = this_machine()._replace(device="cuda" if gpus else "cpu")
+    return Place(machine=machine, cpus=int(sum(node.cpus for node in nodes)), gpus=gpus)
 
 
 def _hold(storage: Storage, name: str, *, wait: bool, say: Callable[[str], None]) -> Lease:
@@ -167,14 +170,23 @@ def _hold(storage: Storage, name: str, *, wait: bool, say: Callable[[str], None]
 
 def _missing(prepared: Prepared) -> list[Segment]:
     """The segments to run. What hangs on a diverged trunk, after its divergence, will not be run."""
-    runs = prepared.storage.runs
-    missing = missing_segments(prepared.design.segments, lambda segment: segment_is_done(prepared.storage, segment))
-    doomed: set[str] = set()
-    for segment in missing:
-        done = read_done(runs / segment.run_key) if segment.config.is_trunk else None
-        if (done is not None and segment.end_step > done.step) or doomed & set(segment.needs):
-            doomed.add(segment.id)
+    storage = prepared.storage
+    missing = missing_segments(prepared.design.segments, lambda segment: segment_is_done(storage, segment))
+    doomed = _doomed(prepared)
     return [segment for segment in missing if segment.id not in doomed]
+
+
+def _doomed(prepared: Prepared) -> dict[str, str]:
+    """Why a segment can't be run, by its id: its trunk diverged before it."""
+    reasons: dict[str, str] = {}
+    names = {run.record.key: run.record.name for run in prepared.design.runs}
+    for segment in prepared.design.segments:
+        done = read_done(prepared.storage.run(segment.run_key)) if segment.config.is_trunk else None
+        if done is not None and segment.end_step >= done.step:
+            reasons[segment.id] = f"trunk {names[segment.run_key]} diverged: {done.reason}"
+        elif inherited := [reasons[need] for need in segment.needs if need in reasons]:
+            reasons[segment.id] = inherited[0]
+    return reasons
 
 
 def segment_is_done(storage: Storage, segment: Segment) -> bool:
@@ -200,11 +212,15 @@ def _train(
     running_since: dict[str, float] = {}
 
     def stalled(task: Task) -> bool:
-        beat = read_record(storage.run(segments[task.id].run_key) / HEARTBEAT, Heartbeat)
+        folder = storage.run(segments[task.id].run_key)
+        if current_owner(folder) is None:
+            return False  # not begun: on a shared cluster an attempt may wait for its turn
+        beat = read_heartbeat(folder)
         sign = max(running_since[task.id], beat.unix_ms / 1000 if beat is not None else 0.0)
         return time.time() - sign > HANG_SECONDS
 
-    view = LiveView(missing, names, storage.runs, trouble=lambda: mirror.trouble, say=say)
+    estimates = {segment.id: _estimated_seconds(prepared, segment) for segment in missing}
+    view = LiveView(missing, names, estimates, storage.runs, trouble=lambda: mirror.trouble, say=say)
 
     def on_event(event: Event) -> None:
         if event.state is State.RUNNING:
@@ -223,10 +239,11 @@ def _train(
                 "corpus_folder": prepared.index.corpus_folder,
                 "until_step": segment.end_step,
                 "threads": prepared.spec.resources.cpus,
+                "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
             },
             needs=frozenset(segment.needs) & segments.keys(),
             resources=run_resources(prepared, place),
-            estimated_seconds=_estimated_seconds(prepared, segment),
+            estimated_seconds=estimates[segment.id],
         )
         for segment in missing
     ]
@@ -270,11 +287,11 @@ def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | N
     statuses = {run.record.name: read_status(prepared.storage.run(run.record.key)) for run in finals}
     segments = {segment.id: segment for segment in prepared.design.segments}
     names = {run.record.key: run.record.name for run in prepared.design.runs}
-    failed: dict[str, str] = {}
+    reasons = _doomed(prepared)
     if summary is not None:
-        reasons = {id: f"{failure.kind.value}: {failure.message}" for id, failure in summary.failed.items()}
-        for id, reason in (reasons | dict(summary.blocked)).items():
-            failed[names[segments[id].run_key]] = reason
+        reasons |= {id: f"{failure.kind.value}: {failure.message}" for id, failure in summary.failed.items()}
+        reasons |= {id: reason for id, reason in summary.blocked.items() if id not in reasons}
+    failed = {names[segments[id].run_key]: reason for id, reason in reasons.items()}
     diverged = [
         run.record.name
         for run in prepared.design.runs

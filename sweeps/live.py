@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.supervisor import Event, State
-from llama.records import HEARTBEAT, VAL_LOSS, Heartbeat, read_done, read_record
+from llama.records import VAL_LOSS, Heartbeat, read_done, read_heartbeat
 from sweeps.design import Segment
 from sweeps.plan_table import duration
 from sweeps.status import SweepStatus
@@ -41,6 +41,7 @@ class LiveView:
         self,
         segments: Sequence[Segment],
         names: dict[str, str],
+        estimated_seconds: dict[str, float],
         runs_folder: Path,
         *,
         trouble: Callable[[], str | None],
@@ -48,7 +49,7 @@ class LiveView:
     ):
         self._segments = {segment.id: segment for segment in segments}
         self._names, self._runs_folder, self._trouble, self._say = names, runs_folder, trouble, say
-        self._estimated: dict[str, float] = {}
+        self._estimated = estimated_seconds
         self._running: dict[str, Segment] = {}
         self._ended: set[str] = set()
         self._results: list[str] = []
@@ -79,7 +80,6 @@ class LiveView:
             return
         name = self._names[segment.run_key]
         with self._lock:
-            self._estimated[event.task.id] = event.task.estimated_seconds
             if event.state is State.RUNNING:
                 self._running[event.task.id] = segment
                 return
@@ -90,8 +90,8 @@ class LiveView:
             self._announce(self._finished_line(segment, name))
         elif event.state is State.RETRYING:
             self._announce(f"{name} is tried again: {event.reason}")
-        elif event.state in (State.FAILED, State.BLOCKED):
-            self._announce(f"{name} {event.state}: {event.reason}")
+        elif event.state is State.FAILED:  # what it blocks is told with the launch's result
+            self._announce(f"{name} failed: {event.reason}")
 
     def _announce(self, line: str) -> None:
         if self._live is None:
@@ -112,15 +112,16 @@ class LiveView:
             runs = [segment for segment in self._segments.values() if segment.ends_run]
             ended = sum(segment.id in self._ended for segment in runs)
             total = sum(self._estimated.values())
-            done = sum(self._estimated.get(id, 0.0) for id in self._ended)
+            done = sum(self._estimated[id] for id in self._ended)
             running = dict(self._running)
         done += sum(self._estimated[id] * self._share(segment) for id, segment in running.items())
         elapsed = time.monotonic() - self._started
-        eta = f", {duration(elapsed * (total - done) / done)} to go" if done > 0.02 * total else ""
-        return f"{ended} of {len(runs)} runs, {duration(elapsed)} so far{eta}"
+        share = done / total if total else 1.0
+        eta = f", {duration(max(0.0, elapsed * (1 - share) / share))} to go" if share > 0.02 else ""
+        return f"{share:.0%} of the training, {ended} of {len(runs)} runs; {duration(elapsed)} so far{eta}"
 
     def _heartbeat(self, segment: Segment) -> Heartbeat | None:
-        beat = read_record(self._runs_folder / segment.run_key / HEARTBEAT, Heartbeat)
+        beat = read_heartbeat(self._runs_folder / segment.run_key)
         return beat if beat is not None and beat.until_step == segment.end_step else None
 
     def _share(self, segment: Segment) -> float:
@@ -167,5 +168,9 @@ def status_table(status: SweepStatus) -> Group:
         state = Text(run.state, style=STATE_COLOURS[run.state])
         table.add_row(Text(run.name), state, tokens, loss, Text(run.note or ""))
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
+    trunks = sum(run.is_trunk for run in status.runs)
+    shared = f" and {trunks} trunks that they share" if trunks else ""
     launcher = f"launched by {status.launcher}" if status.launcher else "no launcher is at work"
-    return Group(Text(f"{status.sweep}: {counts}; {launcher}", style="bold"), table)
+    return Group(
+        Text(f"{status.sweep}: {len(status.runs) - trunks} runs{shared}: {counts}; {launcher}", style="bold"), table
+    )

@@ -9,7 +9,7 @@ from cluster.executor import Executor
 from cluster.supervisor import Supervisor
 from cluster.task import Resources, Task
 from llama.errors import UserError
-from llama.records import RunStatus, read_inference, read_status
+from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
 from sweeps import worker
 from sweeps.calibration import SpeedPoint, store
 from sweeps.plan import make_plan
@@ -43,8 +43,10 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
             },
             "dtype": numerics.dtype,
             "attention_kernel": numerics.attention_kernel,
+            "compile": numerics.compile,
             "seconds": CALIBRATION_SECONDS,
             "threads": prepared.spec.resources.cpus,
+            "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
         },
         resources=replace(run_resources(prepared, place), whole_node=True),
     )
@@ -65,22 +67,55 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     return replace(prepared, calibration=calibration, plan=plan)
 
 
-def unmeasured_runs(prepared: Prepared) -> dict[str, list[str]]:
-    """Keys of the finished runs that lack a measured serving cost, by size."""
+def sizes_to_measure(prepared: Prepared) -> list[str]:
+    """Sizes with finished runs and no serving cost as the sweep asks for it. A size that has one shares it with those of its
+    runs that lack it.
+    """
+    missing = []
+    for size, keys in _finished_keys(prepared).items():
+        folders = [prepared.storage.run(key) for key in keys]
+        costs = [cost for cost in map(read_inference, folders) if cost is not None and _as_asked(prepared, cost)]
+        if not costs:
+            missing.append(size)
+            continue
+        for folder in folders:
+            if read_inference(folder) != costs[0]:
+                write_record(folder / INFERENCE, costs[0])
+    return missing
+
+
+def _finished_keys(prepared: Prepared) -> dict[str, list[str]]:
+    """Keys of the finished runs by size; none where the sweep measures no serving cost."""
     by_size: dict[str, list[str]] = {}
-    if prepared.spec.inference is None:
-        return by_size
-    for run in prepared.design.runs:
-        folder = prepared.storage.run(run.record.key)
-        if not run.record.is_trunk and read_status(folder) is RunStatus.FINISHED and read_inference(folder) is None:
+    for run in prepared.design.runs if prepared.spec.inference is not None else []:
+        if not run.record.is_trunk and read_status(prepared.storage.run(run.record.key)) is RunStatus.FINISHED:
             by_size.setdefault(run.size, []).append(run.record.key)
     return by_size
 
 
-def measure_inference(prepared: Prepared, executor: Executor, place: Place, *, say: Callable[[str], None]) -> None:
-    """Measure every size that lacks it in one task with a node to itself, sizes interleaved, and share the result."""
-    protocol, by_size = prepared.spec.inference, unmeasured_runs(prepared)
-    if protocol is None or not by_size:
+def _as_asked(prepared: Prepared, cost: InferenceCost) -> bool:
+    """Whether a stored measurement follows the sweep's protocol."""
+    asked = prepared.spec.inference
+    return asked is not None and (
+        (cost.prompt_tokens, cost.output_tokens, cost.repetitions, cost.threads, cost.dtype)
+        == (
+            asked.prompt_tokens,
+            asked.output_tokens,
+            asked.repetitions,
+            prepared.spec.resources.cpus,
+            prepared.design.numerics.dtype,
+        )
+    )
+
+
+def measure_inference(
+    prepared: Prepared, executor: Executor, place: Place, *, again: bool, say: Callable[[str], None]
+) -> None:
+    """Measure serving cost where a size lacks it, or everywhere `again`: always all sizes in one task with a node to itself,
+    interleaved, since only what was measured together compares.
+    """
+    protocol, by_size = prepared.spec.inference, _finished_keys(prepared)
+    if protocol is None or not by_size or not (again or sizes_to_measure(prepared)):
         return
     say(f"measuring what serving costs at {len(by_size)} sizes, nothing else running")
     task = Task(
@@ -93,6 +128,7 @@ def measure_inference(prepared: Prepared, executor: Executor, place: Place, *, s
             "protocol": protocol.model_dump_json(),
             "dtype": prepared.design.numerics.dtype,
             "threads": prepared.spec.resources.cpus,
+            "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
         },
         resources=replace(run_resources(prepared, place), whole_node=True),
     )

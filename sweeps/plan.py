@@ -22,6 +22,9 @@ from sweeps.design import Design, PlannedRun, Segment, budget_tokens
 #: Up to about four epochs repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023, section 5).
 EPOCHS_WORTH_NEW = 4.0
 
+#: The best learning rate falls about as the horizon^-0.3 (Bjorck et al. 2024): four times as long is 1.5 times off.
+FAR_BEYOND = 4.0
+
 #: A worker process with torch loaded and nothing trained, measured on Linux.
 PROCESS_BYTES = 400_000_000
 
@@ -289,19 +292,20 @@ def _warnings(
 
 
 def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:
-    """A trunk whose rule was given a shorter horizon than it runs has too high a rate at its end."""
+    """A trunk that runs far beyond the horizon its rule was given has too high a rate at its end."""
     recipe, unit = design.spec.recipe, design.spec.budgets.unit
     if recipe.reference_budget is None:
         return []
     beyond = {
         run.size
         for run in finals
-        if _run_tokens(run) > budget_tokens(unit, recipe.reference_budget, run.config.model) + run.config.batch_tokens
+        if _run_tokens(run) > FAR_BEYOND * budget_tokens(unit, recipe.reference_budget, run.config.model)
     }
     if not beyond:
         return []
     sizes = ", ".join(size for size in design.models if size in beyond)
     message = (
-        f"budgets beyond recipe.reference_budget {recipe.reference_budget:g} at {sizes}: their rule plans a shorter run"
+        f"budgets over {FAR_BEYOND:g} times recipe.reference_budget {recipe.reference_budget:g} at {sizes}: the learning rate "
+        "is set for a much shorter run"
     )
     return [PlanWarning(code="horizon", message=message)]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from cluster.machine import available_cpus, visible_gpus
 from llama.accounting import count_parameters
-from llama.data.corpus import Corpus, build_corpus
-from llama.records import SweepIndex
+from llama.data.corpus import Corpus, build_corpus, open_corpus
+from llama.records import SWEEP_INDEX, SweepIndex, read_record
 from sweeps.calibration import Calibration, Machine, Setup, load, this_machine
 from sweeps.design import CorpusFacts, Design, make_design, resolve_numerics
 from sweeps.plan import Plan, make_plan
 from sweeps.spec import SweepSpec, load_sweep
-from sweeps.storage import Storage, sweep_yaml
+from sweeps.storage import Storage, SweepSource, find_source
 
 #: Below this many parameters one run leaves most of a GPU idle, so several share it.
 SMALL_MODEL_PARAMS = 20_000_000
@@ -61,23 +61,22 @@ def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str
     Raises:
         UserError: the YAML, the corpus or the storage is not usable.
     """
-    yaml_path, spec_folder = sweep_yaml(argument, storage)
-    spec = load_sweep(yaml_path)
-    storage.require_writable()
-    corpus = build_corpus(spec.corpus, storage.root, base=spec_folder, report=say)
+    source = find_source(argument, storage)
+    storage, spec = source.storage, load_sweep(source.yaml_path)
+    corpus = _corpus(spec, source, say)
     design = make_design(spec, CorpusFacts.of(corpus), resolve_numerics(spec, place.machine.device))
     index = SweepIndex(
         sweep=spec.name,
         sweep_id=spec.digest[:16],
         corpus_folder=str(corpus.folder.relative_to(storage.root)),
-        spec_folder=str(spec_folder),
+        spec_folder=str(source.spec_folder),
         runs=[run.record for run in design.runs],
     )
     setup = Setup(place.machine, design.numerics, spec.resources.cpus)
     calibration = load(setup)
     return Prepared(
         storage=storage,
-        yaml_path=yaml_path,
+        yaml_path=source.yaml_path,
         index=index,
         corpus=corpus,
         design=design,
@@ -85,6 +84,18 @@ def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str
         calibration=calibration,
         plan=make_plan(design, calibration, slots=run_slots(design, place)),
     )
+
+
+def _corpus(spec: SweepSpec, source: SweepSource, say: Callable[[str], None]) -> Corpus:
+    """The corpus that the sweep was launched on where its spec is unchanged, whether or not its text is still there; else one
+    built from the text.
+    """
+    index = read_record(source.storage.sweep(spec.name) / SWEEP_INDEX, SweepIndex)
+    if index is not None and index.sweep_id == spec.digest[:16]:
+        folder = source.storage.root / index.corpus_folder
+        if folder.exists():
+            return open_corpus(folder, verify=True)
+    return build_corpus(spec.corpus, source.storage.root, base=source.spec_folder, report=say)
 
 
 def gpu_share(design: Design) -> float:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama.config import digest
 from llama.errors import UserError
-from llama.records import DONE, INFERENCE
+from llama.records import DONE, INFERENCE, Record, read_record, write_record
 from sweeps.storage import Storage, SweepFolder, open_sweep
-from sweeps.tracking import TrackingError, default_tracking_uri, log_parent_artifacts, masked, sync
+from sweeps.tracking import StudyReport, TrackingError, default_tracking_uri, log_report, masked, sync
+from sweeps.tracking.code import code_tags
 
 if TYPE_CHECKING:
-    from analysis.results import Answer
+    from analysis.results import Answer, Study
 
 LINE_WIDTH = 110
 REPORT = "report.html"
 ANSWER = "answer.txt"
-INPUTS = "inputs.sha256"
-"""Digest of the runs that the report was made from: an unchanged sweep is not analysed again."""
+NUMBERS = "numbers.json"
+"""A `Numbers`, written last: it vouches for the files beside it."""
 
 TABLES = (".csv", ".parquet")
+
+
+class Numbers(Record):
+    """What MLflow's parent run shows of a study, and what the study was made from."""
+
+    digest: str
+    """Of the runs and of the code: a sweep is analysed again only when this differs."""
+    unix_ms: int
+    metrics: dict[str, float]
+    headline: str
 
 
 def report_runs(
@@ -36,12 +49,13 @@ def report_runs(
     """Report on RUNS, a sweep or a table; returns the path of report.html.
 
     Raises:
-        UserError: RUNS can't be read, or has no run that can be used.
+        UserError: RUNS can't be read or has no run that can be used, or `out` can't be written.
     """
     if is_table(runs):
         folder = out or Path("report")
-        answer = _write(Path(runs), folder, {})
-        say(answer)
+        _require_writable(folder)
+        _write(Path(runs), folder, {})
+        say((folder / ANSWER).read_text(encoding="utf-8"))
         say(f"report: {folder / REPORT}")
         return folder / REPORT
     return report_sweep(open_sweep(runs, storage), out=out, tracking_uri=tracking_uri, say=say)
@@ -57,19 +71,27 @@ def report_sweep(
 ) -> Path:
     """Report on a launched sweep, into its own folder unless `out` says where, and onto its parent run in MLflow."""
     folder = out or sweep.folder / "report"
-    inputs = _inputs_digest(sweep)
-    if _stored_inputs(folder) != inputs:
+    _require_writable(folder)
+    digest_now = _digest(sweep)
+    numbers = _numbers(folder)
+    if numbers is None or numbers.digest != digest_now:
         say("analysing")
+        (folder / NUMBERS).unlink(missing_ok=True)
         provenance = {"sweep": sweep.index.sweep, "sweep id": sweep.index.sweep_id, "corpus": sweep.index.corpus_folder}
-        _write(sweep.folder, folder, provenance)
-        uri = default_tracking_uri(sweep.storage.root, tracking_uri)
-        try:
-            log_parent_artifacts(sweep.storage.root, sweep.index, uri, folder)
-        except (TrackingError, UserError) as error:
-            say(
-                f"the report is not in MLflow at {masked(uri)} ({error}): `isoloss sync {sweep.index.sweep}` puts it there"
-            )
-        (folder / INPUTS).write_text(inputs + "\n", encoding="utf-8")
+        study = _write(sweep.folder, folder, provenance)
+        numbers = Numbers(
+            digest=digest_now,
+            unix_ms=time.time_ns() // 1_000_000,
+            metrics=study_metrics(study),
+            headline=study.answer.headline,
+        )
+        write_record(folder / NUMBERS, numbers)
+    uri = default_tracking_uri(sweep.storage.root, tracking_uri)
+    try:
+        if log_report(sweep.storage.root, sweep.index, uri, _study_report(folder, numbers)):
+            say(f"the report is in MLflow at {masked(uri)}, on the parent run of {sweep.index.sweep}")
+    except (TrackingError, UserError) as error:
+        say(f"the report is not in MLflow at {masked(uri)} ({error}): the next `isoloss report` tries again")
     say("")
     say((folder / ANSWER).read_text(encoding="utf-8"))
     say(f"report: {folder / REPORT}")
@@ -83,32 +105,71 @@ def sync_sweep(sweep: SweepFolder, *, tracking_uri: str | None, say: Callable[[s
         UserError: the tracking URI can't work, or MLflow is not reached.
     """
     uri = default_tracking_uri(sweep.storage.root, tracking_uri)
-    report = sweep.folder / "report"
+    folder = sweep.folder / "report"
+    numbers = _numbers(folder)
+    report = _study_report(folder, numbers) if numbers is not None else None
     try:
-        synced = sync(
-            sweep.storage.root, sweep.index, uri, report_folder=report if (report / REPORT).exists() else None
-        )
+        synced = sync(sweep.storage.root, sweep.index, uri, report=report)
     except TrackingError as error:
         raise UserError(f"MLflow at {masked(uri)}: {error}; nothing is lost: sync again when it is back") from None
     say(f"{sweep.index.sweep} in MLflow at {synced.tracking_uri}: {synced.runs} runs, {synced.points:,} values sent")
+    if synced.retired:
+        say(f"{synced.retired} runs that are no longer in the sweep went to MLflow's trash; their folders stay")
     for name, trouble in synced.troubles.items():
         say(f"{name} is behind: {trouble}")
 
 
-def _write(source: Path, folder: Path, provenance: dict[str, str]) -> str:
-    """Analyse, write report, pictures and points; returns the answer as text."""
+def study_metrics(study: Study) -> dict[str, float]:
+    """The study's numbers for MLflow: the law, its error on held-out runs, and the best model at the largest budget."""
+    values: dict[str, float] = {}
+    fit = study.fit
+    if fit is not None:
+        values = {f"fit/{name}": value for name, value in fit.params.items()}
+        values |= {
+            "fit/n_runs": float(fit.n_runs),
+            "fit/n_opt_exponent": fit.exponents.n_opt,
+            "fit/d_opt_exponent": fit.exponents.d_opt,
+            "fit/residual_sd": fit.residual_sd,
+        }
+        if fit.held_out is not None:
+            values["held_out/mean_abs_rel_error"] = fit.held_out.mean_abs_rel_error
+            values["held_out/max_abs_rel_error"] = fit.held_out.max_abs_rel_error
+    if study.budgets:
+        largest = max(study.budgets, key=lambda budget: budget.flops)
+        values |= {
+            "optimum/flops": largest.flops,
+            "optimum/n_params": largest.optimum.n_params,
+            "optimum/n_tokens": largest.optimum.n_tokens,
+            "optimum/loss": largest.optimum.loss,
+        }
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def _write(source: Path, folder: Path, provenance: dict[str, str]) -> Study:
+    """Analyse, write report, pictures, points and the answer as text."""
     from analysis.plots.gallery import save_pictures
     from analysis.report import write_report
     from analysis.runs import load_curves, load_runs
     from analysis.study import analyse
 
     study = analyse(load_runs(source), curves=load_curves(source))
-    folder.mkdir(parents=True, exist_ok=True)
     save_pictures(study, folder)
     write_report(study, folder, provenance=provenance)
-    text = _words(study.answer)
-    (folder / ANSWER).write_text(text, encoding="utf-8")
-    return text
+    (folder / ANSWER).write_text(_words(study.answer), encoding="utf-8")
+    return study
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the report's folder, before minutes are spent on what goes into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the report's folder {folder} can't be written ({error.strerror}): name another with --out"
+        ) from None
 
 
 def _words(answer: Answer) -> str:
@@ -122,17 +183,29 @@ def _words(answer: Answer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _inputs_digest(sweep: SweepFolder) -> str:
-    """What the report depends on: the index, and each run's end and serving cost."""
+def _digest(sweep: SweepFolder) -> str:
+    """What the report depends on: the index, each run's end and serving cost, and the code that analyses them."""
     evidence: dict[str, list[str]] = {}
     for run in sweep.index.runs:
         paths = [sweep.storage.run(run.key) / name for name in (DONE, INFERENCE)]
         evidence[run.key] = [path.read_text(encoding="utf-8") if path.exists() else "" for path in paths]
-    return digest({"index": sweep.index.model_dump(mode="json"), "runs": evidence})
+    return digest({"index": sweep.index.model_dump(mode="json"), "runs": evidence, "code": code_tags()})
 
 
-def _stored_inputs(folder: Path) -> str | None:
+def _numbers(folder: Path) -> Numbers | None:
+    """Those of the report that is in `folder`; None where there is no whole one."""
     try:
-        return (folder / INPUTS).read_text(encoding="utf-8").strip() if (folder / REPORT).exists() else None
-    except OSError:
+        numbers = read_record(folder / NUMBERS, Numbers)
+    except UserError:  # of another version, or damaged: the runs are still there to be analysed
         return None
+    return numbers if all((folder / name).exists() for name in (REPORT, ANSWER)) else None
+
+
+def _study_report(folder: Path, numbers: Numbers) -> StudyReport:
+    return StudyReport(
+        folder=folder,
+        digest=numbers.digest,
+        unix_ms=numbers.unix_ms,
+        metrics=numbers.metrics,
+        headline=numbers.headline,
+    )

@@ -201,9 +201,9 @@ class RecipeSpec(Overrides):
     lr_multipliers: list[PositiveFloat] = Field(default=[1.0], min_length=1)
     """More than one makes a learning-rate sweep: every cell is run at each multiple of the rule's rate."""
     reference_budget: PositiveFloat | None = None
-    """The horizon that a WSD trunk is planned for, in the unit of `budgets`: what the rule takes as D. Unless given it is
-    the size's largest budget, and then a larger budget added later gives the size's runs new keys: they train anew.
-    State it, at the largest budget that the sweep may ever get, and every stored run stays."""
+    """The horizon that a WSD trunk's learning rate is set for, in the unit of `budgets`: what the rule takes as D. The middle
+    of the budgets is right, since all of them share the trunk. Unless given it is the size's largest budget, and then a
+    larger budget added later gives the size's runs new keys: they train anew. State it, and every stored run stays."""
 
     @model_validator(mode="after")
     def _check(self) -> RecipeSpec:

@@ -9,15 +9,14 @@ from llama.lease import current_owner
 from llama.records import (
     CONFIG,
     FAILURE,
-    HEARTBEAT,
     VAL_LOSS,
     Failure,
-    Heartbeat,
     Record,
     RunStatus,
     SweepRun,
     complete_steps,
     read_done,
+    read_heartbeat,
     read_record,
     read_status,
 )
@@ -31,6 +30,7 @@ class RunState(Record):
 
     name: str
     key: str
+    is_trunk: bool
     state: State
     step: int | None
     tokens: int | None
@@ -57,11 +57,12 @@ class SweepStatus(Record):
 def sweep_status(sweep: SweepFolder) -> SweepStatus:
     """Read every run folder of the sweep."""
     states: dict[str, RunState] = {}
+    owner = current_owner(sweep.folder)
     # Trunks first: what a branch waits for, or is blocked by, is its trunk's state.
     for run in sorted(sweep.index.runs, key=lambda run: not run.is_trunk):
         branches = [other.key for other in sweep.index.runs if run.is_trunk and other.trunk == run.key]
-        states[run.key] = _state(sweep.storage, run, states.get(run.trunk or ""), branches)
-    owner = current_owner(sweep.folder)
+        trunk = states.get(run.trunk or "")
+        states[run.key] = _state(sweep.storage, run, trunk, branches, is_launched=owner is not None)
     return SweepStatus(
         sweep=sweep.index.sweep,
         launcher=None if owner is None else f"process {owner.pid} on {owner.host}",
@@ -69,10 +70,12 @@ def sweep_status(sweep: SweepFolder) -> SweepStatus:
     )
 
 
-def _state(storage: Storage, run: SweepRun, trunk: RunState | None, branches: list[str]) -> RunState:
+def _state(
+    storage: Storage, run: SweepRun, trunk: RunState | None, branches: list[str], *, is_launched: bool
+) -> RunState:
     folder = storage.run(run.key)
     status = read_status(folder)
-    beat = read_record(folder / HEARTBEAT, Heartbeat)
+    beat = read_heartbeat(folder)
     state: State = "waiting"
     note = None
     step = tokens = loss = speed = None
@@ -92,8 +95,16 @@ def _state(storage: Storage, run: SweepRun, trunk: RunState | None, branches: li
         state, note = "blocked", f"its trunk {trunk.name} {trunk.state}"
     elif run.is_trunk and all((storage.run(key) / CONFIG).exists() for key in branches):
         state, step = "finished", max(complete_steps(folder), default=step)
-    elif status is RunStatus.STARTED:
+    elif status is RunStatus.STARTED and not is_launched:
         state, note = "stopped", "launch the sweep again to go on"
     return RunState(
-        name=run.name, key=run.key, state=state, step=step, tokens=tokens, loss=loss, tokens_per_second=speed, note=note
+        name=run.name,
+        key=run.key,
+        is_trunk=run.is_trunk,
+        state=state,
+        step=step,
+        tokens=tokens,
+        loss=loss,
+        tokens_per_second=speed,
+        note=note,
     )

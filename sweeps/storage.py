@@ -18,6 +18,7 @@ from llama.records import SWEEP_INDEX, SweepIndex, read_record, write_record
 
 SWEEP_YAML = "sweep.yaml"
 DEFAULT_ROOT = "isoloss-data"
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def open_sweep(argument: str, storage: Storage) -> SweepFolder:
     if (path / SWEEP_INDEX).is_file():
         folder = path.resolve()
         storage = Storage(folder.parent.parent)
-    elif path.suffix in (".yaml", ".yml"):
+    elif path.suffix in YAML_SUFFIXES:
         from sweeps.spec import load_sweep
 
         folder = storage.sweep(load_sweep(path).name)
@@ -103,10 +104,25 @@ def open_sweep(argument: str, storage: Storage) -> SweepFolder:
     return SweepFolder(storage=storage, folder=folder, index=index)
 
 
-def sweep_yaml(argument: str, storage: Storage) -> tuple[Path, Path]:
-    """The YAML that SWEEP means, and the folder that its relative paths start from."""
+@dataclass(frozen=True, kw_only=True)
+class SweepSource:
+    """Where a sweep's YAML is, what its relative paths start from, and the storage that it goes with."""
+
+    yaml_path: Path
+    spec_folder: Path
+    storage: Storage
+
+
+def find_source(argument: str, storage: Storage) -> SweepSource:
+    """The YAML that SWEEP means: a file of one's own, or the copy of a launched sweep, which brings its own storage.
+
+    Raises:
+        UserError: there is no such sweep.
+    """
     path = Path(argument)
-    if path.suffix in (".yaml", ".yml"):
-        return path, path.resolve().parent
-    sweep = open_sweep(argument, storage)
-    return sweep.folder / SWEEP_YAML, Path(sweep.index.spec_folder)
+    if path.suffix in YAML_SUFFIXES and not (path.parent / SWEEP_INDEX).is_file():
+        return SweepSource(yaml_path=path, spec_folder=path.resolve().parent, storage=storage)
+    sweep = open_sweep(str(path.parent) if path.suffix in YAML_SUFFIXES else argument, storage)
+    return SweepSource(
+        yaml_path=sweep.folder / SWEEP_YAML, spec_folder=Path(sweep.index.spec_folder), storage=sweep.storage
+    )

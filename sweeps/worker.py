@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from llama.config import ModelConfig, Recipe, RunConfig
 from llama.inference_cost import InferenceProtocol
-from llama.records import INFERENCE, read_inference, write_record
+from llama.records import INFERENCE, write_record
 
 
 def train(
@@ -18,8 +19,10 @@ def train(
     corpus_folder: str,
     until_step: int,
     threads: int,
+    gpu_share: float,
 ) -> dict[str, float]:
     """Train one segment of the run whose RunConfig is in `config` (JSON). Returns the attempt's own steps and seconds."""
+    _keep_to_cpu(gpu_share == 0)
     from llama.data.corpus import open_corpus
     from llama.trainer import train_segment
 
@@ -33,6 +36,7 @@ def train(
         until_step=until_step,
         attempt=attempt,
         threads=threads,
+        gpu_share=gpu_share,
     )
     return {
         "trained_steps": result.trained_steps,
@@ -47,10 +51,13 @@ def measure_speed(
     shapes: Mapping[str, tuple[str, str]],
     dtype: str,
     attention_kernel: str,
+    compile: bool,
     seconds: float,
     threads: int,
+    gpu_share: float,
 ) -> dict[str, float]:
     """Training tokens a second of each shape, alone on this machine. `shapes` are (ModelConfig, Recipe) as JSON, by name."""
+    _keep_to_cpu(gpu_share == 0)
     from llama.speed import measure_training_speed
 
     return {
@@ -59,6 +66,7 @@ def measure_speed(
             Recipe.model_validate_json(recipe),
             dtype=dtype,
             attention_kernel=attention_kernel,
+            compile=compile,
             seconds=seconds,
             threads=threads,
         )
@@ -75,19 +83,22 @@ def measure_inference(
     protocol: str,
     dtype: str,
     threads: int,
-) -> list[str]:
+    gpu_share: float,
+) -> None:
     """Measure the serving cost of each shape (ModelConfig as JSON, by name) and write it into the folder of every run that
-    has the shape. Returns the keys written. Runs that have a measurement keep it.
+    has the shape.
     """
+    _keep_to_cpu(gpu_share == 0)
     from llama.inference_cost import measure_inference
 
     models = {name: ModelConfig.model_validate_json(model) for name, model in shapes.items()}
     costs = measure_inference(models, InferenceProtocol.model_validate_json(protocol), dtype=dtype, threads=threads)
-    written = []
     for name, keys in run_keys.items():
         for key in keys:
-            folder = Path(storage) / "runs" / key
-            if read_inference(folder) is None:
-                write_record(folder / INFERENCE, costs[name])
-                written.append(key)
-    return written
+            write_record(Path(storage) / "runs" / key / INFERENCE, costs[name])
+
+
+def _keep_to_cpu(wanted: bool) -> None:
+    """Ray leaves a node's GPUs visible to tasks that were given none; torch looks when it first uses one."""
+    if wanted:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -75,3 +75,28 @@ def test_one_of_many_racing_for_a_lease_gets_it(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         leases = [lease for lease in pool.map(attempt, range(32)) if lease is not None]
     assert len(leases) == 1
+
+
+def test_a_lease_is_released_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = acquire(tmp_path, attempt=1)
+
+    def full_disk(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("builtins.open", full_disk)
+    with lease:
+        pass
+    monkeypatch.undo()
+    assert current_owner(tmp_path) is None
+
+
+def test_an_empty_lease_file_holds_only_until_its_beat_is_stale(tmp_path: Path) -> None:
+    path = tmp_path / "lease" / "000001.json"
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(LeaseHeld):
+        acquire(tmp_path, attempt=1)
+    silent = time.time() - STALE_SECONDS - 1
+    os.utime(path, (silent, silent))
+    with acquire(tmp_path, attempt=1) as lease:
+        assert lease.number == 2

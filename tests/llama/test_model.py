@@ -125,3 +125,13 @@ def test_a_fresh_model_predicts_almost_uniformly() -> None:
 def test_the_same_seed_draws_the_same_weights() -> None:
     a, b = initialised(tiny_model()), initialised(tiny_model())
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_positions_and_caches_that_would_give_wrong_answers_are_refused() -> None:
+    model = initialised(tiny_model())
+    with pytest.raises(ValueError, match="beyond the model's 16"):
+        generate(model, torch.zeros(1, 10, dtype=torch.long), new_tokens=20)
+    cache = KVCache(model.config, batch=1, max_tokens=16, dtype=torch.float32, device=torch.device("cpu"))
+    model(torch.zeros(1, 4, dtype=torch.long), cache)
+    with pytest.raises(ValueError, match="one token at a time"):
+        model(torch.zeros(1, 2, dtype=torch.long), cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from llama.records import (
     DONE,
     TRAIN_LOSS,
     VAL_LOSS,
+    Done,
     RunStatus,
     checkpoint_folder,
     complete_steps,
@@ -110,8 +112,8 @@ def test_a_run_stopped_at_any_step_ends_bit_identical(
         train_segment(config, **cut)
     monkeypatch.undo()
     result = train_segment(config, **cut)
-    # The reference horizon is 400 steps, so every second step is a log point and may hold a checkpoint.
-    assert result.trained_steps == 40 - stop + stop % config.log_every_steps
+    # Every step ended in a checkpoint, log point or not.
+    assert result.trained_steps == 40 - stop
     assert_same_end(tmp_path / "whole", tmp_path / "cut", config)
     assert train_losses(tmp_path / "whole") == train_losses(tmp_path / "cut")
 
@@ -178,6 +180,36 @@ def test_a_diverged_run_says_why_and_stays_diverged(tiny_corpus: Corpus, tmp_pat
         train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
 
 
+def test_a_fork_before_a_trunks_divergence_can_still_be_trained(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    trunk = run_on(tiny_corpus).trunk()
+    train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=16)
+    done = Done(
+        outcome="diverged", reason="for the test", step=32, tokens=64 * 32, flops=1.0, metrics={}, training_seconds=1.0
+    )
+    write_record(tmp_path / DONE, done)
+    assert train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=24).trained_steps == 8
+    with pytest.raises(Diverged):
+        train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=32)
+
+
+def test_a_run_that_ends_in_a_non_finite_validation_has_diverged(
+    tiny_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama.trainer.validate", lambda *arguments: {VAL_LOSS: math.nan})
+    with pytest.raises(Diverged, match="validation loss nan at step 40"):
+        train_segment(run_on(tiny_corpus), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
+    assert read_status(tmp_path) is RunStatus.DIVERGED
+    assert 40 not in complete_steps(tmp_path)
+
+
+def test_a_journal_that_lost_its_points_is_refused_not_padded(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    trunk = run_on(tiny_corpus).trunk()
+    train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=16)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"metrics\.jsonl has 0 bytes"):
+        train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=32)
+
+
 def test_a_run_that_was_taken_over_stops_before_it_commits(
     tiny_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +270,8 @@ def test_a_killed_process_resumes_bit_identical(tiny_corpus: Corpus, tmp_path: P
             new |= set(complete_steps(tmp_path / "cut")) - set(seen)
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
+        assert len(new) >= checkpoints
     assert not (tmp_path / "cut" / DONE).exists(), "the run ended before it was killed: the test shows nothing"
     train_segment(config, run_folder=tmp_path / "cut", corpus=tiny_corpus, until_step=400)
     assert_same_end(tmp_path / "whole", tmp_path / "cut", config)

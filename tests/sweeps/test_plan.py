@@ -108,7 +108,12 @@ def test_designs_that_identify_no_law_are_warned_of(changes):
 
 
 def test_other_warnings():
-    found = design(budgets__flops=[1e11, 8e11], budgets__min_tokens_per_parameter=30.0, ladder__widths=[16, 24, 80])
+    found = design(
+        budgets__flops=[1e11, 8e11],
+        budgets__min_tokens_per_parameter=30.0,
+        ladder__widths=[16, 24, 80],
+        recipe__reference_budget=1.5e11,
+    )
     plan = plan_of(found, measured(found))
     assert codes(plan) == ["empty_size", "horizon"]
     assert "no budget is left for w80" in plan.warnings[0].message
