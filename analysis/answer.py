@@ -15,7 +15,13 @@ from analysis.results import (
     Optimum,
     Serving,
 )
-from analysis.words import count, flops, number, seconds, times
+from analysis.words import as_fast, count, flops, number, ratio_of, seconds
+
+#: What the search for pairs looked for and didn't find.
+NO_PAIR = (
+    "of the runs that no cheaper run clearly beats, none is matched to within the noise by a smaller model trained on more "
+    "tokens"
+)
 
 
 def put_in_words(
@@ -33,7 +39,7 @@ def put_in_words(
     best = measured_pairs[0] if measured_pairs else None
     sentences: list[str] = []
     if best is not None:
-        sentences += _pair_details(best)
+        sentences += _pair_details(best, serving)
     if fit is not None:
         sentences += [_law(fit), _held_out(fit)]
     elif "fit" in absent:
@@ -53,7 +59,8 @@ def put_in_words(
         headline=_headline(best),
         sentences=tuple(sentences),
         measured=_measured(fit, serving, measured_pairs),
-        extrapolated=_extrapolated(fit, budgets, lifetime, pairs),
+        interpolated=_interpolated(budgets, lifetime, pairs),
+        extrapolated=_extrapolated(budgets, lifetime, pairs),
         gain=_gains(best),
     )
 
@@ -93,35 +100,36 @@ def _gains(pair: MatchedPair | None) -> bool:
 
 def _headline(pair: MatchedPair | None) -> str:
     if pair is None:
-        return (
-            "These runs show no gain from training a smaller model longer: no two finished runs of different sizes reach the "
-            "same loss with the smaller one trained on more tokens."
-        )
+        return f"These runs show no gain from training a smaller model longer: {NO_PAIR}."
     small, large = pair.small, pair.large
     reach = (
         f"{count(small.n_params)} parameters on {count(small.n_tokens)} tokens reach the loss of "
         f"{count(large.n_params)} on {count(large.n_tokens)}"
     )
     speed = pair.speedup_saturated
-    if speed is None:
+    if pair.serving_gap is not None:
+        served = "" if speed is None else f", serve {as_fast(speed)} at saturation"
         if pair.break_even_tokens is None:
-            return f"{reach}; what either costs to serve was not measured, so what that gains is open."
-        return f"{reach}, and counted in FLOPs {_paid(pair.break_even_tokens)}."
-    if small.serve_seconds_per_token is None or large.serve_seconds_per_token is None:
-        return f"{reach} and serve {times(speed)} as fast at saturation; when that pays is open: prompts were not measured."
+            return f"{reach}{served}; what that gains is open: {pair.serving_gap}."
+        return f"{reach}{served}, and counted in FLOPs {_paid(pair)} (in time that is open: {pair.serving_gap})."
+    if speed is None:
+        return f"{reach}; what that gains is open."
     if pair.break_even_tokens is None:
         why = "but serve no faster" if speed <= 1 else "but cost no less a served token"
-        return f"{reach}, {why} at saturation ({times(speed)}): these runs show no gain from training a smaller model longer."
-    return f"{reach}, serve {times(speed)} faster at saturation, and {_paid(pair.break_even_tokens)}."
+        return f"{reach}, {why} at saturation ({as_fast(speed)}): these runs show no gain from training a smaller model longer."
+    return f"{reach}, serve {as_fast(speed)} at saturation, and {_paid(pair)}."
 
 
-def _paid(tokens: float) -> str:
+def _paid(pair: MatchedPair) -> str:
+    tokens, between = pair.break_even_tokens, pair.break_even_range
+    assert tokens is not None
     if tokens == 0:
         return "cost no more to train: they are ahead from the first token served"
-    return f"have paid for the longer training after {count(tokens)} tokens served"
+    said = f"have paid for the longer training after {count(tokens)} tokens served"
+    return said if between is None else f"{said} {_between(between, count)}"
 
 
-def _pair_details(pair: MatchedPair) -> list[str]:
+def _pair_details(pair: MatchedPair, serving: Serving | None) -> list[str]:
     small, large = pair.small, pair.large
     said = [
         f"Both losses are measured: {small.loss:.3f} ({small.name}) against {large.loss:.3f} ({large.name}); differences "
@@ -129,16 +137,24 @@ def _pair_details(pair: MatchedPair) -> list[str]:
     ]
     cost = []
     if pair.train_flops_ratio is not None:
-        cost.append(f"{times(pair.train_flops_ratio)} the FLOPs")
+        cost.append(ratio_of(pair.train_flops_ratio, "FLOPs"))
     if pair.train_seconds_ratio is not None:
-        cost.append(f"{times(pair.train_seconds_ratio)} the measured core time")
+        cost.append(ratio_of(pair.train_seconds_ratio, "measured training time"))
     if cost:
         said.append(f"Training the smaller one took {' and '.join(cost)}.")
     if pair.speedup_batch_1 is not None and pair.speedup_saturated is not None:
         said.append(
-            f"Measured decoding of the smaller is {times(pair.speedup_batch_1)} as fast at batch 1 and "
-            f"{times(pair.speedup_saturated)} at saturation."
+            f"Measured decoding of the smaller is {as_fast(pair.speedup_batch_1)} at batch 1 and "
+            f"{as_fast(pair.speedup_saturated)} at saturation."
         )
+    if serving is not None and pair.break_even_tokens is not None and pair.serving_gap is None:
+        mix = f"Tokens served are {serving.prompt_share:.0%} prompt and {1 - serving.prompt_share:.0%} output"
+        between = (
+            ""
+            if pair.break_even_range is None
+            else "; the break-even's interval is the 5th to 95th percentile, from the spread of the timings"
+        )
+        said.append(f"{mix}{between}.")
     return said
 
 
@@ -243,23 +259,32 @@ def _measured(fit: Fit | None, serving: Serving | None, pairs: list[MatchedPair]
     return tuple(said)
 
 
-def _extrapolated(
-    fit: Fit | None, budgets: tuple[BudgetOptimum, ...], lifetime: Lifetime | None, pairs: tuple[MatchedPair, ...]
+def _interpolated(
+    budgets: tuple[BudgetOptimum, ...], lifetime: Lifetime | None, pairs: tuple[MatchedPair, ...]
 ) -> tuple[str, ...]:
     said = []
-    if budgets:
-        said.append("compute-optimal models between the sizes that were trained: the law's interpolation")
-        said += [
-            f"the optimum at {flops(at.flops)}: {words}" for at in budgets for words in at.optimum.outside_fitted_range
-        ]
+    if any(not at.optimum.outside_fitted_range for at in budgets):
+        said.append("compute-optimal models between the sizes that were trained: by the law")
+    if lifetime is not None and not lifetime.extrapolated_G.all():
+        said.append(
+            "lifetime optima inside the fitted range: by the law, with costs on a line through the measured sizes"
+        )
+    if any(pair.kind == "fitted" and not pair.extrapolated for pair in pairs):
+        said.append("the fitted pair: by the law")
+    return tuple(said)
+
+
+def _extrapolated(
+    budgets: tuple[BudgetOptimum, ...], lifetime: Lifetime | None, pairs: tuple[MatchedPair, ...]
+) -> tuple[str, ...]:
+    said = [f"the optimum at {flops(at.flops)}: {words}" for at in budgets for words in at.optimum.outside_fitted_range]
     if lifetime is not None:
-        said.append("lifetime optima: the law with costs interpolated over sizes")
         far = lifetime.extrapolated_G
         if far.any():
             grid = lifetime.demand_tokens_G[far]
             said.append(
                 f"lifetime optima at demands of {count(float(grid.min()))} to {count(float(grid.max()))} tokens: they leave "
-                "the fitted range of N, D or D/N"
+                "the fitted range"
             )
     said += [f"the fitted pair, {words}" for pair in pairs for words in pair.extrapolated]
     return tuple(said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from analysis.results import Costs, Serving, TokenCost
 from analysis.serving import affine_cost
@@ -81,11 +82,17 @@ def measured_costs(
         usd_per_hour: price of one core (or GPU) for an hour; None leaves costs in seconds.
 
     Raises:
-        UserError: training speed is unknown, or the price is impossible.
+        UserError: training speed is unknown, or of another kind of device than serving, or the price is impossible.
     """
     timed = table.usable.dropna(subset=["tokens_per_second", counting])
+    unit = training_unit(timed)
+    if len(timed) and unit != serving.per_token.unit:
+        raise UserError(
+            f"{table.source} was trained in {unit or 'core-seconds and GPU-seconds both'} and served in "
+            f"{serving.per_token.unit}: these don't add up to one cost"
+        )
     # The median over a size's runs: a run that shared its core with something else doesn't set the price.
-    speed = timed["tokens_per_second"].groupby(timed[counting]).median()
+    speed = (1 / device_seconds_per_token(timed)).groupby(timed[counting]).median()
     if len(speed) < MIN_SIZES:
         raise UserError(
             f"{table.source} has measured training speed of {len(speed)} sizes; at least {MIN_SIZES} are needed"
@@ -96,12 +103,24 @@ def measured_costs(
         speed.index.to_numpy(dtype=np.float64),
         1 / speed.to_numpy(dtype=np.float64),
         unit=serving.per_token.unit,
-        rule="measured: each size's median training tokens a second",
+        rule=f"measured: each size's median training tokens a {serving.per_token.unit.removesuffix('s')}",
     )
     serve = serving.per_token
     if usd_per_hour is not None:
         train, serve = _priced(train, usd_per_hour), _priced(serve, usd_per_hour)
     return Costs(unit=train.unit, source="measured", train=train, serve=serve)
+
+
+def device_seconds_per_token(runs: pd.DataFrame) -> pd.Series:
+    """What a training token took of the device: wall time by the share of a GPU, or by the cores on a CPU."""
+    devices = runs["gpu_share"].where(runs["gpu_share"] > 0, runs["training_threads"])
+    return devices / runs["tokens_per_second"]
+
+
+def training_unit(runs: pd.DataFrame) -> str | None:
+    """GPU-seconds or core-seconds; None where some runs had a GPU and others not."""
+    on_gpu = runs["gpu_share"] > 0
+    return "GPU-seconds" if on_gpu.all() and len(runs) else None if on_gpu.any() else "core-seconds"
 
 
 def _priced(cost: TokenCost, usd_per_hour: float) -> TokenCost:

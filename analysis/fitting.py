@@ -45,6 +45,8 @@ def fit(
 ) -> Fit:
     """Fit a law to the usable, not held-out runs of `table`, and predict the held-out ones.
 
+    Of a size and length trained at several learning rates only the best enters (`RunTable.at_the_best_rate`).
+
     Args:
         law: name in `analysis.laws`.
         objective: huber_log, lad_log, lsq_log or lsq, summed over runs (`analysis.objective`).
@@ -60,6 +62,7 @@ def fit(
         raise UserError(f"no counting rule is called {counting!r}; there are {', '.join(COUNTING)}")
     if bootstrap < 0:
         raise UserError(f"bootstrap is {bootstrap}; the number of resamples must be 0 or more")
+    table = table.at_the_best_rate()
     chosen, goal = get_law(law), Objective(name=objective, delta=delta)
     runs, held_out, uncounted = _select(table, counting)
     n_params, n_tokens, loss, weight = (
@@ -116,7 +119,11 @@ def fit(
         held_out=_held_out_error(chosen, params, held_out, counting),
         points=_points(chosen, params, pd.concat([runs, held_out]).sort_index(), counting),
         fitted_range=FittedRange(
-            n_params=_range(n_params), n_tokens=_range(n_tokens), tokens_per_param=_range(n_tokens / n_params)
+            n_params=_range(n_params),
+            n_tokens=_range(n_tokens),
+            tokens_per_param=_range(n_tokens / n_params),
+            n_times_d=_range(n_params * n_tokens),
+            loss=_range(loss),
         ),
         excluded=(*table.excluded, *uncounted),
         warnings=tuple(warnings),

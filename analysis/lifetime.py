@@ -147,7 +147,7 @@ def lifetime(
         break_even=break_even,
         training_ridge=_ridge(fit, law, params, costs, 0.0),
         lifetime_ridge=_ridge(fit, law, params, costs, singled_out),
-        extrapolated_G=np.array([bool(outside(fit.fitted_range, n, d)) for n, d in zip(n_G, d_G, strict=True)]),
+        extrapolated_G=np.array([bool(outside(fit, n, d)) for n, d in zip(n_G, d_G, strict=True)]),
     )
 
 
@@ -168,7 +168,7 @@ def _optimum(fit: Fit, law: Law, costs: Costs, loss: float, demand_tokens: float
         cost=float(total_cost(costs, n_params, n_tokens, demand_tokens)),
         unit=costs.unit,
         ci95=ci95,
-        outside_fitted_range=outside(fit.fitted_range, n_params, n_tokens),
+        outside_fitted_range=outside(fit, n_params, n_tokens),
     )
 
 

@@ -13,11 +13,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.bootstrap import seed_noise
+from analysis.costs import device_seconds_per_token, training_unit
 from analysis.laws import get_law
 from analysis.lifetime import break_even_demand
 from analysis.optimum import outside
-from analysis.results import Costs, Fit, MatchedPair, PairSide, Serving, TokenCost
+from analysis.results import Costs, Fit, Interval, MatchedPair, PairSide, Serving, TokenCost
+from analysis.serving import describe, protocol
 from analysis.table import RunTable
+from llama.records import InferenceCost
 
 #: Relative noise of a loss where neither seeds nor a fit can tell it.
 DEFAULT_NOISE = 0.01
@@ -61,7 +64,7 @@ def matched_pairs(
         matches = cells[longer & (gap <= tolerance) & (gap >= -BETTER_TOLERANCES * tolerance)]
         for index, small in matches.sort_values("n_tokens").drop_duplicates("n").iterrows():
             allowed = float(tolerance[index])
-            pair = _pair(_side(small.to_dict(), serving), _side(large, serving), allowed, costs)
+            pair = _compare(small.to_dict(), large, table, serving, allowed, costs)
             pays, close = pair.break_even_tokens is not None, abs(pair.loss_gap) <= allowed
             costlier = bool(pair.break_even_tokens)
             pairs.append(((pays, costlier, close, pair.speedup_saturated or large["n"] / small["n"]), pair))
@@ -94,12 +97,8 @@ def fitted_pair(fit: Fit, flops: float, train_flops: TokenCost, costs: Costs | N
                 serve_seconds_per_token=float(costs.serve(n)) if measured and costs else None,
             )
         )
-    pair = _pair(sides[0], sides[1], 0.0, costs)
-    said = [
-        f"the {side.name} model: {words}"
-        for side in sides
-        for words in outside(fit.fitted_range, side.n_params, side.n_tokens)
-    ]
+    pair = _pair(sides[0], sides[1], 0.0, costs, gap=None, spread=None)
+    said = [f"the {side.name} model: {words}" for side in sides for words in outside(fit, side.n_params, side.n_tokens)]
     paid = break_even_demand(costs, (n_small, d_small), (n_large, d_large)) if costs is not None else None
     return replace(pair, kind="fitted", extrapolated=tuple(said), break_even_tokens=paid)
 
@@ -120,8 +119,11 @@ def _cells(table: RunTable, counting: str) -> pd.DataFrame:
     }
     cells = usable.groupby(cell, sort=False).agg(**named, **means, runs=("loss", "size"))
     # One price of training a size: its median speed, not what each run happened to meet.
-    speed = usable.groupby("n")["tokens_per_second"].median()
-    cells["training_seconds"] = cells["n_tokens"] / cells["n"].map(speed)
+    by_size = device_seconds_per_token(usable).groupby(usable["n"])
+    cells["training_seconds"] = cells["n_tokens"] * cells["n"].map(by_size.median())
+    for name, quantile in (("training_p5", 0.05), ("training_p95", 0.95)):
+        cells[name] = cells["n"].map(by_size.quantile(quantile) / by_size.median())
+    cells["training_unit"] = cells["n"].map({n: training_unit(runs) for n, runs in usable.groupby("n")})
     several = cells["runs"] > 1
     cells.loc[several, "name"] = [
         f"{name} (mean of {runs} seeds)"
@@ -132,6 +134,63 @@ def _cells(table: RunTable, counting: str) -> pd.DataFrame:
     return cells
 
 
+def _compare(
+    small: dict[Hashable, Any],
+    large: dict[Hashable, Any],
+    table: RunTable,
+    serving: Serving | None,
+    tolerance: float,
+    costs: Costs | None,
+) -> MatchedPair:
+    """The pair of two cells; its serving is compared where both were measured by `serving`'s protocol."""
+    if small["training_unit"] != large["training_unit"]:
+        small, large = ({**cell, "training_seconds": float("nan")} for cell in (small, large))
+    records = [table.inference.get(str(cell["run_id"])) for cell in (small, large)]
+    otherwise = _measured_otherwise(records)
+    gap = otherwise or _why_not_in_time(small, large, records, serving)
+    sides = [_side(cell, serving if gap is None else None) for cell in (small, large)]
+    spread = None
+    if serving is not None and all(side.serve_seconds_per_token and side.train_seconds for side in sides):
+        spread = [
+            _spread(cell, record, side, serving)
+            for cell, record, side in zip((small, large), records, sides, strict=True)
+            if record is not None
+        ]
+    pair = _pair(sides[0], sides[1], tolerance, costs, gap=gap, spread=spread)
+    return pair if otherwise is None else replace(pair, speedup_batch_1=None, speedup_saturated=None)
+
+
+def _measured_otherwise(records: list[InferenceCost | None]) -> str | None:
+    """That the two were served on different devices or by different protocols; None where neither or both are known alike."""
+    how = [None if record is None else protocol(record) for record in records]
+    if how[0] == how[1]:
+        return None
+    named = ["not recorded" if one is None else describe(one) for one in how]
+    return f"their serving was measured differently (the smaller: {named[0]}; the larger: {named[1]})"
+
+
+def _why_not_in_time(
+    small: dict[Hashable, Any], large: dict[Hashable, Any], records: list[InferenceCost | None], serving: Serving | None
+) -> str | None:
+    """Why measured seconds of training and serving don't meet in a break-even; None where they do."""
+    for name, what in (
+        ("decode_tokens_per_second", "what either costs to serve was not measured"),
+        ("prefill_tokens_per_second", "prompts were not measured"),
+    ):
+        if not (small[name] > 0 and large[name] > 0):
+            return what
+    if serving is None or records[0] is None:
+        return "on what and for which requests the speeds were measured is not recorded"
+    common = (serving.device, serving.dtype, serving.threads, serving.prompt_tokens, serving.output_tokens)
+    if protocol(records[0]) != common:
+        return (
+            f"their serving was measured on {describe(protocol(records[0]))}, that of most sizes on {describe(common)}"
+        )
+    if not small["training_unit"] == large["training_unit"] == serving.per_token.unit:
+        return "they were trained on another kind of device than they were served on"
+    return None
+
+
 def _side(cell: dict[Hashable, Any], serving: Serving | None) -> PairSide:
     def known(name: str) -> float | None:
         value = float(cell[name])
@@ -140,7 +199,8 @@ def _side(cell: dict[Hashable, Any], serving: Serving | None) -> PairSide:
     decode, prefill = known("decode_tokens_per_second"), known("prefill_tokens_per_second")
     serve = None
     if serving is not None and decode and prefill:
-        serve = serving.threads * (serving.prompt_share / prefill + (1 - serving.prompt_share) / decode)
+        counted = serving.threads if serving.per_token.unit == "core-seconds" else 1
+        serve = counted * (serving.prompt_share / prefill + (1 - serving.prompt_share) / decode)
     return PairSide(
         run_id=str(cell["run_id"]),
         name=str(cell["name"]),
@@ -155,17 +215,74 @@ def _side(cell: dict[Hashable, Any], serving: Serving | None) -> PairSide:
     )
 
 
-def _pair(small: PairSide, large: PairSide, tolerance: float, costs: Costs | None) -> MatchedPair:
+def _spread(
+    cell: dict[Hashable, Any], record: InferenceCost, side: PairSide, serving: Serving
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(p5, p95) of a side's training seconds and of its seconds a served token."""
+    assert side.train_seconds is not None
+    assert side.serve_seconds_per_token is not None
+    point, share = record.saturated, serving.prompt_share
+    prompt, output = share / point.prefill_tokens_per_second, (1 - share) / point.decode_tokens_per_second
+    served = [
+        (prompt * ttft / point.ttft_seconds.median + output * tpot / point.tpot_seconds.median) / (prompt + output)
+        for ttft, tpot in (
+            (point.ttft_seconds.p5, point.tpot_seconds.p5),
+            (point.ttft_seconds.p95, point.tpot_seconds.p95),
+        )
+    ]
+    train, serve = side.train_seconds, side.serve_seconds_per_token
+    return (train * cell["training_p5"], train * cell["training_p95"]), (serve * served[0], serve * served[1])
+
+
+def _break_even(small_train: float, large_train: float, small_serve: float, large_serve: float) -> float:
+    """Tokens served at which both cost the same: 0 where the smaller is no dearer to train, infinite where it never pays."""
+    saved = large_serve - small_serve
+    return max(0.0, small_train - large_train) / saved if saved > 0 else float("inf")
+
+
+def _break_even_range(
+    small: PairSide, large: PairSide, spread: list[tuple[tuple[float, float], tuple[float, float]]]
+) -> Interval | None:
+    """Each of the four seconds is moved to its p5 and p95 in turn; the shifts of the break-even add in quadrature.
+
+    That takes them for independent. Each way counts its own shifts, so the interval is as skew as the timings are. Of a timing
+    the p5 and p95 are those of single requests, wider than its median's: the interval errs on the wide side.
+    """
+    (small_train, small_serve), (large_train, large_serve) = spread
+    at = [small.train_seconds, large.train_seconds, small.serve_seconds_per_token, large.serve_seconds_per_token]
+    known = [value for value in at if value is not None]
+    middle = _break_even(*known)
+    below = above = 0.0
+    for index, ends in enumerate((small_train, large_train, small_serve, large_serve)):
+        moved = [[*known[:index], end, *known[index + 1 :]] for end in ends]
+        shifts = [_break_even(*seconds) - middle for seconds in moved]
+        below, above = below + min(0.0, *shifts) ** 2, above + max(0.0, *shifts) ** 2
+    if below == above == 0:
+        return None
+    return Interval(lo=max(0.0, middle - below**0.5), hi=middle + above**0.5)
+
+
+def _pair(
+    small: PairSide,
+    large: PairSide,
+    tolerance: float,
+    costs: Costs | None,
+    *,
+    gap: str | None,
+    spread: list[tuple[tuple[float, float], tuple[float, float]]] | None,
+) -> MatchedPair:
     def ratio(name: str) -> float | None:
         above, below = getattr(small, name), getattr(large, name)
         return above / below if above and below else None
 
-    break_even = None
+    break_even, between = None, None
     if small.serve_seconds_per_token and large.serve_seconds_per_token and small.train_seconds and large.train_seconds:
         # Measured on both sides: no fit over sizes stands between.
-        saved = large.serve_seconds_per_token - small.serve_seconds_per_token
-        extra = small.train_seconds - large.train_seconds
-        break_even = max(0.0, extra) / saved if saved > 0 else None
+        paid = _break_even(
+            small.train_seconds, large.train_seconds, small.serve_seconds_per_token, large.serve_seconds_per_token
+        )
+        break_even = paid if np.isfinite(paid) else None
+        between = _break_even_range(small, large, spread) if spread and break_even is not None else None
     elif costs is not None and costs.source == "flops":
         break_even = break_even_demand(costs, (small.n_params, small.n_tokens), (large.n_params, large.n_tokens))
     return MatchedPair(
@@ -179,5 +296,7 @@ def _pair(small: PairSide, large: PairSide, tolerance: float, costs: Costs | Non
         speedup_batch_1=ratio("decode_tokens_per_second_batch_1"),
         speedup_saturated=ratio("decode_tokens_per_second_saturated"),
         break_even_tokens=break_even,
+        break_even_range=between,
+        serving_gap=gap,
         extrapolated=(),
     )

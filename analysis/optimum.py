@@ -6,7 +6,7 @@ import numpy as np
 
 from analysis.fitting import interval
 from analysis.laws import get_law
-from analysis.results import Array, Band, BudgetOptimum, Fit, FittedRange, Optimum, TokenCost
+from analysis.results import Array, Band, BudgetOptimum, Fit, Optimum, TokenCost
 from analysis.words import count, number
 
 GRID = 80
@@ -34,7 +34,7 @@ def budget_optimum(fit: Fit, flops: float, train_flops: TokenCost) -> BudgetOpti
             cost=flops,
             unit="FLOPs",
             ci95=ci95,
-            outside_fitted_range=outside(fit.fitted_range, best["n_params"], best["n_tokens"]),
+            outside_fitted_range=outside(fit, best["n_params"], best["n_tokens"]),
         ),
     )
 
@@ -52,16 +52,23 @@ def compute_ridge(fit: Fit, train_flops: TokenCost, lowest_flops: float, highest
     return Band(x_G=grid, mid_G=middle, lo_G=lo, hi_G=hi)
 
 
-def outside(fitted: FittedRange, n_params: float, n_tokens: float) -> tuple[str, ...]:
-    """What of a model lies outside the fitted runs, in words."""
+def outside(fit: Fit, n_params: float, n_tokens: float) -> tuple[str, ...]:
+    """What of a model lies outside the fitted runs, in words: N, D, D/N, compute as N D, or a loss that no run reached."""
+    fitted = fit.fitted_range
     said = []
     for name, value, known, unit in (
         ("N", n_params, fitted.n_params, " parameters"),
         ("D", n_tokens, fitted.n_tokens, " tokens"),
         ("D/N", n_tokens / n_params, fitted.tokens_per_param, ""),
+        ("compute as N D", n_params * n_tokens, fitted.n_times_d, ""),
     ):
         # A hair's breadth is no extrapolation.
         if not known.lo * 0.999 <= value <= known.hi * 1.001:
             show = count if unit else number
             said.append(f"{name} {show(value)}{unit} is outside the fitted {show(known.lo)} to {show(known.hi)}")
+    law = get_law(fit.law)
+    loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens))
+    # The best of many noisy runs is no limit to within the law's own scatter.
+    if loss < fitted.loss.lo * (1 - max(fit.residual_sd, 0.001)):
+        said.append(f"the predicted loss {loss:.3f} is below the best fitted run's {fitted.loss.lo:.3f}")
     return tuple(said)

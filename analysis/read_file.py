@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.table import COLUMNS, RunTable, make_frame
+from analysis.table import COLUMNS, UNSAID, RunTable, make_frame
 from llama.errors import UserError
 
+MAY_BE_0 = ("seed", "gpu_share")
 REQUIRED = ("n_params", "n_tokens", "loss")
 #: Options of the command that rename a column, for messages.
 OPTIONS = {"n_params": "--n-column", "n_tokens": "--d-column", "loss": "--loss-column"}
@@ -104,11 +105,12 @@ def tidy(text: Mapping[str, pd.Series], n_rows: int) -> pd.DataFrame:
             blame(np.isinf(number), f"{name} is infinite")
             if name != "seed":
                 blame(number < 0, [f"{name} is {value}, which is negative" for value in values])
+            if name not in MAY_BE_0:
                 blame(number == 0, f"{name} is 0")
             if dtype == "Int64":
                 data[name] = [pd.NA if np.isnan(value) or value % 1 else int(value) for value in number]
             else:
-                data[name] = np.where(np.isfinite(number), number, 1.0 if name == "weight" else np.nan).tolist()
+                data[name] = np.where(np.isfinite(number), number, UNSAID.get(name, np.nan)).tolist()
     if "status" in text:
         ended = text["status"].isin(["", "finished", "FINISHED"]).to_numpy()
         blame(~ended, [f"status is {value!r}" for value in text["status"]])

@@ -44,6 +44,8 @@ HOMES = {
     "status": f"tags.{TAG_OUTCOME}",
     "loss": f"metrics.{VAL_LOSS}",
     "bpb": f"metrics.{VAL_BPB}",
+    "training_threads": "metrics.final/threads",
+    "gpu_share": "metrics.final/gpu_share",
     "decode_tokens_per_second": f"metrics.{inference_metric('decode_tokens_per_second', saturated=True)}",
     "prefill_tokens_per_second": f"metrics.{inference_metric('prefill_tokens_per_second', saturated=True)}",
     "saturation_batch": f"metrics.{inference_metric('batch', saturated=True)}",

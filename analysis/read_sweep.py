@@ -136,6 +136,7 @@ def _finished(config: RunConfig, done: Done) -> dict[str, Any]:
     for name, value in done.metrics.items():
         if name.startswith("val/") and name.endswith("/bpb") and name != VAL_BPB:
             row["bpb/" + name.removeprefix("val/").removesuffix("/bpb")] = value
+    row["training_threads"], row["gpu_share"] = getattr(done, "threads", 1), getattr(done, "gpu_share", 0.0)
     own_tokens = (done.step - (config.fork_step or 0)) * config.batch_tokens
     if done.training_seconds > 0 and own_tokens > 0:
         row["tokens_per_second"] = own_tokens / done.training_seconds

@@ -121,11 +121,15 @@ class Resampling:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedRange:
-    """The rectangle of the fitted runs: outside it a prediction is an extrapolation."""
+    """What the fitted runs span: outside it a prediction is an extrapolation."""
 
     n_params: Interval
     n_tokens: Interval
     tokens_per_param: Interval
+    n_times_d: Interval
+    """N D, which training compute goes by: the largest N and the largest D lie in no run together."""
+    loss: Interval
+    """Measured losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +246,7 @@ class TokenCost:
     """Cost of one token as a function of N: intercept + slope * N^exponent."""
 
     unit: str
-    """FLOPs, core-seconds or USD, a token."""
+    """FLOPs, core-seconds, GPU-seconds or USD, a token."""
     intercept: float
     """t0: what a token costs at any size (launch overhead), in `unit`."""
     slope: float
@@ -282,12 +286,17 @@ class Serving:
     device: str
     dtype: str
     threads: int
+    prompt_tokens: int
+    output_tokens: int
+    """Of a measured request."""
     prompt_share: float
     """Share of served tokens that are prompt (prefill); the rest are output (decode)."""
     batches: tuple[BatchCost, ...]
     """Decode and prefill by batch, then at saturation (`batch` None)."""
     per_token: TokenCost
-    """Core-seconds a served token at saturation: prompt_share of prefill and the rest of decode."""
+    """Core-seconds or GPU-seconds a served token at saturation: prompt_share of prefill and the rest of decode."""
+    left_out: tuple[str, ...]
+    """Sizes that were measured on another device or by another protocol, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +304,7 @@ class Costs:
     """What training and serving a token cost, in one unit."""
 
     unit: str
-    """FLOPs, core-seconds or USD."""
+    """FLOPs, core-seconds, GPU-seconds or USD."""
     source: Literal["measured", "flops"]
     train: TokenCost
     serve: TokenCost
@@ -317,7 +326,7 @@ class Optimum:
     ci95: dict[str, Interval] | None
     """By field name (n_params, n_tokens, loss or cost); None without a bootstrap."""
     outside_fitted_range: tuple[str, ...]
-    """What lies outside the fitted range of N, D or D/N, each in words; empty inside."""
+    """What lies outside the fitted range, each in words; empty inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,7 +400,7 @@ class Lifetime:
     lifetime_ridge: Ridge
     """At `demand_tokens`."""
     extrapolated_G: NDArray[np.bool_]
-    """True where the optimum leaves the fitted range of N, D or D/N."""
+    """True where the optimum leaves the fitted range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,11 +428,11 @@ class PairSide:
     """Measured, or the law's in a fitted pair."""
     train_flops: float | None
     train_seconds: float | None
-    """Core-seconds of the whole training, a branch's trunk included, at the size's measured tokens a second."""
+    """Core-seconds (GPU-seconds on a GPU) of the whole training, a branch's trunk included, at the size's median speed."""
     decode_tokens_per_second_batch_1: float | None
     decode_tokens_per_second_saturated: float | None
     serve_seconds_per_token: float | None
-    """At saturation, prompt and output mixed as in `Serving.prompt_share`."""
+    """Core-seconds or GPU-seconds at saturation, prompt and output mixed as in `Serving.prompt_share`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,6 +456,11 @@ class MatchedPair:
     break_even_tokens: float | None
     """Tokens served after which the smaller has paid for its longer training: 0 when it was no dearer to train, None when it
     serves no faster or nothing was measured."""
+    break_even_range: Interval | None
+    """5th to 95th percentile of `break_even_tokens`, from those of the serving timings and of training speed within a size;
+    None where it is not measured or no spread is known. `hi` is infinite where the smaller may serve no cheaper."""
+    serving_gap: str | None
+    """Why the serving of the two isn't compared in time, in words; None where it is."""
     extrapolated: tuple[str, ...]
     """What of a fitted pair lies outside the measured range, in words."""
 
@@ -463,8 +477,9 @@ class Answer:
     sentences: tuple[str, ...]
     """Law, intervals, held-out error, compute optimum, lifetime optimum, each with what it rests on."""
     measured: tuple[str, ...]
+    interpolated: tuple[str, ...]
     extrapolated: tuple[str, ...]
-    """What of the above was measured, and what was not."""
+    """What of the above was measured, what lies between measured points by a law or a line, and what lies beyond them."""
     gain: bool
     """Whether a smaller model trained longer pays off at some demand, by measurement."""
 

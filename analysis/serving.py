@@ -8,10 +8,13 @@ import numpy as np
 
 from analysis.results import Array, BatchCost, Serving, TokenCost
 from analysis.table import RunTable
+from analysis.words import count
 from llama.errors import UserError
 from llama.records import InferenceCost, InferencePoint
 
 MIN_SIZES = 2
+#: Device, dtype, threads, prompt tokens, output tokens.
+Protocol = tuple[str, str, int, int, int]
 
 
 def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share: float | None = None) -> Serving:
@@ -27,7 +30,7 @@ def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share
     """
     if prompt_share is not None and not 0 <= prompt_share <= 1:
         raise UserError(f"the prompt's share of served tokens is {prompt_share}; it must be from 0 to 1")
-    by_size = _by_size(table, counting)
+    by_size, left_out = _by_size(table, counting)
     if len(by_size) < MIN_SIZES:
         raise UserError(
             f"{table.source} has measured inference cost of {len(by_size)} sizes; at least {MIN_SIZES} are needed "
@@ -45,8 +48,7 @@ def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share
         batches += _phases(points, sizes, batch, costs)
     saturated = [cost.saturated for cost in costs]
     batches += _phases(saturated, sizes, None, costs)
-    threads = np.array([cost.threads for cost in costs], dtype=np.float64)
-    seconds = threads * np.array(
+    seconds = devices(first) * np.array(
         [
             prompt_share / point.prefill_tokens_per_second + (1 - prompt_share) / point.decode_tokens_per_second
             for point in saturated
@@ -56,6 +58,8 @@ def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share
         device=first.device,
         dtype=first.dtype,
         threads=first.threads,
+        prompt_tokens=first.prompt_tokens,
+        output_tokens=first.output_tokens,
         prompt_share=prompt_share,
         batches=tuple(batches),
         per_token=affine_cost(
@@ -64,22 +68,44 @@ def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share
             unit=seconds_unit(first.device),
             rule=f"measured on {first.device}, {first.dtype}, at each size's saturating batch; {prompt_share:.0%} prompt",
         ),
+        left_out=left_out,
     )
 
 
-def _by_size(table: RunTable, counting: str) -> dict[float, InferenceCost]:
-    """One measurement a size, on the device that most of them share: figures of two devices are not one curve."""
+def protocol(cost: InferenceCost) -> Protocol:
+    """On what and how this was measured: only figures of one protocol compare."""
+    return cost.device, cost.dtype, cost.threads, cost.prompt_tokens, cost.output_tokens
+
+
+def describe(measured: Protocol) -> str:
+    device, dtype, threads, prompt_tokens, output_tokens = measured
+    return (
+        f"{device}, {dtype}, {threads} thread{'' if threads == 1 else 's'}, {prompt_tokens} prompt and {output_tokens} output "
+        "tokens"
+    )
+
+
+def devices(cost: InferenceCost) -> int:
+    """Devices whose seconds a served token's time counts: the threads of a CPU, or one GPU."""
+    return cost.threads if seconds_unit(cost.device) == "core-seconds" else 1
+
+
+def _by_size(table: RunTable, counting: str) -> tuple[dict[float, InferenceCost], tuple[str, ...]]:
+    """One measurement a size, by the protocol that most sizes share, and the sizes that this leaves out, in words."""
     size_of = dict(zip(table.frame["run_id"], table.frame[counting], strict=True))
     known = {run_id: cost for run_id, cost in table.inference.items() if cost.points and size_of.get(run_id, 0) > 0}
     if not known:
-        return {}
-    settings = Counter((cost.device, cost.dtype, cost.threads) for cost in known.values())
-    common = settings.most_common(1)[0][0]
-    return {
-        float(size_of[run_id]): cost
-        for run_id, cost in known.items()
-        if (cost.device, cost.dtype, cost.threads) == common
-    }
+        return {}, ()
+    measured = {(float(size_of[run_id]), protocol(cost)): cost for run_id, cost in known.items()}
+    common = Counter(how for _, how in measured).most_common(1)[0][0]
+    by_size = {size: cost for (size, how), cost in measured.items() if how == common}
+    left_out = tuple(
+        f"the serving of {count(size)} parameters was measured on {describe(how)}, that of most sizes on {describe(common)}: "
+        "it is left out"
+        for size, how in sorted(measured)
+        if how != common
+    )
+    return by_size, left_out
 
 
 def seconds_unit(device: str) -> str:
@@ -90,9 +116,9 @@ def seconds_unit(device: str) -> str:
 def _phases(
     points: list[InferencePoint], sizes: Array, batch: int | None, costs: list[InferenceCost]
 ) -> list[BatchCost]:
-    threads = np.array([cost.threads for cost in costs], dtype=np.float64)
-    decode = threads / np.array([point.decode_tokens_per_second for point in points])
-    prefill = threads / np.array([point.prefill_tokens_per_second for point in points])
+    counted = np.array([devices(cost) for cost in costs], dtype=np.float64)
+    decode = counted / np.array([point.decode_tokens_per_second for point in points])
+    prefill = counted / np.array([point.prefill_tokens_per_second for point in points])
     fitted = []
     for phase, seconds in (("decode", decode), ("prefill", prefill)):
         intercept, slope, error = fit_affine(sizes, seconds)

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from analysis.laws.base import Array, Problem
 from analysis.objective import Objective
 
+#: Rounding of a residual, in ulps of 1: a law's few powers and the logarithm of their sum.
+RESIDUAL_ULPS = 8
+#: Above this damping a small predicted decrease only says that the step is short.
+MU_HONEST = 1.0
 #: Norm of the gradient over delta^2 at which a problem is done; one run outside the threshold alone weighs 1/delta.
 GRADIENT_TOLERANCE = 1e-6
 #: The delta in that, for least squares, which has none.
@@ -30,7 +34,10 @@ CHUNK_VALUES = 30_000
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """Where K problems ended. `gradient_norm_K` is over delta^2 (r^2 for least squares) and over free directions only."""
+    """Where K problems ended. `gradient_norm_K` is over delta^2 (r^2 for least squares) and over free directions only.
+
+    Converged are those of a small gradient, and those whose best step would gain less than the value's own rounding.
+    """
 
     theta_KP: Array
     value_K: Array
@@ -71,32 +78,35 @@ def _minimise_chunk(
 ) -> Solution:
     theta = np.clip(theta_KP, problem.lower_P, problem.upper_P)
     norm = np.empty(len(theta))
+    exhausted = np.zeros(len(theta), dtype=np.bool_)
     for stage, delta in enumerate(stages):
         last = stage == len(stages) - 1
         state = _State(problem, objective.is_log, delta, loss_Kn, weight_Kn, theta)
         for _ in range(MAX_STEPS if last else STAGE_STEPS):
-            running = (state.norm > state.tolerance) & (state.mu < MU_LIMIT)
+            running = (state.norm > state.tolerance) & (state.mu < MU_LIMIT) & ~state.exhausted
             if not running.all():
                 theta[state.index], norm[state.index] = state.theta, state.norm
+                exhausted[state.index] = state.exhausted
                 state.keep(running)
             if not len(state.index):
                 break
             state.step()
         theta[state.index], norm[state.index] = state.theta, state.norm
+        exhausted[state.index] = state.exhausted
     predicted, _ = problem.evaluate(theta)
     residual = np.log(predicted / loss_Kn) if objective.is_log else (predicted - loss_Kn) * problem.scale
     return Solution(
         theta_KP=theta,
         value_K=objective.value(residual, weight_Kn),
         gradient_norm_K=norm,
-        converged_K=norm <= 10 * state.tolerance,
+        converged_K=(norm <= 10 * state.tolerance) | exhausted,
     )
 
 
 #: Arrays of `_State` with an axis of K.
 KEPT = (
     *("index", "theta", "mu", "measured", "weight", "predicted", "jacobian"),
-    *("residual", "value", "slope", "gradient", "free", "norm"),
+    *("residual", "value", "rounding", "slope", "gradient", "free", "norm", "exhausted"),
 )
 
 
@@ -122,21 +132,23 @@ class _State:
         self.measured, self.weight, self.theta = loss_Kn, weight_Kn, theta_KP.copy()
         self.mu = np.full(len(theta_KP), MU_START)
         self.predicted, self.jacobian = problem.evaluate(self.theta)
-        self.residual, self.value = self._residual(self.predicted, loss_Kn, weight_Kn)
+        self.residual, self.value, self.rounding = self._residual(self.predicted, loss_Kn, weight_Kn)
+        self.exhausted = np.zeros(len(theta_KP), dtype=np.bool_)
         self._refresh_gradient()
 
     def keep(self, running_K: NDArray[np.bool_]) -> None:
         for name in KEPT:
             setattr(self, name, getattr(self, name)[running_K])
 
-    def _residual(self, predicted: Array, measured: Array, weight: Array) -> tuple[Array, Array]:
-        """r and the sum of Huber's loss; a prediction that overflows makes it infinite, so that the step is refused."""
+    def _residual(self, predicted: Array, measured: Array, weight: Array) -> tuple[Array, Array, Array]:
+        """r, the sum of Huber's loss and that sum's rounding; an overflow makes the sum infinite: the step is refused."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             residual = np.log(predicted / measured) if self.is_log else predicted - measured
             size = np.abs(residual)
             inside = np.minimum(size, self.delta)
             value = (weight * (inside * (size - inside / 2))).sum(axis=1)
-        return residual, np.where(np.isfinite(value), value, np.inf)
+            rounding = RESIDUAL_ULPS * np.finfo(float).eps * (weight * inside).sum(axis=1)
+        return residual, np.where(np.isfinite(value), value, np.inf), rounding
 
     def _refresh_gradient(self) -> None:
         slope = self.weight * np.clip(self.residual, -self.delta, self.delta)
@@ -165,31 +177,39 @@ class _State:
         diagonal = np.arange(hessian.shape[1])
         hessian = np.where(both, hessian, 0.0)
         hessian[:, diagonal, diagonal] += np.where(self.free, 1e-14, 1.0)
-        step, descends = self._bounded_step(hessian)
+        step, decrease = self._bounded_step(hessian)
         theta = np.clip(self.theta + step, self.problem.lower_P, self.problem.upper_P)
         with np.errstate(over="ignore", invalid="ignore"):
             predicted, jacobian = self.problem.evaluate(theta)
-        residual, value = self._residual(predicted, self.measured, self.weight)
+        residual, value, rounding = self._residual(predicted, self.measured, self.weight)
         # Near the optimum a good step changes the value by less than its rounding.
-        better = descends & (value <= self.value * (1 + 1e-14))
+        better = (decrease > 0) & (value <= self.value + self.rounding)
+        at_the_floor = (decrease > 0) & (decrease <= self.rounding) & (self.mu <= MU_HONEST)
+        before = self.norm
         self.mu = np.where(better, np.maximum(self.mu * 0.2, 1e-12), self.mu * 5)
         self.theta[better], self.predicted[better], self.jacobian[better] = (
             theta[better],
             predicted[better],
             jacobian[better],
         )
-        self.residual[better], self.value[better] = residual[better], value[better]
+        self.residual[better], self.value[better], self.rounding[better] = (
+            residual[better],
+            value[better],
+            rounding[better],
+        )
         self._refresh_gradient()
+        # Such a step may still shrink the gradient; where it no longer does, this is the optimum as doubles know it.
+        self.exhausted = at_the_floor & (~better | (self.norm > before / 2))
 
-    def _bounded_step(self, hessian: Array) -> tuple[Array, NDArray[np.bool_]]:
-        """The Newton step, and whether it goes down at all (a saddle's does not, and wants a larger mu).
+    def _bounded_step(self, hessian: Array) -> tuple[Array, Array]:
+        """The Newton step, and by how much it should lower the value (a saddle's does not, and wants a larger mu).
 
         Coordinates that it would carry past a bound stop there, and the others are solved again: clipping alone would leave
         them where they only make sense together with the clipped one.
         """
         right = -self.gradient * self.free
         step = _solve(hessian, right)
-        descends = (right * step).sum(axis=1) > 0
+        decrease = (right * step).sum(axis=1) / 2
         low, high = self.problem.lower_P - self.theta, self.problem.upper_P - self.theta
         crossing = (step < low) | (step > high)
         rows = crossing.any(axis=1)
@@ -197,7 +217,7 @@ class _State:
             pinned = crossing[rows]
             matrix = np.where(pinned[:, :, None], np.eye(hessian.shape[1]), hessian[rows])
             step[rows] = _solve(matrix, np.where(pinned, np.clip(step, low, high)[rows], right[rows]))
-        return step, descends
+        return step, decrease
 
 
 def _solve(matrix_KPP: Array, right_KP: Array) -> Array:

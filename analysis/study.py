@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from analysis.answer import put_in_words
+from analysis.answer import NO_PAIR, put_in_words
 from analysis.costs import flops_costs, measured_costs, training_flops
 from analysis.fitting import fit, why_none
 from analysis.frontier import frontier
@@ -63,6 +63,7 @@ def analyse(
     """
     if not len(table.usable):
         raise UserError(f"{table.source} has no run that can be used{why_none(table)}")
+    table = table.at_the_best_rate()
     absent: dict[str, str] = {}
 
     def attempt(name: str, work: Callable[[], T]) -> T | None:
@@ -76,6 +77,8 @@ def analyse(
     if train_flops.max_rel_error == 0 and not len(train_flops.n_params_G):
         table = table.with_warning(f"training compute is counted as {train_flops.rule}")
     serving = attempt("serving", lambda: measure_serving(table, counting=counting, prompt_share=prompt_share))
+    for words in serving.left_out if serving is not None else ():
+        table = table.with_warning(words)
     if serving is not None and serving.per_token.max_rel_error > ODD_COST:
         table = table.with_warning(_odd_cost(serving.per_token))
     fitted = attempt(
@@ -109,9 +112,7 @@ def analyse(
         )
     pairs = matched_pairs(table, noise=loss_noise(table, fitted), serving=serving, costs=costs, counting=counting)
     if not pairs:
-        absent["pairs"] = (
-            "no two finished runs of different sizes reach one loss with the smaller trained on more tokens"
-        )
+        absent["pairs"] = NO_PAIR
     if fitted is not None and budgets:
         pairs = (*pairs, fitted_pair(fitted, budgets[-1], train_flops, costs))
     return Study(

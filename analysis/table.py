@@ -38,6 +38,8 @@ COLUMNS: dict[str, str] = {
     "row": "Int64",  # row number in a file, from 1 below the header
     "training_seconds": "float64",  # of the whole training at the run's own tokens a second, a branch's trunk included
     "tokens_per_second": "float64",  # training, over the run's own steps
+    "training_threads": "float64",  # cores that trained it; 1 where a source doesn't say
+    "gpu_share": "float64",  # GPUs that trained it, or the share of one; 0 on a CPU
     "decode_tokens_per_second": "float64",  # at the batch where decoding saturates
     "prefill_tokens_per_second": "float64",  # at that batch
     "saturation_batch": "Int64",
@@ -49,6 +51,9 @@ COLUMNS: dict[str, str] = {
     "peak_lr": "float64",  # the recipe's learning rate at its highest
     "mlflow_url": "str",
 }
+
+#: Numbers that a source may leave unsaid.
+UNSAID = {"weight": 1.0, "training_threads": 1.0, "gpu_share": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +87,18 @@ class RunTable:
     inference: dict[str, InferenceCost] = field(default_factory=dict)
     """Measured inference cost by run_id, where there is one."""
     warnings: tuple[str, ...] = ()
+    off_rate: frozenset[str] = frozenset()
+    """run_ids of finished runs that `at_the_best_rate` left out."""
 
     @property
     def usable(self) -> pd.DataFrame:
         """Finished runs with every number a fit needs, held-out ones too."""
         return self.frame[self.frame["excluded"] == ""]
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """Usable runs, and those left out for their learning rate alone."""
+        return self.frame[(self.frame["excluded"] == "") | self.frame["run_id"].isin(self.off_rate)]
 
     @property
     def fitted(self) -> pd.DataFrame:
@@ -107,6 +119,27 @@ class RunTable:
         """Domains with a bits-a-byte column."""
         return tuple(name.removeprefix("bpb/") for name in self.frame.columns if str(name).startswith("bpb/"))
 
+    def at_the_best_rate(self) -> RunTable:
+        """This table with a shape and length that was trained at several `peak_lr` kept at the best of them, by mean loss.
+
+        A learning-rate study's other runs say what a bad rate costs, nothing about N and D.
+        """
+        runs = self.usable.dropna(subset=["peak_lr"])
+        worse: dict[Any, str] = {}
+        shape = ["n_params", "d_model", "n_layers", "n_tokens"]
+        for _, cell in runs.groupby(shape, dropna=False):
+            mean_loss = cell.groupby("peak_lr")["loss"].mean()
+            best = float(mean_loss.index[int(mean_loss.argmin())])
+            others = cell.loc[cell["peak_lr"] != best, "peak_lr"]
+            for index, rate in zip(others.index, others.to_numpy(dtype=np.float64), strict=True):
+                worse[index] = f"trained at {rate / best:.3g}x the best learning rate of its size and length"
+        if not worse:
+            return self
+        frame = self.frame.copy()
+        frame.loc[list(worse), "excluded"] = list(worse.values())
+        left_out = frozenset(map(str, frame.loc[list(worse), "run_id"]))
+        return replace(self, frame=frame, off_rate=self.off_rate | left_out)
+
     def with_warning(self, text: str) -> RunTable:
         return replace(self, warnings=(*self.warnings, text))
 
@@ -117,7 +150,7 @@ def make_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     defaults: dict[str, Any] = {"str": "", "Int64": pd.NA, "float64": np.nan, "bool": False}
     data: dict[str, Any] = {}
     for name, dtype in {**COLUMNS, **dict.fromkeys(extra, "float64")}.items():
-        default = 1.0 if name == "weight" else defaults[dtype]
+        default = UNSAID.get(name, defaults[dtype])
         values = [default if row.get(name) is None else row[name] for row in rows]
         data[name] = pd.Series(values, dtype=dtype)
     return pd.DataFrame(data)

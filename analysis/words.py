@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+#: Ratios nearer to 1 than this are said in per cent.
+NEAR = 0.1
 SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -37,6 +39,25 @@ def flops(value: float) -> str:
 def times(value: float) -> str:
     """A ratio: 1.6x, 12x."""
     return f"{value:.2g}x" if value < 10 else f"{value:,.0f}x"
+
+
+def ratio_of(ratio: float, what: str) -> str:
+    """A ratio near 1 in per cent, which "1x" would hide: 4 % more FLOPs, 2.5x the FLOPs."""
+    if abs(ratio - 1) > NEAR:
+        return f"{times(ratio)} the {what}"
+    percent = round(100 * abs(ratio - 1))
+    if not percent:
+        return f"the same {what}"
+    fewer = "fewer" if what.endswith("s") else "less"
+    return f"{percent} % {'more' if ratio > 1 else fewer} {what}"
+
+
+def as_fast(ratio: float) -> str:
+    """A ratio of speeds: 2.7x as fast, 4 % faster, equally fast."""
+    if abs(ratio - 1) > NEAR:
+        return f"{times(ratio)} as fast"
+    percent = round(100 * abs(ratio - 1))
+    return f"{percent} % {'faster' if ratio > 1 else 'slower'}" if percent else "equally fast"
 
 
 def seconds(value: float, unit: str) -> str:

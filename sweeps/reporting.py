@@ -114,7 +114,7 @@ def sync_sweep(sweep: SweepFolder, *, tracking_uri: str | None, say: Callable[[s
         raise UserError(f"MLflow at {masked(uri)}: {error}; nothing is lost: sync again when it is back") from None
     say(f"{sweep.index.sweep} in MLflow at {synced.tracking_uri}: {synced.runs} runs, {synced.points:,} values sent")
     if synced.retired:
-        say(f"{synced.retired} runs that are no longer in the sweep went to MLflow's trash; their folders stay")
+        say(f"moved to MLflow's trash, since the sweep no longer lists them: {synced.retired} (their folders stay)")
     for name, trouble in synced.troubles.items():
         say(f"{name} is behind: {trouble}")
 

@@ -27,7 +27,11 @@ def opening(study: Study, contents: Mapping[str, str]) -> Html:
     answer = study.answer
     grounds = [
         element("div", element("h3", heading), bullets(items))
-        for heading, items in (("Measured", answer.measured), ("Extrapolated", answer.extrapolated))
+        for heading, items in (
+            ("Measured", answer.measured),
+            ("Interpolated", answer.interpolated),
+            ("Extrapolated", answer.extrapolated),
+        )
         if items
     ]
     return join(
@@ -112,7 +116,8 @@ def _evidence(fit: Fit) -> dict[str, str]:
         "optimum": f"{found}{bounds}; gradient norm {solved.gradient_norm:.1e}, condition number {solved.condition_number:.1e}",
         "fitted range": (
             f"N {_range(range_.n_params, 'count')}, D {_range(range_.n_tokens, 'count')}, "
-            f"D/N {_range(range_.tokens_per_param, 'plain')}: beyond it everything is extrapolated"
+            f"D/N {_range(range_.tokens_per_param, 'plain')}, N D {_range(range_.n_times_d, 'power')}: beyond it everything is "
+            "extrapolated"
         ),
     }
 
@@ -186,7 +191,8 @@ def pairs(study: Study) -> Html:
     ]
     words = (
         "Ratios are smaller over larger. A pair is measured where both are finished runs, fitted where the law names the "
-        "smaller model. The last number is the demand in tokens at which serving has paid for the longer training."
+        "smaller model. The last number is the demand in tokens at which serving has paid for the longer training, "
+        "with its 5th to 95th percentile from the spread of the timings."
     )
     return join([element("p", words, class_="soft"), table(columns, rows, label="Matched pairs")])
 
@@ -217,7 +223,8 @@ def _pair_cells(pair: MatchedPair) -> list[str]:
         if paid is None
         else "at once"
         if paid == 0
-        else f"{format_number(paid, 'count')} tokens",
+        else f"{format_number(paid, 'count')} tokens"
+        + ("" if pair.break_even_range is None else f" [{_range(pair.break_even_range, 'count')}]"),
         "; ".join(pair.extrapolated),
     ]
 

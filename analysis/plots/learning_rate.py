@@ -12,7 +12,7 @@ from analysis.results import Study
 def loss_against_learning_rate(study: Study) -> Picture | Absent:
     """One line a size and length, through the means over seeds."""
     stem, title = "learning-rate", "Loss against learning rate"
-    runs = study.table.usable
+    runs = study.table.finished
     runs = runs.assign(n_params=runs[parts.counting(study)], run=runs["name"])
     rates = runs.groupby(["n_params", "n_tokens"])["peak_lr"].nunique()
     swept = runs.set_index(["n_params", "n_tokens"]).loc[rates[rates > 1].index].reset_index()

@@ -42,12 +42,13 @@ def matched_pair(study: Study) -> Picture | Absent:
         cost = _train(pair.small) + _serve(pair.small) * crossing
         table = pd.DataFrame({"demand_tokens": [crossing], "cost": [cost], "label": [text]})
         layers.append(Points(table=table, series="break-even", colour=style.INK, marker="diamond", labels="label"))
+    unit = study.serving.per_token.unit if study.serving is not None else "core-seconds"
     caption = (
-        f"Core-seconds of the whole training at each size's measured speed, then measured core-seconds a served token at "
-        f"saturation. The losses differ by {abs(pair.loss_gap):.3f} nats a token; up to {pair.tolerance:.3f} counts as equal. "
-        f"{parts.counting_words(study)}"
+        f"{unit[0].upper()}{unit[1:]} of the whole training at each size's median speed, then measured {unit} a served "
+        f"token at saturation. The losses differ by {abs(pair.loss_gap):.3f} nats a token; up to {pair.tolerance:.3f} "
+        f"counts as equal. {parts.counting_words(study)}"
     )
-    cost_axis = Axis(column="cost", label="training and serving (core-seconds)", unit="count")
+    cost_axis = Axis(column="cost", label=f"training and serving ({unit})", unit="count")
     return Picture(
         stem=stem,
         title=title,

@@ -5,18 +5,19 @@ Nothing here imports MLflow before it is used.
 
 from sweeps.tracking.mirror import Mirror, MirrorReport
 from sweeps.tracking.store import TrackingError
-from sweeps.tracking.sync import SyncReport, log_parent_artifacts, sync
+from sweeps.tracking.sync import StudyReport, SyncReport, log_report, sync
 from sweeps.tracking.ui import serve_ui
 from sweeps.tracking.uri import check_tracking, default_tracking_uri, masked
 
 __all__ = [
     "Mirror",
     "MirrorReport",
+    "StudyReport",
     "SyncReport",
     "TrackingError",
     "check_tracking",
     "default_tracking_uri",
-    "log_parent_artifacts",
+    "log_report",
     "masked",
     "serve_ui",
     "sync",

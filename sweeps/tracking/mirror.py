@@ -96,6 +96,8 @@ class Mirror:
         try:
             self._replay.advance(live=live, give_up=self._give_up)
             self._replay.mark_parent(live=live)
+            if not live:
+                self._replay.retire_strangers()
         finally:
             self._points += self._replay.points - sent_before
             self._behind = self._replay.behind

@@ -47,6 +47,15 @@ TAG_CURSOR = "mirror.journal"
 TAG_INFERENCE_DIGEST = "mirror.inference"
 """Digest of the inference.json whose numbers are in MLflow."""
 
+TAG_MEMBER = "sweep.member"
+"""`true`, or `false` on a run in MLflow's trash because the sweep no longer lists it."""
+
+# On the parent run: what was worked out from the sweep.
+TAG_REPORT = "report.digest"
+"""Digest of the report whose files and numbers are there."""
+TAG_ANSWER = "answer"
+"""The report's headline."""
+
 # On the experiment: which sweep folder it mirrors. Names may clash on a shared server, this does not.
 TAG_MIRROR_ID = "mirror.id"
 
@@ -77,6 +86,7 @@ def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, s
         TAG_SWEEP_ID: index.sweep_id,
         TAG_RUN_KEY: run.key,
         TAG_RUN_KIND: run_kind(run),
+        TAG_MEMBER: "true",
         TAG_HELD_OUT: _text(run.held_out),
         "corpus.digest": config.data.corpus_digest,
         "mlflow.source.name": "isoloss",
@@ -120,6 +130,7 @@ def run_params(config: RunConfig) -> dict[str, str]:
         **recipe.model_dump(exclude={"name"}),
         "batch_tokens": config.batch_tokens,
         "seed": config.seed,
+        "initialisation": config.initialisation,
         "dtype": config.dtype,
         "compile": config.compile,
         "attention_kernel": config.attention_kernel,

@@ -57,6 +57,7 @@ class Replay:
         self._new_run_tags = new_run_tags or {}
         self.parent = store.open_parent(index)
         self._mirrored = store.find_runs()
+        self._retired = store.find_retired()
         self._seen: dict[str, tuple[object, ...]] = {}
         self.points = 0
         """Metric values sent so far."""
@@ -93,6 +94,17 @@ class Replay:
                 failures += 1
                 if failures == FAILURES_IN_A_ROW:
                     raise
+
+    def retire_strangers(self) -> int:
+        """Move runs that the sweep no longer lists to MLflow's trash, so that a fit there sees the sweep's alone.
+
+        Their folders stay, and a sweep that lists them again gets them back. Returns how many were moved.
+        """
+        strangers = self._mirrored.keys() - {run.key for run in self._index.runs}
+        for key in sorted(strangers):
+            self._retired[key] = self._mirrored.pop(key)
+            self._store.retire(self._retired[key])
+        return len(strangers)
 
     def mark_parent(self, *, live: bool) -> None:
         """The parent is FINISHED when every run has ended, else RUNNING while a launcher lives, else KILLED."""
@@ -144,6 +156,9 @@ class Replay:
 
     def _mlflow_run(self, run: SweepRun, evidence: Evidence, tags: dict[str, str]) -> MlflowRun:
         """The run's mirror, made where there is none, or where it holds points that the journal no longer has."""
+        if run.key not in self._mirrored and run.key in self._retired:
+            self._store.restore(self._retired[run.key])
+            self._mirrored[run.key] = self._retired.pop(run.key)
         mirrored = self._mirrored.get(run.key)
         if mirrored is not None:
             length, digest = _cursor(mirrored)

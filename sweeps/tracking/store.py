@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from llama.records import TAG_RUN_KEY, TAG_RUN_KIND, SweepIndex
-from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MIRROR_ID, sweep_tags
+from sweeps.tracking.moved import artifact_place, mend_artifact_places
+from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MEMBER, TAG_MIRROR_ID, sweep_tags
 from sweeps.tracking.uri import is_server, masked, sqlite_path, sqlite_uri
 from sweeps.tracking.view import experiment_tags
 
@@ -24,6 +25,8 @@ from sweeps.tracking.view import experiment_tags
 METRICS_A_CALL = 1000
 ITEMS_A_CALL = 100
 RUNS_A_PAGE = 1000
+ACTIVE_ONLY = 1
+"""MLflow's ViewType.ACTIVE_ONLY: runs that are not in the trash."""
 
 #: MLflow reads these from the environment only; where a person has set one, that holds. With MLflow's own timeout and retries
 #: a dead server blocks 247 s; its URLs would be printed across the live table; and nobody asked for telemetry.
@@ -64,13 +67,14 @@ class Store:
 
             # What MLflow would log with a traceback reaches our caller as an exception.
             logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-            artifacts = storage.absolute() / "mlflow-artifacts"
             path = sqlite_path(tracking_uri)
-            if path is not None and not path.exists():
-                _create_sqlite_store(path, artifacts)
+            if path is not None:
+                if not path.exists():
+                    _create_sqlite_store(path, artifact_place(storage))
+                mend_artifact_places(path, storage)
             self._client = MlflowClient(tracking_uri)
             # A server decides itself where artifacts go; beside a bare database they belong with the runs.
-            location = None if is_server(tracking_uri) else (artifacts / index.sweep).as_uri()
+            location = None if is_server(tracking_uri) else artifact_place(storage, index.sweep)
             self.experiment_id = self._open_experiment(index, mirror_id, location)
 
     def _open_experiment(self, index: SweepIndex, mirror_id: str, location: str | None) -> str:
@@ -103,6 +107,13 @@ class Store:
                 self.delete(spare)
             best[run.tags[TAG_RUN_KEY]] = run
         return best
+
+    def find_retired(self) -> dict[str, MlflowRun]:
+        """Runs in MLflow's trash that `retire` put there, by key; what a person deleted is not among them."""
+        from mlflow.entities import ViewType
+
+        found = self._search(f"tags.`{TAG_MEMBER}` = 'false'", view_type=ViewType.DELETED_ONLY)
+        return {run.tags[TAG_RUN_KEY]: run for run in found}
 
     def open_parent(self, index: SweepIndex) -> MlflowRun:
         """The run that holds the sweep's report and plots, made where there is none."""
@@ -160,17 +171,29 @@ class Store:
         with _translated():
             self._client.delete_run(run.run_id)
 
+    def retire(self, run: MlflowRun) -> None:
+        """Into the trash, as no longer of the sweep. The tag goes first: MLflow tags nothing that is in the trash."""
+        self.log(run, tags={TAG_MEMBER: "false"})
+        self.delete(run)
+
+    def restore(self, run: MlflowRun) -> None:
+        """Undo `retire`."""
+        with _translated():
+            self._client.restore_run(run.run_id)
+        self.log(run, tags={TAG_MEMBER: "true"})
+
     def log_artifacts(self, run: MlflowRun, folder: Path) -> None:
         with _translated():
             self._client.log_artifacts(run.run_id, str(folder))
 
-    def _search(self, filter_string: str) -> Iterator[MlflowRun]:
+    def _search(self, filter_string: str, *, view_type: int = ACTIVE_ONLY) -> Iterator[MlflowRun]:
         token: str | None = None
         while True:
             with _translated():
                 page = self._client.search_runs(
                     [self.experiment_id],
                     filter_string,
+                    view_type,
                     max_results=RUNS_A_PAGE,
                     order_by=["start_time"],
                     page_token=token,
@@ -185,7 +208,7 @@ class Store:
                 return
 
 
-def _create_sqlite_store(path: Path, artifacts: Path) -> None:
+def _create_sqlite_store(path: Path, artifacts_uri: str) -> None:
     """Make an empty store under a private name and link it in whole.
 
     MLflow runs some sixty migrations, and a process that dies among them would leave a file that no MLflow opens again.
@@ -195,7 +218,7 @@ def _create_sqlite_store(path: Path, artifacts: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     private = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        SqlAlchemyStore(sqlite_uri(private), artifacts.as_uri()).engine.dispose()
+        SqlAlchemyStore(sqlite_uri(private), artifacts_uri).engine.dispose()
         os.link(private, path)
     except FileExistsError:  # another process was first, and its store is as good
         pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +10,24 @@ from pathlib import Path
 from llama.errors import UserError
 from llama.records import SweepIndex
 from sweeps.tracking.claim import Claim, Claimed
+from sweeps.tracking.names import TAG_ANSWER, TAG_REPORT
 from sweeps.tracking.replay import Replay
-from sweeps.tracking.store import Store
+from sweeps.tracking.store import MlflowRun, Store
 from sweeps.tracking.uri import check_tracking, masked
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """What was worked out from a sweep, as its parent run shows it."""
+
+    folder: Path
+    """Its files (HTML, PNG, SVG, CSV) become artifacts."""
+    digest: str
+    """Of all that it was made from."""
+    unix_ms: int
+    """When it was made: the metrics' time, so that sending them again changes nothing."""
+    metrics: Mapping[str, float]
+    headline: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +41,16 @@ class SyncReport:
     """Runs in the sweep, trunks included."""
     points: int
     """Metric values sent; 0 when MLflow had them all."""
+    retired: int
+    """Runs that went to MLflow's trash because the sweep no longer lists them."""
     behind: tuple[str, ...]
     """Names of runs that could not be brought up to date."""
     troubles: Mapping[str, str]
     """Why not, by run name."""
 
 
-def sync(storage: Path, index: SweepIndex, tracking_uri: str, *, report_folder: Path | None = None) -> SyncReport:
-    """Make MLflow equal to the run folders, from whatever it holds now; `report_folder` goes to the parent's artifacts.
+def sync(storage: Path, index: SweepIndex, tracking_uri: str, *, report: StudyReport | None = None) -> SyncReport:
+    """Make MLflow equal to the run folders, from whatever it holds now; `report` goes to the parent run.
 
     Raises:
         UserError: the URI can't work, or another process mirrors this sweep now.
@@ -44,38 +60,40 @@ def sync(storage: Path, index: SweepIndex, tracking_uri: str, *, report_folder: 
         replay = Replay(storage, index, store)
         replay.advance(live=False)
         replay.mark_parent(live=False)
-        if report_folder is not None:
-            store.log_artifacts(replay.parent, report_folder)
+        retired = replay.retire_strangers()
+        if report is not None:
+            _put(store, replay.parent, report)
         return SyncReport(
             tracking_uri=masked(tracking_uri),
             experiment_id=store.experiment_id,
             runs=len(index.runs),
             points=replay.points,
+            retired=retired,
             behind=tuple(replay.behind),
             troubles=dict(replay.troubles),
         )
 
 
-def log_parent_artifacts(
-    storage: Path,
-    index: SweepIndex,
-    tracking_uri: str,
-    folder: Path,
-    *,
-    metrics: Mapping[str, float] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    """Put a report's files (HTML, PNG, SVG, CSV) and its numbers on the sweep's parent run; files of one name are replaced.
+def log_report(storage: Path, index: SweepIndex, tracking_uri: str, report: StudyReport) -> bool:
+    """Put a report on the sweep's parent run; False where MLflow has this one already.
 
     Raises:
         UserError, TrackingError: as `sync` does.
     """
-    now_ms = int(time.time() * 1000)
     with _opened(storage, index, tracking_uri) as store:
         parent = store.open_parent(index)
-        rows = [(name, value, now_ms, 0) for name, value in (metrics or {}).items()]
-        store.log(parent, metrics=rows, tags=dict(tags or {}))
-        store.log_artifacts(parent, folder)
+        if parent.tags.get(TAG_REPORT) == report.digest:
+            return False
+        _put(store, parent, report)
+        return True
+
+
+def _put(store: Store, parent: MlflowRun, report: StudyReport) -> None:
+    """Files of one name are replaced. The digest goes last: it vouches for the rest."""
+    store.log_artifacts(parent, report.folder)
+    store.log(parent, metrics=[(name, value, report.unix_ms, 0) for name, value in report.metrics.items()])
+    store.log(parent, tags={TAG_ANSWER: report.headline[:1000]})
+    store.log(parent, tags={TAG_REPORT: report.digest})
 
 
 @contextmanager

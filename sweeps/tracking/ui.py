@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -13,10 +15,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from llama.errors import UserError
+from sweeps.tracking.moved import mend_artifact_places
 from sweeps.tracking.names import TAG_MIRROR_ID
 from sweeps.tracking.uri import check_tracking, is_server, masked, sqlite_path
 from sweeps.tracking.view import comparison_path
@@ -31,8 +34,7 @@ def serve_ui(
     """Serve until Ctrl-C or SIGTERM. A tracking server has its UI already: then only say where.
 
     Raises:
-        UserError: there is no store yet, the port is taken, or the host is not this machine's.
-        RuntimeError: MLflow's server ended by itself.
+        UserError: there is no store yet or it is damaged, the port is taken, or the host is not this machine's.
     """
     check_tracking(tracking_uri)
     if is_server(tracking_uri):
@@ -41,6 +43,9 @@ def serve_ui(
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
         raise UserError(f"no MLflow store at {path}: launch a sweep first, or `isoloss sync` one that has run")
+    if path is not None:
+        with suppress(sqlite3.Error):  # what is wrong with the file, MLflow's server will tell
+            mend_artifact_places(path, path.absolute().parent)
     _check_port(host, port)
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     with _server(tracking_uri, host, port) as process:
@@ -52,13 +57,23 @@ def serve_ui(
             process.wait()
         except KeyboardInterrupt:
             return
-        raise RuntimeError("MLflow's server ended by itself")
+        raise ServerFailure(f"MLflow's server at {url} ended by itself")
+
+
+class ServerFailure(Exception):
+    """MLflow's server does not serve; why is in its log."""
 
 
 def _comparisons(url: str) -> list[tuple[str, str]]:
     """(sweep, path) of the comparison of each mirrored sweep, as the running server tells."""
-    with urllib.request.urlopen(f"{url}/api/2.0/mlflow/experiments/search?max_results=1000", timeout=10) as answer:
-        experiments = json.load(answer).get("experiments", [])
+    query = f"{url}/api/2.0/mlflow/experiments/search?max_results=1000"
+    try:
+        with urllib.request.urlopen(query, timeout=10) as answer:
+            experiments = json.load(answer).get("experiments", [])
+    except urllib.error.HTTPError as error:
+        raise ServerFailure(f"MLflow's server at {url} can't read its store: {_own_words(error)}") from None
+    except OSError as error:
+        raise ServerFailure(f"MLflow's server at {url} does not answer ({error})") from None
     return [
         (experiment["name"], comparison_path(experiment["experiment_id"]))
         for experiment in experiments
@@ -105,12 +120,32 @@ def _server(tracking_uri: str, host: str, port: int) -> Iterator[subprocess.Pope
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             yield process
-        except RuntimeError as error:
+        except ServerFailure as error:
             log.seek(0)
-            lines = masked(log.read().decode(errors="replace")).splitlines()[-10:]
-            raise RuntimeError("\n".join([f"{error}; it printed:", *lines])) from None
+            why = telling_line(log.read().decode(errors="replace"))
+            advice = "see whether the database is reached and whole"
+            if path is not None:
+                advice = (
+                    f"if {path} is damaged, move it away: `isoloss sync SWEEP` makes a new one from the run folders"
+                )
+            raise UserError(masked(f"{error}{f': {why}' if why else ''}; {advice}")) from None
         finally:
             _end_group(process)
+
+
+def telling_line(log: str) -> str:
+    """The line of a server's log that names what went wrong: the last one with an exception in it, else the last."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (named or lines or [""])[-1][:300]
+
+
+def _own_words(error: urllib.error.HTTPError) -> str:
+    """What a REST error says of itself."""
+    try:
+        return str(json.loads(error.read()).get("message", error.reason)).splitlines()[0][:300]
+    except (ValueError, AttributeError, IndexError):
+        return str(error.reason)
 
 
 @contextmanager
@@ -147,6 +182,5 @@ def _wait_until_up(process: subprocess.Popen[bytes], url: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise RuntimeError(
-        f"MLflow's server did not come up at {url} in {START_SECONDS:.0f} s; its last lines above say why"
-    )
+    ended = process.poll() is not None
+    raise ServerFailure(f"MLflow's server did not come up at {url}" + ("" if ended else f" in {START_SECONDS:.0f} s"))

@@ -96,6 +96,22 @@ class TestSweepFolder:
         with pytest.raises(UserError, match=r"it has no runs\.json"):
             load_runs(tmp_path)
 
+    def test_a_file_of_another_kind_is_no_source(self, tmp_path: Path) -> None:
+        path = tmp_path / "README.md"
+        path.write_text("# Runs\n", encoding="utf-8")
+        for read in (load_runs, load_curves):
+            with pytest.raises(UserError, match=r"README\.md is neither a sweep's folder"):
+                read(path)
+
+    @pytest.mark.parametrize("damage", [b"{", b"", b"\xff\xfe", b'{"outcome": "finished"}'])
+    def test_a_damaged_end_excludes_its_run_alone(self, tmp_path: Path, damage: bytes) -> None:
+        made = write_sweep(tmp_path)
+        key = next(run.key for run in made.index.runs if not run.is_trunk)
+        (tmp_path / "runs" / key / DONE).write_bytes(damage)
+        table = load_runs(made.folder)
+        assert [out.run_id for out in table.excluded] == [key]
+        assert table.excluded[0].reason.startswith("unreadable: ")
+
 
 def csv(folder: Path, text: str) -> Path:
     path = folder / "runs.csv"
@@ -136,6 +152,11 @@ class TestCsv:
         table = load_runs(csv(tmp_path, f"n_params,n_tokens,loss\n1e8,2e9,3\n{row}\n"))
         assert [(out.row, out.reason) for out in table.excluded] == [(2, reason)]
         assert len(table.usable) == 1
+
+    def test_a_run_on_cpus_has_no_gpu(self, tmp_path: Path) -> None:
+        table = load_runs(csv(tmp_path, "n_params,n_tokens,loss,training_threads,gpu_share\n1,1,1,4,0\n1,2,1,,0.5\n"))
+        assert list(table.usable["training_threads"]) == [4, 1]
+        assert list(table.usable["gpu_share"]) == [0, 0.5]
 
     def test_a_repeated_run_id_is_the_same_run(self, tmp_path: Path) -> None:
         table = load_runs(csv(tmp_path, "n_params,n_tokens,loss,run_id\n1,1,1,a\n2,2,2,b\n3,3,3,a\n"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.words import count, flops, number, seconds, times
+from analysis.words import as_fast, count, flops, number, ratio_of, seconds, times
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,18 @@ def test_the_rest() -> None:
     assert seconds(300, "core-seconds") == "5 core-minutes"
     assert seconds(9e21, "FLOPs") == "9e21 FLOPs"
     assert seconds(12.5, "USD") == "12.5 USD"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "cost", "speed"),
+    [
+        (2.5, "2.5x the FLOPs", "2.5x as fast"),
+        (1.04, "4 % more FLOPs", "4 % faster"),
+        (0.93, "7 % fewer FLOPs", "7 % slower"),
+        (1.001, "the same FLOPs", "equally fast"),
+        (0.5, "0.5x the FLOPs", "0.5x as fast"),
+    ],
+)
+def test_ratios(ratio: float, cost: str, speed: str) -> None:
+    assert ratio_of(ratio, "FLOPs") == cost
+    assert as_fast(ratio) == speed

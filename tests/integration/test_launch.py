@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from llama.lease import current_owner
-from llama.records import DONE, read_done
+from llama.records import DONE, HEARTBEAT, read_done, read_heartbeat
 from tests.integration.conftest import SWEEP, Launcher, read_index, results
 
 
@@ -19,27 +19,52 @@ def finished_times(storage: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in (storage / "runs").glob(f"*/{DONE}")}
 
 
+def unfinished_runs(storage: Path) -> set[str]:
+    """Keys of runs that have begun and are not done: what a kill now would hit in training."""
+    begun = {path.parent.name for path in (storage / "runs").glob(f"*/{HEARTBEAT}")}
+    if not begun:
+        return set()
+    branches = {run.key for run in read_index(storage).runs if not run.is_trunk}
+    trunks = {run.key for run in read_index(storage).runs if run.is_trunk}
+    done = finished_times(storage).keys()
+    # A trunk has no DONE: it trains until the last of its branches has begun.
+    return begun & (branches - done) | (begun & trunks if not branches <= begun else set())
+
+
+def attempts(storage: Path) -> dict[str, int]:
+    """By run key: how often a worker has begun or gone on with it."""
+    folders = [path.parent for path in (storage / "runs").glob(f"*/{HEARTBEAT}")]
+    return {folder.name: beat.attempt for folder in folders if (beat := read_heartbeat(folder)) is not None}
+
+
+def kill_in_training(launcher: Launcher, delay_seconds: float) -> set[str]:
+    """Launch, wait for a run that trains, and `kill -9` the launcher `delay_seconds` later; the unfinished runs at the kill."""
+    process = launcher.start()
+    try:
+        deadline = time.monotonic() + 60
+        before = attempts(launcher.storage)
+        # A worker of the launch before may beat once more, but only one of this launch begins another attempt.
+        while process.poll() is None and time.monotonic() < deadline and attempts(launcher.storage) == before:
+            time.sleep(0.01)
+        time.sleep(delay_seconds)
+        alive = process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return unfinished_runs(launcher.storage) if alive else set()
+
+
 def test_a_killed_launcher_goes_on_and_ends_bit_identical(launcher: Launcher, tmp_path: Path) -> None:
     undisturbed = launcher.launch(storage=tmp_path / "undisturbed")
     assert undisturbed["finished"] == 6
     moments = random.Random(7)
-    kills = 0
-    while kills < 4:
+    hits: list[set[str]] = []
+    for _ in range(4):
         before = finished_times(launcher.storage)
-        process = launcher.start()
-        try:
-            # From the moment that a worker may train, to the end of the sweep: any state of a run.
-            deadline = time.monotonic() + moments.uniform(3.0, 9.0)
-            while process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        kills += 1
+        hits.append(kill_in_training(launcher, moments.uniform(0.0, 0.4)))
         after = finished_times(launcher.storage)
         assert {key: after[key] for key in before} == before, "a finished run was written again"
-        if len(after) == 6:
-            break
+    assert sum(bool(hit) for hit in hits) >= 3, hits
     last = launcher.launch()
     assert last["finished"] == 6
     assert results(launcher.storage) == results(tmp_path / "undisturbed")
@@ -132,7 +157,7 @@ def test_a_sweep_trains_with_its_tracking_server_away_and_sync_makes_up_for_it(
     by_key = {run.data.tags.get("run.key"): run for run in client.search_runs([experiment.experiment_id])}
     for run in read_index(launcher.storage).runs:
         folder = launcher.storage / "runs" / run.key
-        journal = {}
+        journal: dict[str, list[tuple[int, int, float]]] = {}
         for point in read_journal(folder):
             for name, value in point.metrics.items():
                 if value is not None:

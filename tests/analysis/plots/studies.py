@@ -109,6 +109,7 @@ def make_study(*, seed: int = 0, evil_name: str | None = None) -> Study:
             headline="39.4k parameters on 4.3M tokens reach the loss of 73.2k on 1.4M and serve 1.6x faster (made by hand).",
             sentences=("The law is L = 1.90 + 2500 N^-0.80 + 500 D^-0.48.", "Held-out runs are 0.9 % off on average."),
             measured=("Losses of 30 runs.", "Decode speed of six sizes on one core."),
+            interpolated=("Compute optima between the sizes.",),
             extrapolated=("Demand beyond 1B tokens.",),
             gain=True,
         ),
@@ -146,7 +147,12 @@ def bare_study() -> Study:
         k_curve=None,
         pairs=(),
         answer=Answer(
-            headline="No law was fitted.", sentences=(), measured=("Three losses.",), extrapolated=(), gain=False
+            headline="No law was fitted.",
+            sentences=(),
+            measured=("Three losses.",),
+            interpolated=(),
+            extrapolated=(),
+            gain=False,
         ),
         absent={
             "fit": "three runs can't identify five parameters",
@@ -285,6 +291,7 @@ def _fit(table: RunTable, rng: np.random.Generator) -> Fit:
         ].itertuples(index=False)
     )
     ratio = fitted["n_tokens"] / fitted["n_params"]
+    product = fitted["n_tokens"] * fitted["n_params"]
     return Fit(
         law="chinchilla",
         objective="huber_log",
@@ -310,6 +317,8 @@ def _fit(table: RunTable, rng: np.random.Generator) -> Fit:
             n_params=Interval(lo=float(fitted["n_params"].min()), hi=float(fitted["n_params"].max())),
             n_tokens=Interval(lo=float(fitted["n_tokens"].min()), hi=float(fitted["n_tokens"].max())),
             tokens_per_param=Interval(lo=float(ratio.min()), hi=float(ratio.max())),
+            n_times_d=Interval(lo=float(product.min()), hi=float(product.max())),
+            loss=Interval(lo=float(fitted["loss"].min()), hi=float(fitted["loss"].max())),
         ),
         excluded=(Excluded(row=None, run_id="bad", reason="the loss is not finite at step 37"),),
         warnings=("The interval of A spans a factor of 1.2.",),
@@ -412,9 +421,12 @@ def _serving() -> Serving:
         device="one core",
         dtype="float32",
         threads=1,
+        prompt_tokens=64,
+        output_tokens=64,
         prompt_share=0.5,
         batches=batches,
         per_token=_rule("core-seconds", 4e-10, 6e-6),
+        left_out=(),
     )
 
 
@@ -549,6 +561,8 @@ def _pairs(table: RunTable) -> tuple[MatchedPair, ...]:
             speedup_batch_1=1.6,
             speedup_saturated=1.61,
             break_even_tokens=crossing,
+            break_even_range=Interval(lo=0.8 * crossing, hi=1.3 * crossing),
+            serving_gap=None,
             extrapolated=(),
         ),
     )

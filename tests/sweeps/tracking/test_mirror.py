@@ -1,17 +1,22 @@
 """The background uploader and `sync`, on a real SQLite store."""
 
+import dataclasses
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service import utils
 
 from llama.errors import UserError
-from sweeps.tracking import Mirror, TrackingError, log_parent_artifacts, sync
+from sweeps.tracking import Mirror, StudyReport, TrackingError, log_report, sync
 from sweeps.tracking.claim import Claim
+from sweeps.tracking.moved import mend_artifact_places
 from sweeps.tracking.store import Store
 from sweeps.tracking.uri import default_tracking_uri, sqlite_uri
 from tests.sweeps.tracking.reading import assert_mirrors, mirrored_rows, mirrored_runs
@@ -149,20 +154,107 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path, monkeypat
     assert sync(tmp_path, INDEX, uri).runs == len(INDEX.runs)
 
 
-def test_a_report_lands_on_the_parent_with_its_numbers(tmp_path: Path, database: Path) -> None:
+@pytest.fixture
+def report(tmp_path: Path) -> StudyReport:
+    folder = tmp_path / "report"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "report.html").write_text("<p>the answer</p>")
+    (folder / "plots" / "loss.csv").write_text("tokens,loss\n")
+    return StudyReport(folder=folder, digest="d1", unix_ms=1, metrics={"fit/alpha": 0.34}, headline="train longer")
+
+
+def parent_of(database: Path) -> Run:
+    [parent] = mirrored_runs(database)[""]
+    return MlflowClient(sqlite_uri(database)).get_run(parent["run_uuid"])
+
+
+def test_a_report_lands_on_the_parent_with_its_numbers(tmp_path: Path, database: Path, report: StudyReport) -> None:
     train_sweep(tmp_path, INDEX, CONFIGS)
     uri = sqlite_uri(database)
-    report = tmp_path / "report"
-    (report / "plots").mkdir(parents=True)
-    (report / "report.html").write_text("<p>the answer</p>")
-    (report / "plots" / "loss.csv").write_text("tokens,loss\n")
     sync(tmp_path, INDEX, uri)
-    log_parent_artifacts(tmp_path, INDEX, uri, report, metrics={"fit/alpha": 0.34}, tags={"answer": "train longer"})
-    sync(tmp_path, INDEX, uri, report_folder=report)
-    [parent] = mirrored_runs(database)[""]
-    client = MlflowClient(uri)
-    run = client.get_run(parent["run_uuid"])
+    assert log_report(tmp_path, INDEX, uri, report)
+    sync(tmp_path, INDEX, uri, report=report)
+    run = parent_of(database)
     assert (run.data.metrics["fit/alpha"], run.data.tags["answer"]) == (0.34, "train longer")
+    client = MlflowClient(uri)
+    assert len(client.get_metric_history(run.info.run_id, "fit/alpha")) == 1
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"report.html", "plots"}
     assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path)
     assert_mirrors(database, tmp_path, INDEX)
+
+
+def test_a_report_is_sent_once_and_again_after_an_upload_that_broke_off(
+    tmp_path: Path, database: Path, report: StudyReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = sqlite_uri(database)
+
+    def broken(*_: object) -> None:
+        raise TrackingError("connection reset")
+
+    with monkeypatch.context() as broken_once:
+        broken_once.setattr(Store, "log_artifacts", broken)
+        with pytest.raises(TrackingError, match="reset"):
+            log_report(tmp_path, INDEX, uri, report)
+    newer = dataclasses.replace(report, digest="d2")
+    assert [log_report(tmp_path, INDEX, uri, one) for one in (report, report, newer)] == [True, False, True]
+
+
+def test_runs_that_left_the_sweep_go_to_the_trash_and_come_back_with_their_points(
+    tmp_path: Path, database: Path
+) -> None:
+    train_sweep(tmp_path, INDEX, CONFIGS)
+    uri = sqlite_uri(database)
+    sync(tmp_path, INDEX, uri)
+    before = mirrored_runs(database)
+    left = INDEX.runs[-1]
+    shrunk = INDEX.model_copy(update={"runs": INDEX.runs[:-1]})
+    assert (sync(tmp_path, shrunk, uri).retired, sync(tmp_path, shrunk, uri).retired) == (1, 0)
+    assert_mirrors(database, tmp_path, shrunk)
+    again = sync(tmp_path, INDEX, uri)
+    assert (again.points, again.retired) == (0, 0)
+    [back] = mirrored_runs(database)[left.key]
+    assert (back["run_uuid"], back["sweep.member"]) == (before[left.key][0]["run_uuid"], "true")
+    assert_mirrors(database, tmp_path, INDEX)
+
+
+def test_a_launch_of_a_smaller_sweep_retires_what_it_no_longer_lists(tmp_path: Path, database: Path) -> None:
+    train_sweep(tmp_path, INDEX, CONFIGS)
+    sync(tmp_path, INDEX, sqlite_uri(database))
+    shrunk = INDEX.model_copy(update={"runs": INDEX.runs[:-1]})
+    mirror = Mirror(tmp_path, shrunk, sqlite_uri(database))
+    mirror.start()
+    assert mirror.stop(60).trouble is None
+    assert_mirrors(database, tmp_path, shrunk)
+
+
+def test_a_moved_storage_keeps_its_artifacts_with_it(
+    tmp_path: Path, empty_database: bytes, report: StudyReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "mlflow.db").write_bytes(empty_database)
+    train_sweep(old, INDEX, CONFIGS)
+    sync(old, INDEX, default_tracking_uri(old))
+    log_report(old, INDEX, default_tracking_uri(old), report)
+    shutil.move(old, new)
+    utils._artifact_repos_cache.clear()  # a process that starts after the move remembers no run's place
+    (report.folder / "later.txt").write_text("after the move")
+    sync(new, INDEX, default_tracking_uri(new), report=report)
+    assert not old.exists()
+    run = parent_of(new / "mlflow.db")
+    assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(new)
+    listed = MlflowClient(default_tracking_uri(new)).list_artifacts(run.info.run_id)
+    assert {item.path for item in listed} == {"report.html", "plots", "later.txt"}
+
+
+def test_a_move_leaves_the_experiments_of_others_where_they_are(tmp_path: Path, database: Path) -> None:
+    client = MlflowClient(sqlite_uri(database))
+    theirs = client.create_experiment("theirs", (tmp_path / "elsewhere").as_uri())
+    sync(tmp_path, INDEX, sqlite_uri(database))
+    mend_artifact_places(database, tmp_path / "another storage")
+    mend_artifact_places(database, tmp_path)
+    assert client.get_experiment(theirs).artifact_location == (tmp_path / "elsewhere").as_uri()
+    ours = client.get_experiment_by_name("demo")
+    assert ours is not None
+    assert ours.artifact_location == (tmp_path / "mlflow-artifacts" / "demo").as_uri()
