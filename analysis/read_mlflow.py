@@ -12,6 +12,7 @@ from analysis.read_sweep import inference_columns
 from analysis.table import COLUMNS, RunTable
 from llama.errors import UserError
 from llama.records import (
+    GPU_SHARE,
     TAG_FLOPS_BUDGET,
     TAG_HELD_OUT,
     TAG_OUTCOME,
@@ -21,6 +22,7 @@ from llama.records import (
     TAG_TRUNK,
     TOKENS_PER_SECOND,
     TRAINING_SECONDS,
+    TRAINING_THREADS,
     VAL_BPB,
     VAL_LOSS,
     InferenceCost,
@@ -44,8 +46,8 @@ HOMES = {
     "status": f"tags.{TAG_OUTCOME}",
     "loss": f"metrics.{VAL_LOSS}",
     "bpb": f"metrics.{VAL_BPB}",
-    "training_threads": "metrics.final/threads",
-    "gpu_share": "metrics.final/gpu_share",
+    "training_threads": f"metrics.{TRAINING_THREADS}",
+    "gpu_share": f"metrics.{GPU_SHARE}",
     "decode_tokens_per_second": f"metrics.{inference_metric('decode_tokens_per_second', saturated=True)}",
     "prefill_tokens_per_second": f"metrics.{inference_metric('prefill_tokens_per_second', saturated=True)}",
     "saturation_batch": f"metrics.{inference_metric('batch', saturated=True)}",

@@ -351,6 +351,8 @@ PARAM_TOKENS = "n_tokens"
 PARAM_FLOPS = "flops"
 """Training FLOPs of the whole run, a branch's trunk included; absent on a trunk, as `n_tokens` is."""
 TRAINING_SECONDS = "final/training_seconds"
+TRAINING_THREADS = "final/threads"
+GPU_SHARE = "final/gpu_share"
 
 
 def inference_metric(field: str, *, saturated: bool) -> str:

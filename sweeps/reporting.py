@@ -17,7 +17,7 @@ from sweeps.tracking import StudyReport, TrackingError, default_tracking_uri, lo
 from sweeps.tracking.code import code_tags
 
 if TYPE_CHECKING:
-    from analysis.results import Answer, Study
+    from analysis.results import Study
 
 LINE_WIDTH = 110
 REPORT = "report.html"
@@ -155,7 +155,7 @@ def _write(source: Path, folder: Path, provenance: dict[str, str]) -> Study:
     study = analyse(load_runs(source), curves=load_curves(source))
     save_pictures(study, folder)
     write_report(study, folder, provenance=provenance)
-    (folder / ANSWER).write_text(_words(study.answer), encoding="utf-8")
+    (folder / ANSWER).write_text(_words(study), encoding="utf-8")
     return study
 
 
@@ -172,9 +172,16 @@ def _require_writable(folder: Path) -> None:
         ) from None
 
 
-def _words(answer: Answer) -> str:
-    """The answer for a terminal: the headline, what it rests on, then what was measured and what was not."""
-    lists = {"": answer.sentences, "Measured": answer.measured, "Extrapolated": answer.extrapolated}
+def _words(study: Study) -> str:
+    """The answer for a terminal: the headline, what it rests on, what was measured and what was not, and every warning."""
+    answer, law_warnings = study.answer, study.fit.warnings if study.fit is not None else ()
+    lists = {
+        "": answer.sentences,
+        "Measured": answer.measured,
+        "Interpolated": answer.interpolated,
+        "Extrapolated": answer.extrapolated,
+        "Warnings": tuple(dict.fromkeys((*study.table.warnings, *law_warnings))),
+    }
     lines = [textwrap.fill(answer.headline, LINE_WIDTH)]
     for heading, points in lists.items():
         if points:

@@ -16,9 +16,11 @@ from llama.records import (
     DONE,
     FAILURE,
     FLOPS,
+    GPU_SHARE,
     INFERENCE,
     JOURNAL,
     TRAINING_SECONDS,
+    TRAINING_THREADS,
     CheckpointMark,
     Done,
     Failure,
@@ -132,7 +134,13 @@ def final_rows(evidence: Evidence) -> list[Row]:
         return []
     tail = takewhile(lambda point: point.tokens == done.tokens, map(_point, reversed(evidence.journal.splitlines())))
     told = {name for point in tail for name in point.metrics}
-    values = {**done.metrics, FLOPS: done.flops, TRAINING_SECONDS: done.training_seconds}
+    values = {
+        **done.metrics,
+        FLOPS: done.flops,
+        TRAINING_SECONDS: done.training_seconds,
+        TRAINING_THREADS: float(done.threads),
+        GPU_SHARE: done.gpu_share,
+    }
     new = {name: value for name, value in values.items() if name not in told}
     return _rows(JournalPoint(step=done.step, tokens=done.tokens, unix_ms=evidence.end_ms, metrics=new))
 

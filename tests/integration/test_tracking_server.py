@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sweeps.tracking import Mirror, check_tracking, log_parent_artifacts, sync
+from sweeps.tracking import Mirror, StudyReport, check_tracking, log_report, sync
 from tests.sweeps.tracking.reading import assert_mirrors, mirrored_rows, mirrored_runs
 from tests.sweeps.tracking.synthetic import plan_sweep, train, train_sweep
 
@@ -110,7 +110,8 @@ def test_a_server_down_throughout_then_sync(tmp_path: Path, server: TrackingServ
     report_folder = tmp_path / "report"
     report_folder.mkdir()
     (report_folder / "report.html").write_text("<p>the answer</p>")
-    log_parent_artifacts(tmp_path, INDEX, server.uri, report_folder)
+    study = StudyReport(folder=report_folder, digest="d", unix_ms=1, metrics={}, headline="the answer")
+    assert log_report(tmp_path, INDEX, server.uri, study)
     [parent] = mirrored_runs(server.database)[""]
     assert [item.path for item in MlflowClient(server.uri).list_artifacts(parent["run_uuid"])] == ["report.html"]
 
