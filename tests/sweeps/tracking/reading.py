@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from llama.records import FLOPS, TRAINING_SECONDS, SweepIndex, read_done, read_journal
+from llama.records import FLOPS, GPU_SHARE, TRAINING_SECONDS, TRAINING_THREADS, SweepIndex, read_done, read_journal
 
 Row = tuple[str, float, int, int]
 """(name, value, unix_ms, step)"""
@@ -68,7 +68,10 @@ def assert_mirrors(database: Path, storage: Path, index: SweepIndex) -> None:
         assert expected <= mirrored[run.key], f"{run.name} lacks points"
         extra = mirrored[run.key] - expected
         done = read_done(storage / "runs" / run.key)
-        ended = {} if done is None else {**done.metrics, FLOPS: done.flops, TRAINING_SECONDS: done.training_seconds}
+        ended: dict[str, float | None] = {}
+        if done is not None:
+            account = {TRAINING_SECONDS: done.training_seconds, TRAINING_THREADS: done.threads, GPU_SHARE: done.gpu_share}
+            ended = {**done.metrics, FLOPS: done.flops, **account}
         for (name, value, _, step), count in extra.items():
             final = done is not None and (ended.get(name), done.tokens) == (value, step)
             assert count == 1, f"{run.name} has {name} at {step} {count} times over"

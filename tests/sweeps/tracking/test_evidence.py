@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama.errors import UserError
-from llama.records import DONE, JOURNAL, TRAINING_SECONDS, JournalPoint
+from llama.records import DONE, GPU_SHARE, JOURNAL, TRAINING_SECONDS, TRAINING_THREADS, JournalPoint
 from sweeps.tracking.evidence import Evidence, final_rows, gather, journal_slabs
 from tests.sweeps.tracking.synthetic import (
     START_MS,
@@ -95,7 +95,8 @@ def test_a_replay_that_breaks_off_anywhere_goes_on_without_loss_or_repeat(
 
 def test_done_adds_only_what_the_journal_does_not_say_of_the_last_step(tmp_path: Path) -> None:
     evidence = gathered(train(tmp_path, RUN))
-    assert final_rows(evidence) == [(TRAINING_SECONDS, 0.04 * 40, evidence.end_ms, RUN.tokens)]
+    account = {TRAINING_SECONDS: 0.04 * 40, TRAINING_THREADS: 1.0, GPU_SHARE: 0.0}
+    assert final_rows(evidence) == [(name, value, evidence.end_ms, RUN.tokens) for name, value in account.items()]
 
 
 def test_a_run_starts_with_its_config_or_in_a_younger_copy_with_its_first_point(tmp_path: Path) -> None:
