@@ -23,6 +23,9 @@ NO_PAIR = (
     "tokens"
 )
 
+#: Less than this, small over large, is within what timings of one model vary by between measurements.
+LEAST_SPEEDUP = 1.05
+
 
 def put_in_words(
     *,
@@ -95,7 +98,12 @@ def describe_fit(fit: Fit) -> str:
 
 
 def _gains(pair: MatchedPair | None) -> bool:
-    return pair is not None and pair.break_even_tokens is not None
+    return pair is not None and pair.break_even_tokens is not None and not _serves_alike(pair)
+
+
+def _serves_alike(pair: MatchedPair) -> bool:
+    """Whether the two serve at speeds that a repeated measurement could put in either order."""
+    return pair.speedup_saturated is not None and 1 <= pair.speedup_saturated < LEAST_SPEEDUP
 
 
 def _headline(pair: MatchedPair | None) -> str:
@@ -114,8 +122,8 @@ def _headline(pair: MatchedPair | None) -> str:
         return f"{reach}{served}, and counted in FLOPs {_paid(pair)} (in time that is open: {pair.serving_gap})."
     if speed is None:
         return f"{reach}; what that gains is open."
-    if pair.break_even_tokens is None:
-        why = "but serve no faster" if speed <= 1 else "but cost no less a served token"
+    if pair.break_even_tokens is None or _serves_alike(pair):
+        why = "but serve no measurably faster" if speed < LEAST_SPEEDUP else "but cost no less a served token"
         return f"{reach}, {why} at saturation ({as_fast(speed)}): these runs show no gain from training a smaller model longer."
     return f"{reach}, serve {as_fast(speed)} at saturation, and {_paid(pair)}."
 
@@ -255,7 +263,9 @@ def _measured(fit: Fit | None, serving: Serving | None, pairs: list[MatchedPair]
     if serving is not None:
         said.append(f"serving speed of {len(serving.per_token.n_params_G)} sizes on {serving.device}")
     if pairs:
-        said.append(f"{len(pairs)} matched pairs of runs: losses, tokens, training cost and speed of both sides")
+        priced = any(pair.speedup_saturated is not None and pair.serving_gap is None for pair in pairs)
+        what = "losses, tokens, training cost and speed" if priced else "losses and tokens"
+        said.append(f"{len(pairs)} matched pair{'s' if len(pairs) > 1 else ''} of runs: {what} of both sides")
     return tuple(said)
 
 

@@ -215,7 +215,7 @@ class TestTheAnswer:
         frame = table.frame.assign(decode_tokens_per_second=1e4, prefill_tokens_per_second=1e5)
         study = analyse(dataclasses.replace(table, frame=frame), bootstrap=0)
         assert not study.answer.gain
-        assert "but serve no faster at saturation (equally fast)" in study.answer.headline
+        assert "but serve no measurably faster at saturation (equally fast)" in study.answer.headline
 
 
 class TestWhatIsMissing:

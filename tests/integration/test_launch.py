@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from llama.lease import current_owner
-from llama.records import DONE, HEARTBEAT, read_done, read_heartbeat
+from llama.records import CONFIG, DONE, read_done
 from tests.integration.conftest import SWEEP, Launcher, read_index, results
 
 
@@ -21,7 +21,7 @@ def finished_times(storage: Path) -> dict[str, int]:
 
 def unfinished_runs(storage: Path) -> set[str]:
     """Keys of runs that have begun and are not done: what a kill now would hit in training."""
-    begun = {path.parent.name for path in (storage / "runs").glob(f"*/{HEARTBEAT}")}
+    begun = {path.parent.name for path in (storage / "runs").glob(f"*/{CONFIG}")}
     if not begun:
         return set()
     branches = {run.key for run in read_index(storage).runs if not run.is_trunk}
@@ -31,10 +31,9 @@ def unfinished_runs(storage: Path) -> set[str]:
     return begun & (branches - done) | (begun & trunks if not branches <= begun else set())
 
 
-def attempts(storage: Path) -> dict[str, int]:
-    """By run key: how often a worker has begun or gone on with it."""
-    folders = [path.parent for path in (storage / "runs").glob(f"*/{HEARTBEAT}")]
-    return {folder.name: beat.attempt for folder in folders if (beat := read_heartbeat(folder)) is not None}
+def attempts(storage: Path) -> int:
+    """How often a worker has begun or gone on with a run: each time takes the next numbered lease."""
+    return len(list((storage / "runs").glob("*/lease/0*.json")))
 
 
 def kill_in_training(launcher: Launcher, delay_seconds: float) -> set[str]:
@@ -43,7 +42,6 @@ def kill_in_training(launcher: Launcher, delay_seconds: float) -> set[str]:
     try:
         deadline = time.monotonic() + 60
         before = attempts(launcher.storage)
-        # A worker of the launch before may beat once more, but only one of this launch begins another attempt.
         while process.poll() is None and time.monotonic() < deadline and attempts(launcher.storage) == before:
             time.sleep(0.01)
         time.sleep(delay_seconds)
@@ -55,6 +53,7 @@ def kill_in_training(launcher: Launcher, delay_seconds: float) -> set[str]:
 
 
 def test_a_killed_launcher_goes_on_and_ends_bit_identical(launcher: Launcher, tmp_path: Path) -> None:
+    launcher = launcher.with_changes(budgets={"tokens": [131_072, 262_144, 524_288]})
     undisturbed = launcher.launch(storage=tmp_path / "undisturbed")
     assert undisturbed["finished"] == 6
     moments = random.Random(7)
