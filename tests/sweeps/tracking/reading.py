@@ -70,7 +70,11 @@ def assert_mirrors(database: Path, storage: Path, index: SweepIndex) -> None:
         done = read_done(storage / "runs" / run.key)
         ended: dict[str, float | None] = {}
         if done is not None:
-            account = {TRAINING_SECONDS: done.training_seconds, TRAINING_THREADS: done.threads, GPU_SHARE: done.gpu_share}
+            account = {
+                TRAINING_SECONDS: done.training_seconds,
+                TRAINING_THREADS: done.threads,
+                GPU_SHARE: done.gpu_share,
+            }
             ended = {**done.metrics, FLOPS: done.flops, **account}
         for (name, value, _, step), count in extra.items():
             final = done is not None and (ended.get(name), done.tokens) == (value, step)
