@@ -84,11 +84,6 @@ class Segment:
     """Training FLOPs of these steps."""
 
     @property
-    def parent_key(self) -> str | None:
-        """Key of the trunk whose folder holds the first checkpoint; None where the run's own folder does."""
-        return self.config.parent
-
-    @property
     def ends_run(self) -> bool:
         """Whether it leaves a DONE; a trunk's segment leaves a checkpoint only."""
         return self.end_step == self.config.steps

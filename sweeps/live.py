@@ -52,7 +52,6 @@ class LiveView:
         self._estimated = estimated_seconds
         self._running: dict[str, Segment] = {}
         self._ended: set[str] = set()
-        self._results: list[str] = []
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()

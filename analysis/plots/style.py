@@ -14,7 +14,6 @@ import numpy as np
 
 INK = "#222222"
 GREY = "#767676"
-FAINT = "#c4c4c4"
 ACCENT = "#d55e00"
 """Vermilion: what the picture is about, where the sizes have taken the sequential map."""
 SECOND = "#0072b2"

@@ -99,7 +99,7 @@ def walk(found: Design) -> None:
     done: set[str] = set()
     for segment in found.segments:
         assert set(segment.needs) <= done
-        folder = segment.parent_key or segment.run_key
+        folder = segment.config.parent or segment.run_key
         assert segment.start_step == 0 or segment.start_step in checkpoints[folder]
         assert segment.start_step < segment.end_step
         checkpoints.setdefault(segment.run_key, set()).add(segment.end_step)
@@ -122,7 +122,7 @@ def test_segments_of_a_trunk_and_its_branches():
         (own,) = (segment for segment in found.segments if segment.config == branch)
         assert own.needs == (before.id,)
         assert (own.start_step, own.end_step) == (branch.fork_step, branch.steps)
-        assert own.parent_key == trunk.key
+        assert own.config.parent == trunk.key
 
 
 def test_doubling_budgets_cost_1_2_times_the_longest_run():
