@@ -1,0 +1,79 @@
+"""What a token costs to train on and to serve, over sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analysis.results.basic import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenCost:
+    """Cost of one token as a function of N: intercept + slope * N^exponent."""
+
+    unit: str
+    """FLOPs, core-seconds, GPU-seconds or USD, a token."""
+    intercept: float
+    """t0: what a token costs at any size (launch overhead), in `unit`."""
+    slope: float
+    exponent: float
+    """1 but for FLOPs that follow the table's own count."""
+    source: Literal["measured", "flops"]
+    rule: str
+    """How it came about, in words: for captions."""
+    max_rel_error: float
+    """Largest |fit/measured - 1| over the sizes it was fitted to; 0 for a rule."""
+    n_params_G: Array
+    measured_G: Array
+    """The sizes and costs it was fitted to, ascending in N; empty for a rule."""
+
+    def __call__(self, n_params: Array | float) -> Array:
+        return np.asarray(self.intercept + self.slope * np.power(n_params, self.exponent), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCost:
+    """Measured seconds a token over sizes at one batch: t(N) = t0_seconds + seconds_per_param * N."""
+
+    phase: Literal["decode", "prefill"]
+    batch: int | None
+    """None: each size at the batch where it saturates."""
+    t0_seconds: float
+    seconds_per_param: float
+    max_rel_error: float
+    n_params_G: Array
+    seconds_per_token_G: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """Measured serving cost of the table's sizes, on one device."""
+
+    device: str
+    dtype: str
+    threads: int
+    prompt_tokens: int
+    output_tokens: int
+    """Of a measured request."""
+    prompt_share: float
+    """Share of served tokens that are prompt (prefill); the rest are output (decode)."""
+    batches: tuple[BatchCost, ...]
+    """Decode and prefill by batch, then at saturation (`batch` None)."""
+    per_token: TokenCost
+    """Core-seconds or GPU-seconds a served token at saturation: prompt_share of prefill and the rest of decode."""
+    left_out: tuple[str, ...]
+    """Sizes that were measured on another device or by another protocol, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What training and serving a token cost, in one unit."""
+
+    unit: str
+    """FLOPs, core-seconds, GPU-seconds or USD."""
+    source: Literal["measured", "flops"]
+    train: TokenCost
+    serve: TokenCost
