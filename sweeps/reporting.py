@@ -25,7 +25,7 @@ ANSWER = "answer.txt"
 NUMBERS = "numbers.json"
 """A `Numbers`, written last: it vouches for the files beside it."""
 
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".csv.gz", ".parquet")
 
 
 class Numbers(Record):
@@ -62,8 +62,17 @@ def report_runs(
 
 
 def is_table(runs: str) -> bool:
-    """Whether RUNS is a file with a row a run, rather than a sweep."""
-    return Path(runs).suffix.lower() in TABLES
+    """Whether RUNS is a file with a row a run or an MLflow store, rather than a sweep."""
+    return runs.lower().endswith(TABLES) or "://" in runs or runs == "databricks"
+
+
+def runs_source(runs: str, storage: Storage) -> str | Path:
+    """What `analysis.load_runs` takes for RUNS.
+
+    Raises:
+        UserError: RUNS is neither a table nor a launched sweep.
+    """
+    return runs if is_table(runs) else open_sweep(runs, storage).folder
 
 
 def report_sweep(

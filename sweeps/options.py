@@ -1,0 +1,163 @@
+"""Options that several commands share, and what a command reads its runs with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama.errors import UserError
+
+if TYPE_CHECKING:
+    from analysis.table import RunTable
+
+RUNS_PANEL = "Which runs"
+FIT_PANEL = "How they are fitted"
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+StorageOption = Annotated[
+    Path | None, typer.Option("--storage", help="Storage root (default: ISOLOSS_STORAGE, else ./isoloss-data).")
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", help="MLflow server or store (default: MLFLOW_TRACKING_URI, else SQLite in the storage)."
+    ),
+]
+
+RunsArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUNS", help="A sweep, a .csv or .parquet with a row a run, or an MLflow tracking URI."),
+]
+ExperimentOption = Annotated[
+    str | None,
+    typer.Option("--experiment", help="The experiment, where RUNS is a tracking URI.", rich_help_panel=RUNS_PANEL),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only runs for which this holds: dataset=rpj, 'tokens_per_param<=100'. Repeatable: all must hold.",
+        rich_help_panel=RUNS_PANEL,
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="RUN|KIND",
+        help="Use a run that would be left out: its id, its row, or a kind of reason (diverged, unfinished, "
+        "mid-schedule, ...). Repeatable.",
+        rich_help_panel=RUNS_PANEL,
+    ),
+]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="COLUMN=NAME",
+        help="Where a column of the runs table is found: loss=val_loss in a file, n_params=params.model_size in MLflow. "
+        "Repeatable.",
+        rich_help_panel=RUNS_PANEL,
+    ),
+]
+NColumnOption = Annotated[
+    str | None, typer.Option("--n-column", help="Short for --map n_params=...", rich_help_panel=RUNS_PANEL)
+]
+DColumnOption = Annotated[
+    str | None, typer.Option("--d-column", help="Short for --map n_tokens=...", rich_help_panel=RUNS_PANEL)
+]
+LossColumnOption = Annotated[
+    str | None, typer.Option("--loss-column", help="Short for --map loss=...", rich_help_panel=RUNS_PANEL)
+]
+
+LawOption = Annotated[
+    str,
+    typer.Option(
+        "--law",
+        help="chinchilla, overtraining, data_constrained, skaling or kaplan.",
+        rich_help_panel=FIT_PANEL,
+    ),
+]
+ObjectiveOption = Annotated[
+    str, typer.Option("--objective", help="huber_log, lad_log, lsq_log or lsq.", rich_help_panel=FIT_PANEL)
+]
+DeltaOption = Annotated[
+    float, typer.Option("--delta", help="Huber's threshold on the log residual.", rich_help_panel=FIT_PANEL)
+]
+CountingOption = Annotated[
+    str,
+    typer.Option("--counting", help="n_params, n_params_non_embedding or n_params_matmul.", rich_help_panel=FIT_PANEL),
+]
+WeightsOption = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="column: the table's weight column, 1 where there is none; noise: by the seeds' noise at each size.",
+        rich_help_panel=FIT_PANEL,
+    ),
+]
+DropOutliersOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-outliers", help="Leave out the runs that are otherwise only flagged.", rich_help_panel=FIT_PANEL
+    ),
+]
+BootstrapOption = Annotated[
+    int, typer.Option("--bootstrap", help="Resamples for the intervals; 0 for none.", rich_help_panel=FIT_PANEL)
+]
+ResamplingOption = Annotated[
+    str,
+    typer.Option(
+        "--resampling",
+        help="auto, group, parametric, run or residual; auto takes groups where there are eight or more.",
+        rich_help_panel=FIT_PANEL,
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the resampling.", rich_help_panel=FIT_PANEL)]
+
+
+def read_runs(
+    runs: str,
+    storage: Path | None,
+    *,
+    n_column: str | None = None,
+    d_column: str | None = None,
+    loss_column: str | None = None,
+    mapping: list[str] | None = None,
+    experiment: str | None = None,
+    where: list[str] | None = None,
+    keep: list[str] | None = None,
+) -> RunTable:
+    """RUNS as a table: a sweep by name, folder or YAML, a file, or an MLflow store.
+
+    Raises:
+        UserError: it can't be read, or an option doesn't fit it.
+    """
+    from analysis import load_runs
+    from sweeps.reporting import runs_source
+    from sweeps.storage import open_storage
+
+    columns = dict(_split(entry) for entry in mapping or ())
+    for name, given in (("n_params", n_column), ("n_tokens", d_column), ("loss", loss_column)):
+        if given is None:
+            continue
+        if columns.get(name, given) != given:
+            raise UserError(f"{name} is mapped to {columns[name]!r} by --map and to {given!r} by its own option")
+        columns[name] = given
+    return load_runs(
+        runs_source(runs, open_storage(storage)),
+        columns=columns or None,
+        experiment=experiment,
+        where=tuple(where or ()),
+        keep=tuple(keep or ()),
+    )
+
+
+def _split(entry: str) -> tuple[str, str]:
+    name, sign, source = entry.partition("=")
+    if not (sign and name.strip() and source.strip()):
+        raise UserError(f"--map {entry!r} is not COLUMN=NAME, such as --map loss=val_loss")
+    return name.strip(), source.strip()
