@@ -27,9 +27,12 @@ COLUMNS: dict[str, str] = {
     "n_params_non_embedding": "float64",
     "n_params_matmul": "float64",
     "n_tokens": "float64",
+    "planned_tokens": "float64",  # what the schedule was planned for; NaN: n_tokens
+    "unique_tokens": "float64",  # distinct tokens that the training drew on; NaN: nothing repeats
     "flops": "float64",  # training FLOPs since step 0, a branch's trunk included
     "flops_budget": "float64",  # the declared budget, by which isoFLOP bowls group
     "loss": "float64",  # final validation loss, nats a token
+    "loss_unit": "str",  # nats or bits as the source stated it, whose loss was converted; "" where it stated none
     "bpb": "float64",  # bits a UTF-8 byte over all domains
     "held_out": "bool",  # kept out of fits, to be predicted
     "weight": "float64",  # weight in the objective

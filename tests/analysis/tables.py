@@ -35,6 +35,8 @@ def make_table(
     held_out: Sequence[bool] | None = None,
     flops: Array | None = None,
     budgets: Array | None = None,
+    unique_tokens: Array | None = None,
+    planned_tokens: Array | None = None,
 ) -> RunTable:
     rows = [
         {
@@ -48,6 +50,8 @@ def make_table(
             "held_out": bool(held_out[i]) if held_out is not None else False,
             "flops": float(flops[i]) if flops is not None else None,
             "flops_budget": float(budgets[i]) if budgets is not None else None,
+            "unique_tokens": float(unique_tokens[i]) if unique_tokens is not None else None,
+            "planned_tokens": float(planned_tokens[i]) if planned_tokens is not None else None,
             "status": "finished",
         }
         for i in range(len(loss))
