@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from analysis.describe_fit import brackets, held_out_in_words, law_in_words
 from analysis.results import (
     Answer,
     BudgetOptimum,
     Fit,
-    Interval,
     Isoflop,
     Lifetime,
     MatchedPair,
     Optimum,
     Serving,
 )
-from analysis.words import as_fast, count, flops, number, ratio_of, seconds
+from analysis.words import as_fast, count, flops, ratio_of, seconds
 
 #: What the search for pairs looked for and didn't find.
 NO_PAIR = (
@@ -44,7 +44,7 @@ def put_in_words(
     if best is not None:
         sentences += _pair_details(best, serving)
     if fit is not None:
-        sentences += [_law(fit), _held_out(fit)]
+        sentences += [law_in_words(fit), held_out_in_words(fit)]
     elif "fit" in absent:
         sentences.append(f"No law was fitted: {absent['fit']}")
     if budgets:
@@ -66,35 +66,6 @@ def put_in_words(
         extrapolated=_extrapolated(budgets, lifetime, pairs),
         gain=_gains(best),
     )
-
-
-def describe_fit(fit: Fit) -> str:
-    """A fit as the lines that `isoloss fit` prints: law, exponents, held-out error, evidence, what was left out."""
-    exponents = " and ".join(
-        f"{quantity} ~ C^{value:.3f}"
-        + ("" if fit.exponents.ci95 is None else f" {_between(fit.exponents.ci95[name], lambda x: f'{x:.3f}')}")
-        for quantity, name, value in (
-            ("N_opt", "n_opt", fit.exponents.n_opt),
-            ("D_opt", "d_opt", fit.exponents.d_opt),
-        )
-    )
-    evidence = fit.convergence
-    if evidence.n_optima == 1:
-        agree = f"all {evidence.n_starts} starts end in this optimum"
-    else:
-        agree = (
-            f"{evidence.n_starts} starts end in {evidence.n_optima} optima, the next {evidence.next_best_gap:.1%} above"
-        )
-    lines = [
-        _law(fit),
-        f"Compute-optimal: {exponents}, when compute goes as N D.",
-        _held_out(fit),
-        f"Objective {fit.objective_value:.6g}, gradient {evidence.gradient_norm:.1g}, {agree}; "
-        f"residuals' sd {fit.residual_sd:.2%}.",
-    ]
-    lines += [f"left out: {out.run_id}: {out.reason}" for out in fit.excluded]
-    lines += [f"warning: {warning}" for warning in fit.warnings]
-    return "\n".join(lines)
 
 
 def _gains(pair: MatchedPair | None) -> bool:
@@ -134,7 +105,7 @@ def _paid(pair: MatchedPair) -> str:
     if tokens == 0:
         return "cost no more to train: they are ahead from the first token served"
     said = f"have paid for the longer training after {count(tokens)} tokens served"
-    return said if between is None else f"{said} {_between(between, count)}"
+    return said if between is None else f"{said} {brackets(between, count)}"
 
 
 def _pair_details(pair: MatchedPair, serving: Serving | None) -> list[str]:
@@ -166,35 +137,6 @@ def _pair_details(pair: MatchedPair, serving: Serving | None) -> list[str]:
     return said
 
 
-def _law(fit: Fit) -> str:
-    def with_interval(name: str, value: str) -> str:
-        return value if fit.ci95 is None else f"{value} {_between(fit.ci95[name], number)}"
-
-    shown = {name: with_interval(name, number(value)) for name, value in fit.params.items()}
-    form = (
-        f"L = {shown['E']} + {shown['A']} N^-({shown['alpha']}) + {shown['B']} D^-({shown['beta']})"
-        if fit.law == "chinchilla"
-        else ", ".join(f"{name} {value}" for name, value in shown.items())
-    )
-    how = "no intervals were asked for" if fit.resampling is None else f"intervals are 95 %. {fit.resampling.reason}"
-    return (
-        f"The {fit.law} law through {fit.n_runs} runs of {fit.n_sizes} sizes ({fit.objective}, N is {fit.counting}): {form}; "
-        f"{how}"
-    )
-
-
-def _held_out(fit: Fit) -> str:
-    if fit.held_out is None:
-        return "No run was held out, so how well the law predicts new runs is untested here."
-    sizes = sorted({point.n_params for point in fit.points if point.held_out})
-    runs = "run" if fit.held_out.n == 1 else f"{fit.held_out.n} runs"
-    named = ", ".join(count(size) for size in sizes[:4])
-    return (
-        f"It predicts the held-out {runs} ({named} parameters) within {fit.held_out.max_abs_rel_error:.1%} "
-        f"(mean {fit.held_out.mean_abs_rel_error:.1%})."
-    )
-
-
 def _budget(at: BudgetOptimum) -> str:
     best = at.optimum
     note = f" This is extrapolated: {'; '.join(best.outside_fitted_range)}." if best.outside_fitted_range else ""
@@ -210,7 +152,7 @@ def _isoflop(isoflop: Isoflop) -> str:
     if isoflop.n_opt is not None:
         ci = isoflop.n_opt.exponent_ci95
         said += f"; through these N_opt goes as C^{isoflop.n_opt.exponent:.2f}"
-        said += f" {_between(ci, lambda x: f'{x:.2f}')}" if ci is not None else ""
+        said += f" {brackets(ci, lambda x: f'{x:.2f}')}" if ci is not None else ""
     return said + "."
 
 
@@ -308,8 +250,4 @@ def _model(best: Optimum) -> str:
 
 
 def _ci(best: Optimum, name: str, show: Callable[[float], str]) -> str:
-    return "" if best.ci95 is None else f" {_between(best.ci95[name], show)}"
-
-
-def _between(interval: Interval, show: Callable[[float], str]) -> str:
-    return f"[{show(interval.lo)}, {show(interval.hi)}]"
+    return "" if best.ci95 is None else f" {brackets(best.ci95[name], show)}"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from analysis.answer import describe_fit
+from analysis.describe_fit import describe_fit
 from analysis.fit_json import fit_json
 from analysis.fitting import fit
 from analysis.laws.chinchilla import Chinchilla
