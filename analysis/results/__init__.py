@@ -8,6 +8,25 @@ A part that could not be worked out is None in `Study`, and `Study.absent` says 
 from __future__ import annotations
 
 from analysis.results.basic import Array, Band, Excluded, Interval
+from analysis.results.comparisons import (
+    Approach,
+    Approaches,
+    CheckedForecast,
+    ComparedTable,
+    Comparison,
+    ConvertedLaw,
+    CountConversion,
+    Envelope,
+    EnvelopePoint,
+    Estimate,
+    FlopsRule,
+    FlopsRuleChange,
+    Forecast,
+    ForecastCheck,
+    Frozen,
+    FrozenRun,
+    LossCurveFit,
+)
 from analysis.results.costs import BatchCost, Costs, Serving, TokenCost
 from analysis.results.decisions import (
     BreakEven,
@@ -21,31 +40,49 @@ from analysis.results.decisions import (
     SizeLine,
 )
 from analysis.results.fit import Convergence, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Resampling
-from analysis.results.measured import BowlPoint, FrontierPoint, Isoflop, IsoflopVertex, PowerLaw
+from analysis.results.measured import BowlPoint, CubicVertex, FrontierPoint, Isoflop, IsoflopVertex, PowerLaw
 from analysis.results.study import Answer, Study
 
 __all__ = [
     "Answer",
+    "Approach",
+    "Approaches",
     "Array",
     "Band",
     "BatchCost",
     "BowlPoint",
     "BreakEven",
     "BudgetOptimum",
+    "CheckedForecast",
+    "ComparedTable",
+    "Comparison",
     "Convergence",
+    "ConvertedLaw",
     "Costs",
+    "CountConversion",
+    "CubicVertex",
+    "Envelope",
+    "EnvelopePoint",
+    "Estimate",
     "Excluded",
     "Exponents",
     "Fit",
     "FittedPoint",
     "FittedRange",
+    "FlopsRule",
+    "FlopsRuleChange",
+    "Forecast",
+    "ForecastCheck",
     "FrontierPoint",
+    "Frozen",
+    "FrozenRun",
     "HeldOut",
     "Interval",
     "Isoflop",
     "IsoflopVertex",
     "KCurve",
     "Lifetime",
+    "LossCurveFit",
     "MatchedPair",
     "Optimum",
     "PairSide",

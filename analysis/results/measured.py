@@ -31,6 +31,21 @@ class BowlPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CubicVertex:
+    """The least of a cubic through the same bowl: a check on the parabola, which is biased where a bowl is lopsided."""
+
+    coefficients: tuple[float, float, float, float]
+    """c0 + c1 x + c2 x^2 + c3 x^3 in the parabola's x."""
+    n_opt: float
+    d_opt: float
+    loss: float
+    ratio: float
+    """n_opt over the parabola's."""
+    differs: bool
+    """Whether the two lie further apart than the stated factor (`analysis.isoflop.CUBIC_DIFFERS`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IsoflopVertex:
     """The bowl of one declared budget: loss as a quadratic in x = ln N - ln_n_centre: c0 + c1 x + c2 x^2."""
 
@@ -49,6 +64,8 @@ class IsoflopVertex:
     flag: str | None
     """Why the vertex is not trusted: the least loss at the grid's edge, a vertex outside the sizes, no upward curve, too few
     sizes. None: the vertex enters the power laws."""
+    cubic: CubicVertex | None = None
+    """None with fewer than five sizes, or where the cubic has no minimum among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
