@@ -8,6 +8,17 @@ A part that could not be worked out is None in `Study`, and `Study.absent` says 
 from __future__ import annotations
 
 from analysis.results.basic import Array, Band, Excluded, Interval
+from analysis.results.checks import (
+    AxisStructure,
+    Extrapolation,
+    LossForecast,
+    NoiseModel,
+    OffRate,
+    Outlier,
+    ResidualStructure,
+    Window,
+    WindowForecast,
+)
 from analysis.results.comparisons import (
     Approach,
     Approaches,
@@ -48,6 +59,7 @@ __all__ = [
     "Approach",
     "Approaches",
     "Array",
+    "AxisStructure",
     "Band",
     "BatchCost",
     "BowlPoint",
@@ -66,6 +78,7 @@ __all__ = [
     "Estimate",
     "Excluded",
     "Exponents",
+    "Extrapolation",
     "Fit",
     "FittedPoint",
     "FittedRange",
@@ -83,14 +96,21 @@ __all__ = [
     "KCurve",
     "Lifetime",
     "LossCurveFit",
+    "LossForecast",
     "MatchedPair",
+    "NoiseModel",
+    "OffRate",
     "Optimum",
+    "Outlier",
     "PairSide",
     "PowerLaw",
     "Resampling",
+    "ResidualStructure",
     "Ridge",
     "Serving",
     "SizeLine",
     "Study",
     "TokenCost",
+    "Window",
+    "WindowForecast",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from analysis.results.basic import Array, Excluded, Interval
+from analysis.results.checks import NoiseModel, OffRate, Outlier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,12 @@ class FittedPoint:
     log_residual: float
     """log predicted - log measured: the r of the objective."""
     held_out: bool
+    unique_tokens: float = math.inf
+    """Distinct tokens that the run saw; infinite where nothing repeats."""
+    group: str = ""
+    """The trunk or seed group that it shares randomness with; "" where nothing groups it."""
+    weight: float = 1.0
+    """Its weight in the objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,4 +126,20 @@ class Fit:
     """Every fitted and every held-out run, in table order: the residual plots draw from these."""
     fitted_range: FittedRange
     excluded: tuple[Excluded, ...]
+    """Runs that were left out, dropped outliers among them."""
     warnings: tuple[str, ...]
+    weights: Literal["column", "noise"] = "column"
+    """Where the weights came from: the table's column, or the noise model."""
+    noise_model: NoiseModel | None = None
+    """None with weights from the column."""
+    outlier_rule: str = ""
+    """The rule by which runs are outliers, in words."""
+    outliers: tuple[Outlier, ...] = ()
+    """Fitted runs that lie too far off by `outlier_rule`. They stay in the fit."""
+    dropped: tuple[Outlier, ...] = ()
+    """Runs that `drop_outliers` took out of the fit; empty unless it was asked for."""
+    off_rate: tuple[OffRate, ...] = ()
+    """Sizes whose learning rate sits far from the tuned one, or whose best one is the edge of those tried."""
+    data_digest: str = ""
+    """SHA-256 of what was fitted and held out (N, D, loss, weight, unique tokens) and of the counting rule; order and names
+    of the runs don't count."""

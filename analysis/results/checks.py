@@ -1,0 +1,154 @@
+"""What was asked of a fit before it is believed: outliers, learning rates, noise, structure in the residuals, extrapolation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from analysis.results.basic import Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlier:
+    """A run that lies further off the law than the rule allows."""
+
+    run_id: str
+    name: str
+    row: int | None
+    """Row number in a file, from 1 below the header; None for runs from folders and MLflow."""
+    log_residual: float
+    """log predicted - log measured, by the law that was fitted in the end."""
+    robust_sds: float
+    """The residual's size over the robust sd."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffRate:
+    """Runs of one size whose learning rate was not near the best, or is not known to be."""
+
+    n_params: float
+    n_runs: int
+    peak_lr: float
+    """Geometric mean over the size's fitted runs."""
+    tuned_lr: float | None
+    """The rate that tuning points to at this size; None where only the edge of those tried is known."""
+    reason: str
+    """In words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseModel:
+    """Noise between seeds by size: sd of log loss = sd (N / n_params)^-exponent."""
+
+    sd: float
+    n_params: float
+    """The reference size, at which a run weighs 1: the geometric mean over the fitted runs."""
+    exponent: float
+    degrees_of_freedom: int
+    sizes: Interval
+    """Smallest and largest size with repeated seeds."""
+
+    def sd_at(self, n_params: float) -> float:
+        return float(self.sd * (n_params / self.n_params) ** -self.exponent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisStructure:
+    """Whether the residuals of a fit still go with one quantity."""
+
+    axis: Literal["n_params", "n_tokens", "tokens_per_param"]
+    p_value: float | None
+    """Of the residuals being without structure along this axis; None where the law itself takes up all that could show."""
+    p_holm: float | None
+    """Corrected for asking about three axes (Holm 1979)."""
+    structured: bool
+    """`p_holm` is below the record's level."""
+    thirds: tuple[float, float, float]
+    """Mean log residual (predicted over measured) of the runs with the lowest, middle and highest values."""
+    shape: str
+    """In words: where the law lies above the runs and where below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualStructure:
+    """Test for structure that a law left in its residuals, along log N, log D and log D/N."""
+
+    axes: tuple[AxisStructure, ...]
+    level: float
+    group_share: float
+    """Share of the residuals' variance taken to be common to the runs of a group; 0 where nothing groups them."""
+    method: str
+    """One sentence: what was tested, and how runs that share a trunk were treated."""
+
+    @property
+    def structured(self) -> bool:
+        return any(axis.structured for axis in self.axes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowForecast:
+    """One run predicted by a law that was fitted to smaller runs only."""
+
+    run_id: str
+    name: str
+    window: int
+    """Index in `Extrapolation.windows`."""
+    n_params: float
+    n_tokens: float
+    distance: float
+    """The run's N D over the largest N D of the window."""
+    log_error: float
+    """log predicted - log measured."""
+    held_out: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The runs up to some training compute, and what a law fitted to them predicts of the larger ones."""
+
+    max_compute: float
+    """Largest N D in the window, in parameters times tokens."""
+    n_runs: int
+    n_predicted: int
+    rms_log_error: float | None
+    """Over the runs predicted; None for a window that was skipped."""
+    skipped: str | None
+    """Why this window can't be fitted; None where it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extrapolation:
+    """How far off laws fitted to the smaller runs were on the larger ones, by distance in compute."""
+
+    windows: tuple[Window, ...]
+    forecasts: tuple[WindowForecast, ...]
+    residual_sd: float
+    """Of the law fitted to all runs: the error at distance 1, and never less beyond."""
+    growth: float
+    """Sd of log error that every factor e of compute adds, in quadrature."""
+    max_distance: float
+    """Largest distance that was tried: beyond it the growth is itself extrapolated."""
+
+    def log_error_sd(self, distance: float) -> float:
+        """Sd of log error when predicting at `distance` times the largest fitted N D."""
+        return math.hypot(self.residual_sd, self.growth * math.log(max(1.0, distance)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossForecast:
+    """A loss that the law predicts, with the error of extrapolating to it."""
+
+    n_params: float
+    n_tokens: float
+    loss: float
+    ci95: Interval
+    """The bootstrap's interval, widened in quadrature by `extrapolation_sd`."""
+    bootstrap_ci95: Interval | None
+    """Without that: what resampling the runs shows; None without a bootstrap."""
+    distance: float
+    """N D over the largest fitted N D; below 1 inside."""
+    extrapolation_sd: float
+    """Sd of log loss at that distance."""
+    note: str | None
+    """What the interval leaves out; None where nothing."""
