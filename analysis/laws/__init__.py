@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from llama.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.laws.base import Law
+
+#: Name of a law (and of its module) and its class. Imported when asked for.
+LAWS = {
+    "chinchilla": "Chinchilla",
+}
+
+
+def law_names() -> tuple[str, ...]:
+    return tuple(LAWS)
 
 
 def get_law(name: str) -> Law:
@@ -16,9 +26,7 @@ def get_law(name: str) -> Law:
     Raises:
         UserError: there is none.
     """
-    from analysis.laws.chinchilla import Chinchilla
-
-    laws: dict[str, type[Law]] = {"chinchilla": Chinchilla}
-    if name not in laws:
-        raise UserError(f"no law is called {name!r}; there is {', '.join(laws)}")
-    return laws[name]()
+    if name not in LAWS:
+        raise UserError(f"no law is called {name!r}; there is {', '.join(LAWS)}")
+    law: type[Law] = getattr(import_module(f"analysis.laws.{name}"), LAWS[name])
+    return law()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.laws.base import Array, Law, Parameter, Problem
+from analysis.laws.base import Array, Law, Parameter, PowerSum, Problem
 
 #: Exponents stay in here. Fits that end on an edge say so: designs that can't identify the law send alpha to 27.
 EXPONENT_BOUNDS = (0.005, 5.0)
@@ -138,43 +138,16 @@ class Chinchilla(Law):
         Parameter(name="beta", unit="1", meaning="exponent of data"),
     )
 
-    def predict(self, params_KP: Array, n_params: Array | float, n_tokens: Array | float) -> Array:
+    counting = "n_params"
+
+    def shape(self, params_KP: Array) -> PowerSum:
         a, b, e, alpha, beta = np.moveaxis(params_KP, -1, 0)
-        return np.asarray(e + a * np.power(n_params, -alpha) + b * np.power(n_tokens, -beta))
+        return PowerSum(a, b, e, alpha, beta, np.ones_like(a))
 
-    def gradient(self, params_KP: Array, n_params: Array | float, n_tokens: Array | float) -> Array:
-        a, b, _, alpha, beta = np.moveaxis(params_KP, -1, 0)
-        by_a, by_b = np.power(n_params, -alpha), np.power(n_tokens, -beta)
-        parts = [by_a, by_b, np.ones_like(by_a * by_b), -a * by_a * np.log(n_params), -b * by_b * np.log(n_tokens)]
-        return np.stack(np.broadcast_arrays(*parts), axis=-1)
+    def shape_gradient(self, params_KP: Array) -> Array:
+        return np.eye(5, 6)
 
-    def problem(self, n_params_n: Array, n_tokens_n: Array, loss_n: Array) -> ChinchillaProblem:
+    def problem(
+        self, n_params_n: Array, n_tokens_n: Array, loss_n: Array, unique_tokens_n: Array | None = None
+    ) -> ChinchillaProblem:
         return ChinchillaProblem(n_params_n, n_tokens_n, loss_n)
-
-    def exponents(self, params_KP: Array) -> tuple[Array, Array]:
-        alpha, beta = params_KP[..., 3], params_KP[..., 4]
-        return beta / (alpha + beta), alpha / (alpha + beta)
-
-    def compute_optimum(
-        self, params_KP: Array, flops: Array | float, slope: float = 6.0, exponent: float = 1.0
-    ) -> tuple[Array, Array]:
-        """Hoffmann et al., equation 4, for a token of slope * N^p FLOPs.
-
-        N^(alpha + p beta) = alpha A / (p beta B) * (C/slope)^beta.
-        With slope 6 and p 1: N_opt = G (C/6)^(beta/(alpha+beta)), G = (alpha A / (beta B))^(1/(alpha+beta)).
-        """
-        a, b, _, alpha, beta = np.moveaxis(params_KP, -1, 0)
-        budget = np.asarray(flops) / slope
-        log_n = (np.log(alpha * a / (exponent * beta * b)) + beta * np.log(budget)) / (alpha + exponent * beta)
-        return np.exp(log_n), np.exp(np.log(budget) - exponent * log_n)
-
-    def tokens_for_loss(self, params_KP: Array, n_params: Array | float, loss: Array | float) -> Array:
-        a, b, e, alpha, beta = np.moveaxis(params_KP, -1, 0)
-        room = np.asarray(loss - e - a * np.power(n_params, -alpha))
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return np.where(room > 0, np.exp(np.log(b / np.where(room > 0, room, 1.0)) / beta), np.inf)
-
-    def smallest_size(self, params_KP: Array, loss: Array | float) -> Array:
-        a, _, e, alpha, _ = np.moveaxis(params_KP, -1, 0)
-        room = np.asarray(loss - e)
-        return np.where(room > 0, np.exp(np.log(a / np.where(room > 0, room, 1.0)) / alpha), np.inf)
