@@ -42,8 +42,6 @@ class CountConversion:
     max_rel_error: float
     rms_rel_error: float
     """Of the form against the sizes; 0 where both counts are the same."""
-    source: str
-    """Where the counts of the sizes were taken from, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
