@@ -12,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.design import identifies
-from analysis.laws.base import Array
+from analysis.laws.base import Array, Problem
+from analysis.objective import Objective
 from analysis.results import Resampling
+from analysis.solver import minimise
 
 #: Fewer groups than this can't be resampled: the intervals then come from the noise.
 MIN_GROUPS = 8
@@ -41,6 +43,40 @@ class SeedNoise:
     degrees_of_freedom: int
     trunk_share: float | None
     """Share of the variance that branches of one trunk have in common; None where no two cells share trunks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The refits of K resamples."""
+
+    params_KP: Array
+    resampling: Resampling
+    unconverged: int
+
+
+def refit(
+    problem: Problem,
+    objective: Objective,
+    theta_P: Array,
+    runs: pd.DataFrame,
+    predicted_n: Array,
+    residual_sd: float,
+    *,
+    counting: str,
+    draws: int,
+    seed: int,
+) -> Sample:
+    """Refit every resample from the optimum, all at once."""
+    drawn = draw(runs, predicted_n, residual_sd, counting=counting, draws=draws, seed=seed)
+    # From the optimum Huber's last stage is enough; |r| has no curvature to start from and goes through all of them.
+    stages = objective.stages if objective.name == "lad_log" else objective.stages[-1:]
+    start = np.repeat(theta_P[None], draws, axis=0)
+    solution = minimise(problem, objective, np.exp(drawn.log_loss_Kn) / problem.scale, drawn.weight_Kn, start, stages)
+    return Sample(
+        params_KP=problem.to_params(solution.theta_KP),
+        resampling=drawn.resampling,
+        unconverged=int((~solution.converged_K).sum()),
+    )
 
 
 def draw(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import draw, seed_noise
+from analysis.bootstrap import refit, seed_noise
 from analysis.design import check_condition, check_design, condition_number
 from analysis.laws import get_law
 from analysis.laws.base import Array, Law, Problem
@@ -21,7 +19,6 @@ from analysis.results import (
     FittedRange,
     HeldOut,
     Interval,
-    Resampling,
 )
 from analysis.solver import Solution, minimise
 from analysis.table import COUNTING, RunTable
@@ -84,7 +81,7 @@ def fit(
     warnings = [*table.warnings, *_warnings(runs, residual, residual_sd, evidence, solution, best)]
     sample = None
     if bootstrap:
-        sample = _bootstrap(
+        sample = refit(
             problem, goal, theta, runs, predicted, residual_sd, counting=counting, draws=bootstrap, seed=seed
         )
         if sample.unconverged > 0.01 * bootstrap:
@@ -214,38 +211,6 @@ def _warnings(
             "its form or the training recipe is off somewhere; look at the residuals"
         )
     return warnings
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sample:
-    params_KP: Array
-    resampling: Resampling
-    unconverged: int
-
-
-def _bootstrap(
-    problem: Problem,
-    objective: Objective,
-    theta_P: Array,
-    runs: pd.DataFrame,
-    predicted_n: Array,
-    residual_sd: float,
-    *,
-    counting: str,
-    draws: int,
-    seed: int,
-) -> _Sample:
-    """Refit every resample from the optimum, all at once."""
-    drawn = draw(runs, predicted_n, residual_sd, counting=counting, draws=draws, seed=seed)
-    # From the optimum Huber's last stage is enough; |r| has no curvature to start from and goes through all of them.
-    stages = objective.stages if objective.name == "lad_log" else objective.stages[-1:]
-    start = np.repeat(theta_P[None], draws, axis=0)
-    refit = minimise(problem, objective, np.exp(drawn.log_loss_Kn) / problem.scale, drawn.weight_Kn, start, stages)
-    return _Sample(
-        params_KP=problem.to_params(refit.theta_KP),
-        resampling=drawn.resampling,
-        unconverged=int((~refit.converged_K).sum()),
-    )
 
 
 def _held_out_error(law: Law, params_P: Array, held_out: pd.DataFrame, counting: str) -> HeldOut | None:
