@@ -52,7 +52,9 @@ from analysis.results.decisions import (
 )
 from analysis.results.fit import Convergence, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Resampling
 from analysis.results.measured import BowlPoint, CubicVertex, FrontierPoint, Isoflop, IsoflopVertex, PowerLaw
+from analysis.results.recommendation import Family, FamilyMember, Limit, Question, Recommendation, Regret
 from analysis.results.study import Answer, Study
+from analysis.results.uncertainty import Choice, Contribution, Factor, Uncertainty
 
 __all__ = [
     "Answer",
@@ -66,8 +68,10 @@ __all__ = [
     "BreakEven",
     "BudgetOptimum",
     "CheckedForecast",
+    "Choice",
     "ComparedTable",
     "Comparison",
+    "Contribution",
     "Convergence",
     "ConvertedLaw",
     "Costs",
@@ -79,6 +83,9 @@ __all__ = [
     "Excluded",
     "Exponents",
     "Extrapolation",
+    "Factor",
+    "Family",
+    "FamilyMember",
     "Fit",
     "FittedPoint",
     "FittedRange",
@@ -95,6 +102,7 @@ __all__ = [
     "IsoflopVertex",
     "KCurve",
     "Lifetime",
+    "Limit",
     "LossCurveFit",
     "LossForecast",
     "MatchedPair",
@@ -104,6 +112,9 @@ __all__ = [
     "Outlier",
     "PairSide",
     "PowerLaw",
+    "Question",
+    "Recommendation",
+    "Regret",
     "Resampling",
     "ResidualStructure",
     "Ridge",
@@ -111,6 +122,7 @@ __all__ = [
     "SizeLine",
     "Study",
     "TokenCost",
+    "Uncertainty",
     "Window",
     "WindowForecast",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -75,5 +75,14 @@ class Costs:
     unit: str
     """FLOPs, core-seconds, GPU-seconds or USD."""
     source: Literal["measured", "flops"]
+    """`flops`: counted, and priced where the unit is USD."""
     train: TokenCost
     serve: TokenCost
+    """Of a served token: prompt and output mixed by `prompt_share`."""
+    prompt: TokenCost | None = None
+    output: TokenCost | None = None
+    """Of a prompt token (prefill) and of an output token (decode); None where the two cost the same or aren't told apart."""
+    prompt_share: float | None = None
+    """None where the two cost the same or aren't told apart."""
+    used: dict[str, float] = field(default_factory=dict)
+    """Every price, peak, utilisation and multiplier that went in, by option name."""
