@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis.results.basic import Band
+from analysis.results.checks import Extrapolation, ResidualStructure
+from analysis.results.comparisons import Approaches
 from analysis.results.costs import Costs, Serving, TokenCost
 from analysis.results.decisions import BudgetOptimum, KCurve, Lifetime, MatchedPair
 from analysis.results.fit import Fit
 from analysis.results.measured import FrontierPoint, Isoflop
+from analysis.results.recommendation import Recommendation
 
 if TYPE_CHECKING:
     from analysis.table import LossCurve, RunTable
@@ -51,6 +54,12 @@ class Study:
     costs: Costs | None
     lifetime: Lifetime | None
     k_curve: KCurve | None
+    recommendation: Recommendation | None = None
+    """At the lifetime's target loss and demand, with its joint interval."""
+    structure: ResidualStructure | None = None
+    extrapolation: Extrapolation | None = None
+    approaches: Approaches | None = None
+    """Envelope, isoFLOPs and surface side by side."""
     pairs: tuple[MatchedPair, ...]
     """Measured pairs first, the most telling first; then fitted ones."""
     answer: Answer
