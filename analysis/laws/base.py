@@ -102,6 +102,8 @@ class Law(ABC):
     """Whether k may differ from 1: a power a prediction that the others are spared."""
     spare_runs: int = 2
     """Runs that a fit needs beyond the number of parameters."""
+    max_condition: float = 500.0
+    """Past this condition number a design can't tell the parameters apart (`analysis.design` says how it was chosen)."""
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
