@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from analysis.bootstrap import refit, seed_noise
-from analysis.design import check_condition, check_design, condition_number
+from analysis import evidence, outliers
+from analysis.bootstrap import refit
+from analysis.design import check_condition, check_design, check_values
 from analysis.laws import get_law
 from analysis.laws.base import Array, Law, Problem
+from analysis.learning_rates import off_rate, rate_warnings
+from analysis.loss_units import check_outlying_units, check_units
+from analysis.noise_model import noise_model, noise_warnings, noise_weights
 from analysis.objective import Objective
-from analysis.results import (
-    Convergence,
-    Excluded,
-    Exponents,
-    Fit,
-    FittedPoint,
-    FittedRange,
-    HeldOut,
-    Interval,
-)
+from analysis.results import Excluded, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Interval
 from analysis.solver import Solution, minimise
 from analysis.table import COUNTING, RunTable
 from llama.errors import UserError
 
-#: Two starts ended in one optimum when their objectives agree to this share.
-SAME_OPTIMUM = 1e-6
-#: Residuals larger than this many robust sds are named as outliers. They stay in the fit.
-OUTLIER_SDS = 5.0
+WEIGHTS = ("column", "noise")
 
 
 def fit(
@@ -37,8 +35,10 @@ def fit(
     objective: str = "huber_log",
     delta: float = 1e-3,
     counting: str = "n_params",
+    weights: str = "column",
     bootstrap: int = 1000,
     seed: int = 0,
+    drop_outliers: bool = False,
 ) -> Fit:
     """Fit a law to the usable, not held-out runs of `table`, and predict the held-out ones.
 
@@ -49,82 +49,114 @@ def fit(
         objective: huber_log, lad_log, lsq_log or lsq, summed over runs (`analysis.objective`).
         delta: Huber's threshold on the log residual.
         counting: the column that N is: n_params, n_params_non_embedding or n_params_matmul.
+        weights: `column`, the table's own, or `noise`, by the noise between seeds as a power of N (`analysis.noise_model`).
         bootstrap: resamples for the intervals; 0 for none.
         seed: of the resampling.
+        drop_outliers: take out the runs that lie too far off (`analysis.outliers` states the rule), fit again, and go on
+            until none does. Otherwise they are named and stay.
 
     Raises:
-        UserError: an unknown name, a count that the runs lack, or a design that can't identify the law.
+        UserError: an unknown name, a count that the runs lack, losses in two units, or a design that can't identify the law.
     """
     if counting not in COUNTING:
         raise UserError(f"no counting rule is called {counting!r}; there are {', '.join(COUNTING)}")
+    if weights not in WEIGHTS:
+        raise UserError(f"no weights are called {weights!r}; there are {', '.join(WEIGHTS)}")
     if bootstrap < 0:
         raise UserError(f"bootstrap is {bootstrap}; the number of resamples must be 0 or more")
-    table = table.at_the_best_rate()
     chosen, goal = get_law(law), Objective(name=objective, delta=delta)
-    runs, held_out, uncounted = _select(table, counting)
-    n_params, n_tokens, loss, weight = (
-        runs[column].to_numpy(dtype=np.float64) for column in (counting, "n_tokens", "loss", "weight")
-    )
-    check_design(n_params, n_tokens, loss, len(chosen.parameters))
-    problem = chosen.problem(n_params, n_tokens, loss)
-    starts = problem.starts(loss / problem.scale, weight)
-    solution = minimise(problem, goal, (loss / problem.scale)[None], weight[None], starts, goal.stages)
-    best = int(np.argmin(solution.value_K))
-    theta = solution.theta_KP[best]
-    params = problem.to_params(theta[None])[0]
-    evidence = _evidence(chosen, problem, solution, best)
-    check_condition(evidence.condition_number, len(runs) - len(params))
-
-    predicted = chosen.predict(params, n_params, n_tokens)
-    residual = np.log(predicted / loss)
-    residual_sd = float(np.sqrt((residual**2).sum() / max(1, len(runs) - len(params))))
-    warnings = [*table.warnings, *_warnings(runs, residual, residual_sd, evidence, solution, best)]
-    sample = None
-    if bootstrap:
-        sample = refit(
-            problem, goal, theta, runs, predicted, residual_sd, counting=counting, draws=bootstrap, seed=seed
-        )
-        if sample.unconverged > 0.01 * bootstrap:
-            warnings.append(
-                f"{sample.unconverged} of {bootstrap} resamples stopped short of their optimum; intervals may be too narrow"
+    best_rate = table.at_the_best_rate()
+    frame, held_out_frame, uncounted = _select(best_rate, counting)
+    with _computable(chosen, table.source):
+        model = noise_model(frame, counting, table.source) if weights == "noise" else None
+        runs, held_out = _Runs.of(frame, counting), _Runs.of(held_out_frame, counting)
+        warnings = list(best_rate.warnings)
+        if model is not None:
+            warnings += noise_warnings(model, runs.n_params, runs.weight)
+            runs = runs.weighted(noise_weights(model, runs.n_params))
+        digest = data_digest(runs, held_out, counting)
+        _check(chosen, runs)
+        check_units(runs.n_params, runs.n_tokens, runs.loss, runs.names)
+        solved = _solve(chosen, goal, runs)
+        noise_scale = np.ones_like(runs.loss) if model is None else 1 / np.sqrt(runs.weight)
+        kept, solved, sd = _drop(chosen, goal, runs, solved, noise_scale, drop_outliers)
+        residual = solved.residual(runs)
+        off = outliers.outlying(residual, noise_scale, sd)
+        dropped = outliers.records(frame[~kept], residual[~kept], noise_scale[~kept], sd)
+        staying = outliers.records(frame[kept & off], residual[kept & off], noise_scale[kept & off], sd)
+        frame, runs = runs.frame[kept], runs.only(kept)
+        params, predicted, residual = solved.params, solved.predict(runs), residual[kept]
+        residual_sd = float(np.sqrt((residual**2).sum() / max(1, len(residual) - len(params))))
+        proof = evidence.gather(chosen, solved.problem, solved.solution, solved.best)
+        rates = off_rate(table, frame, counting)
+        warnings += [
+            *evidence.doubts(proof, converged=solved.converged, exact=residual_sd < outliers.ROUNDING),
+            *outliers.warnings(staying, dropped, len(frame), sd),
+            *evidence.misfit(frame, residual_sd),
+            *rate_warnings(rates),
+        ]
+        sample = None
+        if bootstrap:
+            sample = refit(
+                solved.problem,
+                goal,
+                solved.theta,
+                frame,
+                predicted,
+                residual_sd,
+                counting=counting,
+                draws=bootstrap,
+                seed=seed,
             )
-    values = params if sample is None else sample.params_KP
-    n_opt, d_opt = chosen.exponents(params)
-    return Fit(
-        law=chosen.name,
-        objective=goal.name,
-        delta=goal.delta,
-        counting=counting,
-        n_runs=len(runs),
-        n_sizes=len(np.unique(n_params)),
-        params=dict(zip(chosen.parameter_names, params.tolist(), strict=True)),
-        ci95=None
-        if sample is None
-        else {name: interval(values[:, column]) for column, name in enumerate(chosen.parameter_names)},
-        objective_value=float(solution.value_K[best]),
-        exponents=Exponents(
-            n_opt=float(n_opt),
-            d_opt=float(d_opt),
+            if sample.unconverged > 0.01 * bootstrap:
+                warnings.append(
+                    f"{sample.unconverged} of {bootstrap} resamples stopped short of their optimum; intervals may be too narrow"
+                )
+        values = params if sample is None else sample.params_KP
+        n_opt, d_opt = chosen.exponents(params)
+        found = Fit(
+            law=chosen.name,
+            objective=goal.name,
+            delta=goal.delta,
+            counting=counting,
+            n_runs=len(frame),
+            n_sizes=len(np.unique(runs.n_params)),
+            params=dict(zip(chosen.parameter_names, params.tolist(), strict=True)),
             ci95=None
             if sample is None
-            else dict(zip(("n_opt", "d_opt"), map(interval, chosen.exponents(values)), strict=True)),
-        ),
-        residual_sd=residual_sd,
-        convergence=evidence,
-        resampling=None if sample is None else sample.resampling,
-        draws_KP=None if sample is None else sample.params_KP,
-        held_out=_held_out_error(chosen, params, held_out, counting),
-        points=_points(chosen, params, pd.concat([runs, held_out]).sort_index(), counting),
-        fitted_range=FittedRange(
-            n_params=_range(n_params),
-            n_tokens=_range(n_tokens),
-            tokens_per_param=_range(n_tokens / n_params),
-            n_times_d=_range(n_params * n_tokens),
-            loss=_range(loss),
-        ),
-        excluded=(*table.excluded, *uncounted),
-        warnings=tuple(warnings),
-    )
+            else {name: interval(values[:, column]) for column, name in enumerate(chosen.parameter_names)},
+            objective_value=float(solved.solution.value_K[solved.best]),
+            exponents=Exponents(
+                n_opt=float(n_opt),
+                d_opt=float(d_opt),
+                ci95=None
+                if sample is None
+                else dict(zip(("n_opt", "d_opt"), map(interval, chosen.exponents(values)), strict=True)),
+            ),
+            residual_sd=residual_sd,
+            convergence=proof,
+            resampling=None if sample is None else sample.resampling,
+            draws_KP=None if sample is None else sample.params_KP,
+            held_out=_held_out_error(solved, held_out),
+            points=_points(solved, runs, held_out),
+            fitted_range=FittedRange(
+                n_params=_range(runs.n_params),
+                n_tokens=_range(runs.n_tokens),
+                tokens_per_param=_range(runs.n_tokens / runs.n_params),
+                n_times_d=_range(runs.n_params * runs.n_tokens),
+                loss=_range(runs.loss),
+            ),
+            excluded=(*best_rate.excluded, *uncounted, *outliers.as_excluded(dropped)),
+            warnings=tuple(warnings),
+            weights="noise" if model is not None else "column",
+            noise_model=model,
+            outlier_rule=outliers.RULE,
+            outliers=staying,
+            dropped=dropped,
+            off_rate=rates,
+            data_digest=digest,
+        )
+        return _finite(found, table.source)
 
 
 def interval(values: Array, level: float = 0.95) -> Interval:
@@ -135,6 +167,142 @@ def interval(values: Array, level: float = 0.95) -> Interval:
     # Order statistics rather than interpolation: inf - inf would be NaN.
     lo, hi = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], method="nearest")
     return Interval(lo=float(lo), hi=float(hi))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Runs:
+    """Runs of a frame as the arrays that a law takes."""
+
+    frame: pd.DataFrame
+    n_params: Array
+    n_tokens: Array
+    loss: Array
+    weight: Array
+    unique_tokens: Array | None
+    """Infinite where nothing repeats; None where no run says."""
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, counting: str) -> _Runs:
+        unique = frame["unique_tokens"].to_numpy(dtype=np.float64)
+        arrays = [frame[name].to_numpy(dtype=np.float64) for name in (counting, "n_tokens", "loss", "weight")]
+        return cls(
+            frame=frame,
+            n_params=arrays[0],
+            n_tokens=arrays[1],
+            loss=arrays[2],
+            weight=arrays[3],
+            unique_tokens=None if np.isnan(unique).all() else np.where(np.isnan(unique), np.inf, unique),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        return [str(name) for name in self.frame["name"]]
+
+    @property
+    def unique_or_inf(self) -> Array:
+        return np.full_like(self.loss, np.inf) if self.unique_tokens is None else self.unique_tokens
+
+    def only(self, mask_n: NDArray[np.bool_]) -> _Runs:
+        if mask_n.all():
+            return self
+        return _Runs(
+            frame=self.frame[mask_n],
+            n_params=self.n_params[mask_n],
+            n_tokens=self.n_tokens[mask_n],
+            loss=self.loss[mask_n],
+            weight=self.weight[mask_n],
+            unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask_n],
+        )
+
+    def weighted(self, weight_n: Array) -> _Runs:
+        return _Runs(
+            frame=self.frame.assign(weight=weight_n),
+            n_params=self.n_params,
+            n_tokens=self.n_tokens,
+            loss=self.loss,
+            weight=weight_n,
+            unique_tokens=self.unique_tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Solved:
+    """The optimum of a law on some runs."""
+
+    law: Law
+    problem: Problem
+    solution: Solution
+    best: int
+    params: Array
+
+    @property
+    def theta(self) -> Array:
+        return np.asarray(self.solution.theta_KP[self.best])
+
+    @property
+    def converged(self) -> bool:
+        return bool(self.solution.converged_K[self.best])
+
+    def predict(self, runs: _Runs) -> Array:
+        return self.law.predict(self.params, runs.n_params, runs.n_tokens, runs.unique_or_inf)
+
+    def residual(self, runs: _Runs) -> Array:
+        return np.asarray(np.log(self.predict(runs) / runs.loss))
+
+
+@contextmanager
+def _computable(law: Law, source: str) -> Iterator[None]:
+    """Powers of extreme numbers overflow on the way, which the solver refuses as a step and `_finite` as a result."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except np.linalg.LinAlgError as error:
+        raise UserError(f"the law {law.name} can't be computed on the runs of {source}: {error}") from None
+
+
+def _check(law: Law, runs: _Runs) -> None:
+    check_values(runs.names, n_params=runs.n_params, n_tokens=runs.n_tokens, loss=runs.loss, weight=runs.weight)
+    check_design(runs.n_params, runs.n_tokens, runs.loss, law)
+    law.check(runs.n_params, runs.n_tokens, runs.unique_tokens)
+    check_condition(law, runs.n_params, runs.n_tokens, runs.unique_tokens)
+
+
+def _solve(law: Law, goal: Objective, runs: _Runs) -> _Solved:
+    problem = law.problem(runs.n_params, runs.n_tokens, runs.loss, runs.unique_tokens)
+    scaled = runs.loss / problem.scale
+    starts = problem.starts(scaled, runs.weight)
+    solution = minimise(problem, goal, scaled[None], runs.weight[None], starts, goal.stages)
+    best = int(np.argmin(solution.value_K))
+    return _Solved(
+        law=law,
+        problem=problem,
+        solution=solution,
+        best=best,
+        params=problem.to_params(solution.theta_KP[best][None])[0],
+    )
+
+
+def _drop(
+    law: Law, goal: Objective, runs: _Runs, solved: _Solved, noise_scale_n: Array, drop: bool
+) -> tuple[NDArray[np.bool_], _Solved, float]:
+    """Which runs stay, the law through these, and its robust sd; without `drop` all stay."""
+    kept = np.ones(len(runs.loss), dtype=np.bool_)
+    for round_number in range(outliers.MAX_ROUNDS + 1):
+        residual = solved.residual(runs)
+        sd = outliers.robust_sd((residual / noise_scale_n)[kept], len(solved.params))
+        off = outliers.outlying(residual, noise_scale_n, sd)
+        if round_number == 0:
+            check_outlying_units(residual, off, runs.names)
+        if not drop or round_number == outliers.MAX_ROUNDS or not (off & kept).any():
+            break
+        kept = kept & ~off
+        fewer = runs.only(kept)
+        try:
+            _check(law, fewer)
+        except UserError as error:
+            raise UserError(f"without the {int((~kept).sum())} outliers: {error}") from None
+        solved = _solve(law, goal, fewer)
+    return kept, solved, sd
 
 
 def _select(table: RunTable, counting: str) -> tuple[pd.DataFrame, pd.DataFrame, list[Excluded]]:
@@ -169,76 +337,82 @@ def why_none(table: RunTable) -> str:
     return f": of its {len(table.frame)} runs {int(reasons.iloc[0])} are left out as {str(reasons.index[0])!r}"
 
 
-def _evidence(law: Law, problem: Problem, solution: Solution, best: int) -> Convergence:
-    theta = solution.theta_KP[best]
-    values = np.sort(solution.value_K[solution.converged_K | (np.arange(len(solution.value_K)) == best)])
-    floor = max(float(values[0]), 1e-300)
-    distinct = np.concatenate([[True], np.diff(values) > SAME_OPTIMUM * floor])
-    order = values[distinct]
-    params = dict(zip(law.parameter_names, problem.to_params(theta[None])[0], strict=True))
-    at_bound = (theta <= problem.lower_P) | (theta >= problem.upper_P)
-    hits = tuple(f"{name} = {params[name]:.4g}" for name, hit in zip(problem.coordinates, at_bound, strict=True) if hit)
-    return Convergence(
-        gradient_norm=float(solution.gradient_norm_K[best]),
-        bound_hits=hits,
-        n_starts=len(solution.value_K),
-        n_optima=len(order),
-        next_best_gap=float(order[1] / floor - 1) if len(order) > 1 else None,
-        condition_number=condition_number(problem, theta),
-    )
+def data_digest(runs: _Runs, held_out: _Runs, counting: str) -> str:
+    """SHA-256 of what was fitted and held out and of the counting rule; the order and names of runs don't count."""
+    lines = [
+        " ".join([*(float(value).hex() for value in row), str(is_held_out)])
+        for part, is_held_out in ((runs, False), (held_out, True))
+        for row in zip(part.n_params, part.n_tokens, part.loss, part.weight, part.unique_or_inf, strict=True)
+    ]
+    return hashlib.sha256("\n".join([counting, *sorted(lines)]).encode()).hexdigest()
 
 
-def _warnings(
-    runs: pd.DataFrame, residual_n: Array, residual_sd: float, evidence: Convergence, solution: Solution, best: int
-) -> list[str]:
-    warnings = []
-    if not solution.converged_K[best]:
-        warnings.append(f"the optimum is not exact: the gradient's norm is {evidence.gradient_norm:.2g}")
-    if evidence.bound_hits:
-        warnings.append(f"the fit ended on a bound: {', '.join(evidence.bound_hits)}; these runs don't determine it")
-    robust_sd = 1.4826 * float(np.median(np.abs(residual_n)))
-    outliers = runs["name"].to_numpy()[np.abs(residual_n) > max(OUTLIER_SDS * robust_sd, 1e-6)]
-    if len(outliers):
-        named = ", ".join(map(str, outliers[:5])) + (f" and {len(outliers) - 5} more" if len(outliers) > 5 else "")
-        warnings.append(
-            f"{len(outliers)} of {len(runs)} runs lie more than {OUTLIER_SDS:g} robust sds ({robust_sd:.2%}) off the law: "
-            f"{named}; they stay in the fit"
-        )
-    noise = seed_noise(runs)
-    if noise is not None and noise.degrees_of_freedom >= 4 and residual_sd > 2 * noise.sd:
-        warnings.append(
-            f"the law misses the runs by {residual_sd:.2%}, more than twice the noise between seeds ({noise.sd:.2%}): "
-            "its form or the training recipe is off somewhere; look at the residuals"
-        )
-    return warnings
-
-
-def _held_out_error(law: Law, params_P: Array, held_out: pd.DataFrame, counting: str) -> HeldOut | None:
-    if not len(held_out):
+def _held_out_error(solved: _Solved, held_out: _Runs) -> HeldOut | None:
+    if not len(held_out.loss):
         return None
-    loss = held_out["loss"].to_numpy(dtype=np.float64)
-    predicted = law.predict(params_P, held_out[counting].to_numpy(dtype=np.float64), held_out["n_tokens"].to_numpy())
-    error = np.abs(predicted / loss - 1)
-    return HeldOut(n=len(held_out), mean_abs_rel_error=float(error.mean()), max_abs_rel_error=float(error.max()))
+    check_values(held_out.names, n_params=held_out.n_params, n_tokens=held_out.n_tokens, loss=held_out.loss)
+    error = np.abs(solved.predict(held_out) / held_out.loss - 1)
+    return HeldOut(n=len(error), mean_abs_rel_error=float(error.mean()), max_abs_rel_error=float(error.max()))
 
 
-def _points(law: Law, params_P: Array, runs: pd.DataFrame, counting: str) -> tuple[FittedPoint, ...]:
-    n_params, n_tokens = runs[counting].to_numpy(dtype=np.float64), runs["n_tokens"].to_numpy(dtype=np.float64)
-    loss = runs["loss"].to_numpy(dtype=np.float64)
-    predicted = law.predict(params_P, n_params, n_tokens)
-    return tuple(
-        FittedPoint(
-            run_id=str(run_id),
-            name=str(name),
-            n_params=float(n_params[i]),
-            n_tokens=float(n_tokens[i]),
-            loss=float(loss[i]),
-            predicted=float(predicted[i]),
-            log_residual=float(np.log(predicted[i] / loss[i])),
-            held_out=bool(held),
+def _points(solved: _Solved, runs: _Runs, held_out: _Runs) -> tuple[FittedPoint, ...]:
+    """The runs in table order."""
+    points = []
+    for part in (runs, held_out):
+        columns = zip(
+            part.frame.index,
+            part.frame["run_id"],
+            part.frame["name"],
+            part.frame["group"],
+            part.n_params.tolist(),
+            part.n_tokens.tolist(),
+            part.loss.tolist(),
+            solved.predict(part).tolist(),
+            solved.residual(part).tolist(),
+            part.unique_or_inf.tolist(),
+            part.weight.tolist(),
+            strict=True,
         )
-        for i, (run_id, name, held) in enumerate(zip(runs["run_id"], runs["name"], runs["held_out"], strict=True))
-    )
+        for index, run_id, name, group, n_params, n_tokens, loss, predicted, residual, unique, weight in columns:
+            point = FittedPoint(
+                run_id=str(run_id),
+                name=str(name),
+                n_params=n_params,
+                n_tokens=n_tokens,
+                loss=loss,
+                predicted=predicted,
+                log_residual=residual,
+                held_out=part is held_out,
+                unique_tokens=unique,
+                group=str(group),
+                weight=weight,
+            )
+            points.append((index, point))
+    return tuple(point for _, point in sorted(points, key=lambda pair: pair[0]))
+
+
+def _finite(found: Fit, source: str) -> Fit:
+    """The fit, when all that it says is a number.
+
+    Raises:
+        UserError: something isn't.
+    """
+    said = {
+        "the objective": found.objective_value,
+        "the residuals' sd": found.residual_sd,
+        "N_opt's exponent": found.exponents.n_opt,
+        **found.params,
+        **{f"the interval of {name}": ends.hi - ends.lo for name, ends in (found.ci95 or {}).items()},
+        **{f"the interval of {name}": ends.hi - ends.lo for name, ends in (found.exponents.ci95 or {}).items()},
+        **{f"the prediction of {point.name}": point.log_residual for point in found.points},
+    }
+    for name, value in said.items():
+        if not np.isfinite(value):
+            raise UserError(
+                f"the law {found.law} can't be fitted to {source}: {name} comes out as {value}. Check the units of N, D and "
+                "loss, and whether the runs vary enough"
+            )
+    return found
 
 
 def _range(values: Array) -> Interval:

@@ -96,7 +96,7 @@ def _quadratic(x_n: Array, y_n: Array) -> Array:
 
 
 def _split(log_loss_n: Array, basis_nQ: Array, alone_n: Array) -> tuple[NDArray[np.bool_], float]:
-    """The rows that lie `SHIFT` above the rest, and the squared error then: alternation from several starts, then row by row."""
+    """The rows that lie `SHIFT` above the rest, and the error then: by alternation from several starts, then row by row."""
     flat = log_loss_n - log_loss_n.mean()
     starts = [
         residual > np.quantile(residual, share) for residual in (alone_n, flat) for share in np.linspace(0.05, 0.95, 10)
