@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 
@@ -29,7 +30,9 @@ def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share
         UserError: nothing was measured, or too few sizes, or an impossible share.
     """
     if prompt_share is not None and not 0 <= prompt_share <= 1:
-        raise UserError(f"the prompt's share of served tokens is {prompt_share}; it must be from 0 to 1")
+        raise UserError(
+            f"the prompt's share of served tokens (--prompt-share) is {prompt_share}; it must be from 0 to 1"
+        )
     by_size, left_out = _by_size(table, counting)
     if len(by_size) < MIN_SIZES:
         raise UserError(
@@ -70,6 +73,32 @@ def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share
         ),
         left_out=left_out,
     )
+
+
+def phase_cost(serving: Serving, phase: Literal["decode", "prefill"]) -> TokenCost:
+    """Cost of a prompt token (prefill) or of an output token (decode) alone, at each size's saturating batch."""
+    measured = next(batch for batch in serving.batches if batch.phase == phase and batch.batch is None)
+    return TokenCost(
+        unit=serving.per_token.unit,
+        intercept=measured.t0_seconds,
+        slope=measured.seconds_per_param,
+        exponent=1.0,
+        source="measured",
+        rule=f"{phase} measured on {serving.device}, {serving.dtype}, at each size's saturating batch",
+        max_rel_error=measured.max_rel_error,
+        n_params_G=measured.n_params_G,
+        measured_G=measured.seconds_per_token_G,
+    )
+
+
+def decode_seconds(serving: Serving) -> tuple[float, float] | None:
+    """(t0, seconds a parameter) of a decoded token at batch 1, in wall time: its TPOT. None where batch 1 wasn't measured."""
+    alone = [batch for batch in serving.batches if batch.phase == "decode" and batch.batch == 1]
+    if not alone:
+        return None
+    # Times of CPUs are summed over threads.
+    threads = serving.threads if serving.per_token.unit == "core-seconds" else 1
+    return alone[0].t0_seconds / threads, alone[0].seconds_per_param / threads
 
 
 def protocol(cost: InferenceCost) -> Protocol:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from analysis.answer import NO_PAIR, put_in_words
-from analysis.costs import flops_costs, measured_costs, training_flops
+from analysis.costs import Prices, flops_costs, measured_costs, training_flops
 from analysis.fitting import fit, why_none
 from analysis.frontier import frontier
 from analysis.isoflop import isoflop
@@ -16,7 +16,7 @@ from analysis.laws import get_law
 from analysis.lifetime import k_curve, lifetime
 from analysis.matched_pairs import fitted_pair, loss_noise, matched_pairs
 from analysis.optimum import budget_optimum, compute_ridge
-from analysis.results import Costs, Fit, Lifetime, Study, TokenCost
+from analysis.results import Costs, Fit, KCurve, Lifetime, Study, TokenCost
 from analysis.serving import measure_serving
 from analysis.table import LossCurve, RunTable
 from analysis.words import count
@@ -96,7 +96,10 @@ def analyse(
     costs = flops_costs(train_flops)
     if serving is not None:
         costs = (
-            attempt("costs", lambda: measured_costs(table, serving, counting=counting, usd_per_hour=usd_per_hour))
+            attempt(
+                "costs",
+                lambda: measured_costs(table, serving, counting=counting, prices=Prices(price_per_hour=usd_per_hour)),
+            )
             or costs
         )
     budgets = _budgets(table, train_flops, counting)
@@ -129,7 +132,7 @@ def analyse(
         serving=serving,
         costs=costs,
         lifetime=owned,
-        k_curve=k_curve(fitted.params["alpha"], fitted.params["beta"]) if fitted else None,
+        k_curve=_k_curve(fitted) if fitted else None,
         pairs=pairs,
         answer=put_in_words(
             fit=fitted,
@@ -161,6 +164,12 @@ def _budgets(table: RunTable, train_flops: TokenCost, counting: str) -> list[flo
         return declared
     counted = runs["flops"].fillna(runs["n_tokens"] * train_flops(runs[counting].to_numpy(dtype=np.float64)))
     return [float(counted.max())]
+
+
+def _k_curve(fitted: Fit) -> KCurve:
+    law = get_law(fitted.law)
+    shape = law.shape(law.as_vector(fitted.params))
+    return k_curve(float(shape.alpha), float(shape.beta))
 
 
 def _lifetime(

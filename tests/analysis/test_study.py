@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.costs import flops_costs, flops_rule, measured_costs, training_flops
+from analysis.costs import Prices, flops_costs, flops_rule, measured_costs, training_flops
 from analysis.frontier import frontier
 from analysis.isoflop import isoflop
 from analysis.results import Study
@@ -63,7 +63,7 @@ class TestCosts:
         assert study.costs.unit == "core-seconds"
         assert (study.costs.train.intercept, study.costs.train.slope) == pytest.approx(TRAIN_SECONDS)
         assert study.serving is not None
-        in_dollars = measured_costs(load_runs(sweep.folder), study.serving, usd_per_hour=7.2)
+        in_dollars = measured_costs(load_runs(sweep.folder), study.serving, prices=Prices(price_per_hour=7.2))
         assert in_dollars.unit == "USD"
         assert float(in_dollars.train(1e5)) == pytest.approx(float(study.costs.train(1e5)) * 0.002)
 
