@@ -1,8 +1,7 @@
 """Approach 2 (Hoffmann et al. 2022, section 3.2): a parabola in log N a declared budget, power laws through their vertices.
 
-Parabolas are biased when alpha != beta or a bowl is wide or off-centre, so a cubic through the same bowl is held against each
-(its vertex is where the slope vanishes, whatever the lopsidedness), and the surface is fitted as well; here stands what the
-bowls say by themselves.
+Parabolas are biased when alpha != beta or a bowl is wide or off-centre, so a cubic, which may be steeper on one side, is held
+against each, and the surface is fitted as well; here stands what the bowls say by themselves.
 """
 
 from __future__ import annotations
