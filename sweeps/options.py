@@ -1,16 +1,11 @@
-"""Options that several commands share, and what a command reads its runs with."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from llama.errors import UserError
-
-if TYPE_CHECKING:
-    from analysis.table import RunTable
 
 RUNS_PANEL = "Which runs"
 FIT_PANEL = "How they are fitted"
@@ -117,47 +112,3 @@ ResamplingOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the resampling.", rich_help_panel=FIT_PANEL)]
-
-
-def read_runs(
-    runs: str,
-    storage: Path | None,
-    *,
-    n_column: str | None = None,
-    d_column: str | None = None,
-    loss_column: str | None = None,
-    mapping: list[str] | None = None,
-    experiment: str | None = None,
-    where: list[str] | None = None,
-    keep: list[str] | None = None,
-) -> RunTable:
-    """RUNS as a table: a sweep by name, folder or YAML, a file, or an MLflow store.
-
-    Raises:
-        UserError: it can't be read, or an option doesn't fit it.
-    """
-    from analysis import load_runs
-    from sweeps.reporting import runs_source
-    from sweeps.storage import open_storage
-
-    columns = dict(_split(entry) for entry in mapping or ())
-    for name, given in (("n_params", n_column), ("n_tokens", d_column), ("loss", loss_column)):
-        if given is None:
-            continue
-        if columns.get(name, given) != given:
-            raise UserError(f"{name} is mapped to {columns[name]!r} by --map and to {given!r} by its own option")
-        columns[name] = given
-    return load_runs(
-        runs_source(runs, open_storage(storage)),
-        columns=columns or None,
-        experiment=experiment,
-        where=tuple(where or ()),
-        keep=tuple(keep or ()),
-    )
-
-
-def _split(entry: str) -> tuple[str, str]:
-    name, sign, source = entry.partition("=")
-    if not (sign and name.strip() and source.strip()):
-        raise UserError(f"--map {entry!r} is not COLUMN=NAME, such as --map loss=val_loss")
-    return name.strip(), source.strip()

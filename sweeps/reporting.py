@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama.config import digest
 from llama.errors import UserError
 from llama.records import DONE, INFERENCE, Record, read_record, write_record
+from sweeps.runs_query import RunsQuery, is_table
 from sweeps.storage import Storage, SweepFolder, open_sweep
 from sweeps.tracking import StudyReport, TrackingError, default_tracking_uri, log_report, masked, sync
 from sweeps.tracking.code import code_tags
@@ -25,8 +27,6 @@ ANSWER = "answer.txt"
 NUMBERS = "numbers.json"
 """A `Numbers`, written last: it vouches for the files beside it."""
 
-TABLES = (".csv", ".csv.gz", ".parquet")
-
 
 class Numbers(Record):
     """What MLflow's parent run shows of a study, and what the study was made from."""
@@ -38,10 +38,19 @@ class Numbers(Record):
     headline: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a report answers: which runs, and `analysis.analyse`'s options where they are not its defaults."""
+
+    query: RunsQuery = field(default_factory=RunsQuery)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 def report_runs(
     runs: str,
     storage: Storage,
     *,
+    asked: Asked | None = None,
     out: Path | None = None,
     tracking_uri: str | None = None,
     say: Callable[[str], None],
@@ -51,43 +60,36 @@ def report_runs(
     Raises:
         UserError: RUNS can't be read or has no run that can be used, or `out` can't be written.
     """
+    asked = asked or Asked()
     if is_table(runs):
         folder = out or Path("report")
         _require_writable(folder)
-        _write(Path(runs), folder, {})
+        _write(runs, folder, {}, asked)
         say((folder / ANSWER).read_text(encoding="utf-8"))
         say(f"report: {folder / REPORT}")
         return folder / REPORT
-    return report_sweep(open_sweep(runs, storage), out=out, tracking_uri=tracking_uri, say=say)
-
-
-def is_table(runs: str) -> bool:
-    """Whether RUNS is a file with a row a run or an MLflow store, rather than a sweep."""
-    return runs.lower().endswith(TABLES) or "://" in runs or runs == "databricks"
-
-
-def runs_source(runs: str, storage: Storage) -> str | Path:
-    """What `analysis.load_runs` takes for RUNS.
-
-    Raises:
-        UserError: RUNS is neither a table nor a launched sweep.
-    """
-    return runs if is_table(runs) else open_sweep(runs, storage).folder
+    return report_sweep(open_sweep(runs, storage), asked=asked, out=out, tracking_uri=tracking_uri, say=say)
 
 
 def report_sweep(
-    sweep: SweepFolder, *, out: Path | None = None, tracking_uri: str | None = None, say: Callable[[str], None]
+    sweep: SweepFolder,
+    *,
+    asked: Asked | None = None,
+    out: Path | None = None,
+    tracking_uri: str | None = None,
+    say: Callable[[str], None],
 ) -> Path:
     """Report on a launched sweep, into its own folder unless `out` says where, and onto its parent run in MLflow."""
+    asked = asked or Asked()
     folder = out or sweep.folder / "report"
     _require_writable(folder)
-    digest_now = _digest(sweep)
+    digest_now = _digest(sweep, asked)
     numbers = _numbers(folder)
     if numbers is None or numbers.digest != digest_now:
         say("analysing")
         (folder / NUMBERS).unlink(missing_ok=True)
         provenance = {"sweep": sweep.index.sweep, "sweep id": sweep.index.sweep_id, "corpus": sweep.index.corpus_folder}
-        study = _write(sweep.folder, folder, provenance)
+        study = _write(sweep.folder, folder, provenance, asked)
         numbers = Numbers(
             digest=digest_now,
             unix_ms=time.time_ns() // 1_000_000,
@@ -154,14 +156,13 @@ def study_metrics(study: Study) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def _write(source: Path, folder: Path, provenance: dict[str, str]) -> Study:
+def _write(source: str | Path, folder: Path, provenance: dict[str, str], asked: Asked) -> Study:
     """Analyse, write report, pictures, points and the answer as text."""
     from analysis.plots.gallery import save_pictures
     from analysis.report import write_report
-    from analysis.runs import load_curves, load_runs
     from analysis.study import analyse
 
-    study = analyse(load_runs(source), curves=load_curves(source))
+    study = analyse(asked.query.load(source), curves=asked.query.load_curves(source), **asked.options)
     save_pictures(study, folder)
     write_report(study, folder, provenance=provenance)
     (folder / ANSWER).write_text(_words(study), encoding="utf-8")
@@ -199,13 +200,20 @@ def _words(study: Study) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _digest(sweep: SweepFolder) -> str:
-    """What the report depends on: the index, each run's end and serving cost, and the code that analyses them."""
+def _digest(sweep: SweepFolder, asked: Asked) -> str:
+    """What the report depends on: the index, each run's end and serving cost, what was asked, and the code that analyses."""
     evidence: dict[str, list[str]] = {}
     for run in sweep.index.runs:
         paths = [sweep.storage.run(run.key) / name for name in (DONE, INFERENCE)]
         evidence[run.key] = [path.read_text(encoding="utf-8") if path.exists() else "" for path in paths]
-    return digest({"index": sweep.index.model_dump(mode="json"), "runs": evidence, "code": code_tags()})
+    return digest(
+        {
+            "index": sweep.index.model_dump(mode="json"),
+            "runs": evidence,
+            "asked": {"query": asked.query.as_dict(), "options": dict(asked.options)},
+            "code": code_tags(),
+        }
+    )
 
 
 def _numbers(folder: Path) -> Numbers | None:

@@ -37,7 +37,7 @@ def analysed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The sources that were analysed, in order; each study's headline says how many there were."""
     sources: list[Path] = []
 
-    def write(source: Path, folder: Path, provenance: dict[str, str]) -> Any:
+    def write(source: Path, folder: Path, provenance: dict[str, str], asked: Any) -> Any:
         sources.append(source)
         (folder / REPORT).write_text("<p>")
         (folder / ANSWER).write_text("the answer\n")

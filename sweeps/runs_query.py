@@ -1,0 +1,96 @@
+"""Which runs a command reads: RUNS itself, and how its columns are named, filtered and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama.errors import UserError
+from sweeps.storage import Storage, open_storage, open_sweep
+
+if TYPE_CHECKING:
+    from analysis.table import LossCurve, RunTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsQuery:
+    """How runs are read. The defaults read a sweep, or a table with isoloss's own column names, whole."""
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """RunTable column -> name in a file, or `params.x`, `metrics.x`, `tags.x` in MLflow."""
+    experiment: str | None = None
+    """Of an MLflow store."""
+    where: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+    def load(self, source: str | Path) -> RunTable:
+        """The runs of what `runs_source` returned."""
+        from analysis import load_runs
+
+        return load_runs(
+            source, columns=self.columns or None, experiment=self.experiment, where=self.where, keep=self.keep
+        )
+
+    def load_curves(self, source: str | Path) -> tuple[LossCurve, ...]:
+        """Loss against tokens along each of the runs, where the source knows it."""
+        from analysis import load_curves
+
+        return load_curves(source, experiment=self.experiment)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def runs_query(
+    *,
+    n_column: str | None,
+    d_column: str | None,
+    loss_column: str | None,
+    mapping: Sequence[str] | None,
+    experiment: str | None,
+    where: Sequence[str] | None,
+    keep: Sequence[str] | None,
+) -> RunsQuery:
+    """The query that a command's options ask for.
+
+    Raises:
+        UserError: a --map that is none, or two names for one column.
+    """
+    columns = dict(_split(entry) for entry in mapping or ())
+    for name, given in (("n_params", n_column), ("n_tokens", d_column), ("loss", loss_column)):
+        if given is None:
+            continue
+        if columns.get(name, given) != given:
+            raise UserError(f"{name} is mapped to {columns[name]!r} by --map and to {given!r} by its own option")
+        columns[name] = given
+    return RunsQuery(columns=columns, experiment=experiment, where=tuple(where or ()), keep=tuple(keep or ()))
+
+
+def open_runs(runs: str, storage: str | Path | None, **options: Any) -> RunTable:
+    """RUNS as a table, read as a command's options ask; `options` are those of `runs_query`."""
+    return runs_query(**options).load(runs_source(runs, open_storage(storage)))
+
+
+def runs_source(runs: str, storage: Storage) -> str | Path:
+    """What `analysis.load_runs` takes for RUNS.
+
+    Raises:
+        UserError: RUNS is neither a table nor a launched sweep.
+    """
+    return runs if is_table(runs) else open_sweep(runs, storage).folder
+
+
+def is_table(runs: str) -> bool:
+    """Whether RUNS is a file with a row a run or an MLflow store, rather than a sweep."""
+    from analysis.runs import FILES, is_tracking_uri
+
+    return is_tracking_uri(runs) or runs.lower().endswith(FILES)
+
+
+def _split(entry: str) -> tuple[str, str]:
+    name, sign, source = entry.partition("=")
+    if not (sign and name.strip() and source.strip()):
+        raise UserError(f"--map {entry!r} is not COLUMN=NAME, such as --map loss=val_loss")
+    return name.strip(), source.strip()
