@@ -2,127 +2,144 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import gzip
+import io
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.table import COLUMNS, UNSAID, RunTable, make_frame
+from analysis.conditions import TOKENS_PER_PARAM, nearest, rows_that_meet
+from analysis.table import COLUMNS, REQUIRED, RunTable
+from analysis.tidy import tidy
 from llama.errors import UserError
 
-MAY_BE_0 = ("seed", "gpu_share")
-REQUIRED = ("n_params", "n_tokens", "loss")
 #: Options of the command that rename a column, for messages.
 OPTIONS = {"n_params": "--n-column", "n_tokens": "--d-column", "loss": "--loss-column"}
+#: What people call the columns that every run needs, likeliest first.
+ALSO = {
+    "n_params": ("N", "params", "parameters", "n_parameters", "model_size", "size"),
+    "n_tokens": ("D", "tokens", "train_tokens", "training_tokens", "dataset_size"),
+    "loss": ("val_loss", "loss_val", "validation_loss", "eval_loss", "final_loss", "L"),
+}
 #: Columns that are this table's own bookkeeping and are never read from a file.
 OWN = ("row",)
-TRUE, FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0", "")
+
+_GZIP = b"\x1f\x8b"
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_file(path: Path, columns: Mapping[str, str]) -> RunTable:
+def read_file(path: Path, columns: Mapping[str, str], where: Iterable[str] = ()) -> RunTable:
     """Read `path`; `columns` gives the file's name of a RunTable column where it differs. Unknown columns are ignored.
 
+    A condition of `where` names a column of the file, else of the RunTable, else `tokens_per_param`.
+
     Raises:
-        UserError: the file can't be read, has no rows, or lacks n_params, n_tokens or loss.
+        UserError: the file can't be read, has no rows, lacks n_params, n_tokens or loss, or no row meets the conditions.
     """
+    require_known(columns)
     raw = _read(path)
-    unknown = sorted(set(columns) - set(COLUMNS))
-    if unknown:
-        raise UserError(f"{unknown[0]!r} is no column of the runs table; it has {', '.join(COLUMNS)}")
+    rows = np.arange(1, len(raw) + 1)
+    there = [str(column) for column in raw.columns]
     names = {name: columns.get(name, name) for name in COLUMNS if name not in OWN}
     for name in {**dict.fromkeys(REQUIRED), **dict.fromkeys(columns)}:
-        if names[name] not in raw.columns:
-            raise UserError(_missing(path, name, names[name], [str(column) for column in raw.columns]))
-    present = {name: raw[column].astype(str).str.strip() for name, column in names.items() if column in raw.columns}
-    present |= {
-        str(column): raw[column].astype(str).str.strip() for column in raw.columns if str(column).startswith("bpb/")
-    }
-    return RunTable(source=path.name, frame=tidy(present, len(raw)))
+        if names[name] not in there:
+            raise UserError(_missing(path, name, names[name], there))
+    present = {name: column for name, column in names.items() if column in there}
+
+    def column(name: str) -> pd.Series | None:
+        if name in there:
+            return raw[name]
+        if name in present:
+            return raw[present[name]]
+        if name == TOKENS_PER_PARAM:
+            return tokens_per_param(raw[names["n_params"]], raw[names["n_tokens"]])
+        return None
+
+    met = rows_that_meet(where, len(raw), column=column, names=lambda: there, source=path.name)
+    raw, rows = raw[met], rows[met]
+    text = {name: as_text(raw[column]) for name, column in present.items()}
+    text |= {name: as_text(raw[name]) for name in there if name.startswith("bpb/")}
+    frame, said = tidy(text, rows)
+    return RunTable(source=path.name, frame=frame, warnings=said)
+
+
+def require_known(columns: Mapping[str, str], also: Iterable[str] = ()) -> None:
+    """Refuse a mapping of a column that the runs table has not."""
+    known = [*(name for name in COLUMNS if name not in OWN), *also]
+    for name in columns:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"the nearest is {near!r}" if near else f"it has {', '.join(known)}"
+            raise UserError(f"{name!r} is no column of the runs table; {hint}")
+
+
+def as_text(values: pd.Series) -> pd.Series:
+    """Text without spaces around it; an absent value is the empty text."""
+    return values.astype("str").fillna("").str.strip()
+
+
+def tokens_per_param(n_params: pd.Series, n_tokens: pd.Series) -> pd.Series:
+    """D/N, NaN where one of them is no number."""
+    n, d = (pd.to_numeric(as_text(values), errors="coerce") for values in (n_params, n_tokens))
+    return d / n
 
 
 def _read(path: Path) -> pd.DataFrame:
+    kind = "parquet" if path.suffix.lower() == ".parquet" else "csv"
     try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-            # Text from here on, so that both formats meet the same checks; an absent value is the empty text.
-            frame = frame.astype(object).where(frame.notna(), "")
-        else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, not a .{kind} file")
+        frame = pd.read_parquet(path) if kind == "parquet" else _read_csv(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as {path.suffix[1:].lower()}: {error}") from None
+    except (pd.errors.ParserError, pd.errors.ParserWarning, OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path} can't be read as {kind}: {' '.join(str(error).split())}") from None
+    frame.columns = frame.columns.map(lambda name: str(name).strip())
     if not len(frame):
-        raise UserError(f"{path} has no rows")
+        raise UserError(f"{path} has no rows" + (", only a header" if len(frame.columns) else ""))
     duplicated = frame.columns[frame.columns.duplicated()]
     if len(duplicated):
         raise UserError(f"{path} has the column {duplicated[0]!r} twice")
     return frame
 
 
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Every cell as text, so that nothing is guessed. Gzip is known by its first bytes, the delimiter by the header."""
+    data = path.read_bytes()
+    if data.startswith(_GZIP):
+        data = gzip.decompress(data)
+    if data.startswith(_BYTE_ORDER_MARKS):
+        raise ValueError("it is UTF-16; save it as CSV in UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not text in UTF-8 (byte {error.start} is {data[error.start]:#04x})") from None
+    if "\0" in text:
+        raise ValueError("it is not text: it holds zero bytes")
+    if not text.strip():
+        raise ValueError("it is empty")
+    with warnings.catch_warnings():
+        # Rows longer than the header would lose their last cells, or shift all names by one, with no more than a warning.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(
+            io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, sep=_delimiter(text.lstrip())
+        )
+    # Spreadsheets end in lines of bare commas.
+    return frame[(frame.fillna("") != "").any(axis=1)]
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter that splits the header most: a comma, a semicolon or a tab."""
+    header = text.splitlines()[0]
+    return max(",;\t", key=header.count)
+
+
 def _missing(path: Path, name: str, wanted: str, there: list[str]) -> str:
-    lowered = {column.strip().lower(): column for column in there}
-    # A column that holds the name beats one that is only spelled alike: loss_val, not flops, for loss.
-    near = [name for name in lowered if wanted.lower() in name][:1]
-    near = near or difflib.get_close_matches(wanted.lower(), list(lowered), n=1, cutoff=0.4)
+    near = nearest(wanted, there, ALSO.get(name, ()) if wanted == name else ())
     option = OPTIONS.get(name, f"columns={{{name!r}: ...}}")
-    hint = f"the nearest is {lowered[near[0]]!r}" if near else f"it has {', '.join(there[:12])}"
+    hint = f"the nearest is {near!r}" if near else f"it has {', '.join(there[:12])}"
     return f"{path} has no column {wanted!r}; {hint}. Name the right one with {option}"
-
-
-def tidy(text: Mapping[str, pd.Series], n_rows: int) -> pd.DataFrame:
-    """A RunTable frame of text columns; the first thing wrong with a row is its reason."""
-    reason = np.full(n_rows, "", dtype=object)
-    if "excluded" in text:
-        reason[:] = text["excluded"].to_numpy(dtype=object)
-
-    def blame(bad: np.ndarray, words: list[str] | str) -> None:
-        bad = bad & (reason == "")
-        reason[bad] = words if isinstance(words, str) else np.array(words, dtype=object)[bad]
-
-    data: dict[str, object] = {"row": range(1, n_rows + 1)}
-    for name, values in text.items():
-        dtype = COLUMNS.get(name, "float64")
-        if name == "excluded":
-            continue
-        if dtype == "str":
-            data[name] = values.tolist()
-        elif dtype == "bool":
-            lowered = values.str.lower()
-            data[name] = lowered.isin(TRUE).tolist()
-            blame(
-                ~lowered.isin((*TRUE, *FALSE)).to_numpy(),
-                [f"{name} is {value!r}, not true or false" for value in values],
-            )
-        else:
-            number = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
-            given = (values != "").to_numpy() & (values.str.lower() != "nan").to_numpy()
-            if name in REQUIRED:
-                blame(~given, f"{name} is missing")
-            blame(given & np.isnan(number), [f"{name} is {value!r}, which is not a number" for value in values])
-            blame(np.isinf(number), f"{name} is infinite")
-            if name != "seed":
-                blame(number < 0, [f"{name} is {value}, which is negative" for value in values])
-            if name not in MAY_BE_0:
-                blame(number == 0, f"{name} is 0")
-            if dtype == "Int64":
-                data[name] = [pd.NA if np.isnan(value) or value % 1 else int(value) for value in number]
-            else:
-                data[name] = np.where(np.isfinite(number), number, UNSAID.get(name, np.nan)).tolist()
-    if "status" in text:
-        ended = text["status"].isin(["", "finished", "FINISHED"]).to_numpy()
-        blame(~ended, [f"status is {value!r}" for value in text["status"]])
-    ids = text.get("run_id", pd.Series([""] * n_rows)).to_numpy(dtype=object)
-    ids = np.where(ids == "", [f"row-{row}" for row in range(1, n_rows + 1)], ids)
-    first = {run_id: row for row, run_id in reversed(list(enumerate(ids, start=1)))}
-    repeated = np.array([first[run_id] != row for row, run_id in enumerate(ids, start=1)])
-    blame(repeated, [f"the same run id as row {first[run_id]}" for run_id in ids])
-    data["run_id"] = ids.tolist()
-    data["excluded"] = reason.tolist()
-    names = text.get("name", pd.Series([""] * n_rows))
-    data["name"] = [name or run_id for name, run_id in zip(names, ids, strict=True)]
-    keys = list(data)
-    columns = [list(values) for values in data.values()]  # type: ignore[call-overload]
-    return make_frame([dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)])

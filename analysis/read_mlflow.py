@@ -1,18 +1,21 @@
-"""Runs from an MLflow experiment, in a few bulk searches: one that isoloss mirrored, or anybody's with its names mapped."""
+"""Runs from an MLflow experiment, read in bulk: one that isoloss mirrored, or anybody's with its names mapped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from analysis.read_file import REQUIRED, tidy
+from analysis.conditions import TOKENS_PER_PARAM, nearest, rows_that_meet
+from analysis.read_file import ALSO, require_known, tokens_per_param
+from analysis.read_mlflow_store import CLIPPED, StoredRun, masked, open_experiment, read_stored_runs
 from analysis.read_sweep import inference_columns
-from analysis.table import COLUMNS, RunTable
+from analysis.table import COLUMNS, REQUIRED, RunTable
+from analysis.tidy import KIND_OF_STATUS, tidy
 from llama.errors import UserError
 from llama.records import (
     GPU_SHARE,
+    PARAM_TOKENS,
     TAG_FLOPS_BUDGET,
     TAG_HELD_OUT,
     TAG_OUTCOME,
@@ -21,6 +24,7 @@ from llama.records import (
     TAG_RUN_KIND,
     TAG_TRUNK,
     TOKENS_PER_SECOND,
+    TRAIN_LOSS,
     TRAINING_SECONDS,
     TRAINING_THREADS,
     VAL_BPB,
@@ -33,7 +37,6 @@ from llama.records import (
     inference_tag,
 )
 
-PAGE = 1000
 #: Kinds of run that are no finished model: the sweep's parent run and trunks.
 NO_MODEL = ("sweep", "trunk")
 #: Where isoloss's mirror keeps the columns that are not params of the same name.
@@ -55,29 +58,35 @@ HOMES = {
     "ttft_seconds": f"metrics.{inference_metric('ttft_seconds', saturated=False)}",
     "tpot_seconds": f"metrics.{inference_metric('tpot_seconds', saturated=False)}",
 }
+#: Names that only curves are read by, with their homes: a mapping of runs may hold them too.
+CURVE_HOMES = {"train_loss": f"metrics.{TRAIN_LOSS}", "batch_tokens": "params.batch_tokens"}
 #: Params that tell one model shape from another.
 SHAPE_PARAMS = ("n_params", "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "context_length")
+PARTS = ("params", "metrics", "tags")
+SHOWN = 12
 OUTCOMES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "unfinished", "RUNNING": "unfinished"}
 
 
-def read_mlflow(tracking_uri: str, experiment: str, columns: Mapping[str, str]) -> RunTable:
+def read_mlflow(tracking_uri: str, experiment: str, columns: Mapping[str, str], where: Iterable[str] = ()) -> RunTable:
     """Branches and stand-alone runs of an experiment. `columns` maps a RunTable column to `params.x`, `metrics.x` or `tags.x`.
 
+    A condition of `where` names one of those, or a RunTable column, or `tokens_per_param`.
+
     Raises:
-        UserError: the store can't be read, has no such experiment, or no run of it has the columns that a fit needs.
+        UserError: the store can't be read, has no such experiment, no run of it has the columns that a fit needs, or no run
+            meets the conditions.
     """
-    unknown = sorted(set(columns) - set(COLUMNS))
-    if unknown:
-        raise UserError(f"{unknown[0]!r} is no column of the runs table; it has {', '.join(COLUMNS)}")
-    found, experiment_id = _search(tracking_uri, experiment)
-    runs = [run for run in found if run["tags"].get(TAG_RUN_KIND) not in NO_MODEL]
+    homes = homes_of(columns)
+    opened = open_experiment(tracking_uri, experiment)
+    found = read_stored_runs(opened)
+    runs = [run for run in found if run.tags.get(TAG_RUN_KIND) not in NO_MODEL]
     if not runs:
-        raise UserError(f"the experiment {experiment!r} of {tracking_uri} holds no runs")
-    homes = {name: columns.get(name) or HOMES.get(name, f"params.{name}") for name in COLUMNS if name != "row"}
+        raise UserError(f"the experiment {experiment!r} holds no runs")
     for name in REQUIRED:
-        if all(_value(run, homes[name]) == "" for run in runs):
+        if not any(values_of(runs, homes[name])):
             raise UserError(_missing(experiment, name, homes[name], runs))
-    texts = {name: [_value(run, home) for run in runs] for name, home in homes.items()}
+    runs = _that_meet(where, runs, homes, experiment)
+    texts = {name: values_of(runs, home) for name, home in homes.items()}
     _fill(texts, runs, columns)
     # A shape is measured on one of its runs, perhaps a trunk, and the figures hold for all of them.
     costs = {_shape(run): cost for run in found if (cost := _inference(run)) is not None}
@@ -85,88 +94,109 @@ def read_mlflow(tracking_uri: str, experiment: str, columns: Mapping[str, str]) 
         if _shape(run) in costs:
             for name, value in inference_columns(costs[_shape(run)]).items():
                 texts[name][i] = repr(value)
-    for domain in sorted({key for run in runs for key in run["metrics"] if _is_domain_bpb(key)}):
-        texts["bpb/" + domain.removeprefix("val/").removesuffix("/bpb")] = [
-            _value(run, f"metrics.{domain}") for run in runs
-        ]
+    for domain in sorted({key for run in runs for key in run.metrics if _is_domain_bpb(key)}):
+        texts["bpb/" + domain.removeprefix("val/").removesuffix("/bpb")] = values_of(runs, f"metrics.{domain}")
     if tracking_uri.startswith("http"):
-        texts["mlflow_url"] = [
-            f"{tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run['id']}" for run in runs
-        ]
-    frame = tidy({name: pd.Series(values, dtype="str") for name, values in texts.items()}, len(runs))
-    frame["row"] = pd.array([pd.NA] * len(frame), dtype="Int64")
+        page = f"{masked(tracking_uri).rstrip('/')}/#/experiments/{opened.id}/runs"
+        texts["mlflow_url"] = [f"{page}/{run.id}" for run in runs]
+    frame, said = tidy({name: pd.Series(values, dtype="str") for name, values in texts.items()})
     return RunTable(
         source=f"MLflow experiment {experiment}",
         frame=frame,
         inference={
-            run_id: costs[_shape(run)]
+            str(run_id): costs[_shape(run)]
             for run_id, run in zip(frame["run_id"], runs, strict=True)
             if _shape(run) in costs
         },
+        warnings=said,
     )
 
 
-def _search(tracking_uri: str, experiment: str) -> tuple[list[dict[str, Any]], str]:
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
+def homes_of(columns: Mapping[str, str]) -> dict[str, str]:
+    """Where each RunTable column is found: as mapped, else where isoloss's mirror keeps it.
 
-    try:
-        client = MlflowClient(tracking_uri)
-        about = client.get_experiment_by_name(experiment)
-        if about is None:
-            known = ", ".join(repr(each.name) for each in client.search_experiments(max_results=20))
-            raise UserError(f"{tracking_uri} has no experiment {experiment!r}; it has {known}")
-        runs: list[dict[str, Any]] = []
-        token: str | None = None
-        while True:
-            page = client.search_runs([about.experiment_id], max_results=PAGE, page_token=token)
-            runs += [
-                {
-                    "id": run.info.run_id,
-                    "status": run.info.status,
-                    "params": run.data.params,
-                    "metrics": run.data.metrics,
-                    "tags": run.data.tags,
-                }
-                for run in page
-            ]
-            token = page.token
-            if not token:
-                return runs, str(about.experiment_id)
-    except MlflowException as error:
-        raise UserError(f"{tracking_uri} can't be read: {str(error).splitlines()[0]}") from None
+    Raises:
+        UserError: the mapping names no column, or a home that is none.
+    """
+    require_known(columns, also=CURVE_HOMES)
+    for name, home in columns.items():
+        part, _, key = home.partition(".")
+        if part not in PARTS or not key:
+            raise UserError(f"{name} is mapped to {home!r}: write params.NAME, metrics.NAME or tags.NAME")
+    return {name: columns.get(name) or HOMES.get(name, f"params.{name}") for name in COLUMNS if name != "row"}
 
 
-def _value(run: dict[str, Any], home: str) -> str:
-    """The text of `params.x`, `metrics.x` or `tags.x`; empty where the run has none."""
-    kind, _, name = home.partition(".")
-    value = run.get(kind, {}).get(name) if kind in ("params", "metrics", "tags") else None
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value).strip()
-
-
-def _missing(experiment: str, name: str, home: str, runs: list[dict[str, Any]]) -> str:
-    kind = home.partition(".")[0]
-    there = sorted({f"{kind}.{key}" for run in runs[:100] for key in run.get(kind, {})})[:12]
+def values_of(runs: Sequence[StoredRun], home: str) -> list[str]:
+    """The text of `params.x`, `metrics.x` or `tags.x` of each run; empty where a run has none."""
+    part, _, key = home.partition(".")
+    if part == "metrics":
+        return ["" if (value := run.metrics.get(key)) is None else _number(value) for run in runs]
     return (
-        f"no run of the experiment {experiment!r} has {home!r}, which {name} is read from; map it to one of "
-        f"{', '.join(there) or 'its params, metrics or tags'} (columns={{{name!r}: 'params....'}})"
+        [run.params.get(key, "").strip() for run in runs]
+        if part == "params"
+        else [run.tags.get(key, "").strip() for run in runs]
     )
 
 
-def _fill(texts: dict[str, list[str]], runs: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
+def _number(value: float) -> str:
+    return repr(value) if abs(value) < CLIPPED or value != value else "inf"
+
+
+def _that_meet(
+    where: Iterable[str], runs: list[StoredRun], homes: Mapping[str, str], experiment: str
+) -> list[StoredRun]:
+    there = names_of(runs)
+
+    def column(name: str) -> pd.Series | None:
+        if name in there or name in homes:
+            return pd.Series(values_of(runs, name if name in there else homes[name]), dtype="str")
+        if name == TOKENS_PER_PARAM:
+            n, d = (pd.Series(values_of(runs, homes[each]), dtype="str") for each in ("n_params", "n_tokens"))
+            return tokens_per_param(n, d)
+        return None
+
+    source = f"the experiment {experiment!r}"
+    met = rows_that_meet(where, len(runs), column=column, names=lambda: sorted(there), source=source)
+    return [run for run, is_met in zip(runs, met, strict=True) if is_met]
+
+
+def names_of(runs: Iterable[StoredRun]) -> set[str]:
+    """Every `params.x`, `metrics.x` and `tags.x` that some run has."""
+    return {f"{part}.{key}" for run in runs for part in PARTS for key in getattr(run, part)}
+
+
+def _missing(experiment: str, name: str, home: str, runs: list[StoredRun]) -> str:
+    there = sorted(names_of(runs))
+    near = nearest(home, there, ALSO.get(name, ()))
+    shown = [
+        *([near] if near else []),
+        *(each for each in there if each != near and not each.startswith("tags.mlflow.")),
+    ]
+    return (
+        f"no run of the experiment {experiment!r} has {home!r}, which {name} is read from; "
+        + (f"the nearest is {near!r}. " if near else "")
+        + f"It has {', '.join(shown[:SHOWN])}{' ...' if len(shown) > SHOWN else ''}. Map the right one with "
+        f"columns={{{name!r}: {near or 'params....'!r}}} (--map {name}={near or 'params....'})"
+    )
+
+
+def _fill(texts: dict[str, list[str]], runs: list[StoredRun], columns: Mapping[str, str]) -> None:
     """Columns that follow from several params or tags, unless they were mapped."""
     for i, run in enumerate(runs):
-        params, tags = run["params"], run["tags"]
+        params, tags = run.params, run.tags
         if not texts["run_id"][i]:
-            texts["run_id"][i] = run["id"]
-        if not texts["group"][i] and TAG_RUN_KEY in tags:
-            texts["group"][i] = tags[TAG_RUN_KEY]
-        outcome = texts["status"][i] or OUTCOMES.get(run["status"], "unfinished")
+            texts["run_id"][i] = run.id
+        outcome = (texts["status"][i] or OUTCOMES.get(run.status, "unfinished")).lower()
         texts["status"][i] = outcome
         if outcome != RunStatus.FINISHED.value:
-            texts["excluded"][i] = outcome + (f": {tags[TAG_REASON]}" if tags.get(TAG_REASON) else "")
-        if not texts["design"][i] and TAG_RUN_KEY in tags:
-            texts["design"][i] = "|".join(f"{key}={params[key]}" for key in sorted(params) if key != "seed")
+            kind = KIND_OF_STATUS.get(outcome, "unfinished")
+            texts["excluded"][i] = kind + (f": {tags[TAG_REASON]}" if tags.get(TAG_REASON) else "")
+        if TAG_RUN_KEY in tags:
+            # A run of isoloss's mirror, whose params say what was planned.
+            texts["group"][i] = texts["group"][i] or tags[TAG_RUN_KEY]
+            texts["planned_tokens"][i] = texts["planned_tokens"][i] or params.get(PARAM_TOKENS, "")
+            if not texts["design"][i]:
+                texts["design"][i] = "|".join(f"{key}={params[key]}" for key in sorted(params) if key != "seed")
         if "tokens_per_second" not in columns:
             speed = _speed(run)
             if speed:
@@ -175,9 +205,9 @@ def _fill(texts: dict[str, list[str]], runs: list[dict[str, Any]], columns: Mapp
                     texts["training_seconds"][i] = repr(float(params.get("n_tokens", "nan")) / speed)
 
 
-def _speed(run: dict[str, Any]) -> float | None:
+def _speed(run: StoredRun) -> float | None:
     """Training tokens a second over the run's own steps, else the last one logged."""
-    params, metrics = run["params"], run["metrics"]
+    params, metrics = run.params, run.metrics
     own_seconds = metrics.get(TRAINING_SECONDS, 0.0)
     if own_seconds > 0 and "steps" in params and "batch_tokens" in params:
         steps = int(params["steps"]) - int(params.get("fork_step", "0"))
@@ -190,14 +220,14 @@ def _is_domain_bpb(key: str) -> bool:
     return key.startswith("val/") and key.endswith("/bpb") and key != VAL_BPB
 
 
-def _shape(run: dict[str, Any]) -> tuple[str, ...]:
+def _shape(run: StoredRun) -> tuple[str, ...]:
     """The model's shape, as its params say it."""
-    return tuple(run["params"].get(name, "") for name in SHAPE_PARAMS)
+    return tuple(run.params.get(name, "") for name in SHAPE_PARAMS)
 
 
-def _inference(run: dict[str, Any]) -> InferenceCost | None:
+def _inference(run: StoredRun) -> InferenceCost | None:
     """The serving cost at batch 1 and at saturation; None where it isn't there in full."""
-    metrics, tags = run["metrics"], run["tags"]
+    metrics, tags = run.metrics, run.tags
 
     def point(batch: int, saturated: bool) -> InferencePoint:
         def read(field: str) -> float:

@@ -2,58 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from analysis.table import LossCurve, RunTable
 from llama.errors import UserError
 from llama.records import SWEEP_INDEX
 
-FILES = (".csv", ".parquet")
+FILES = (".csv", ".csv.gz", ".parquet")
 
 
 def load_runs(
-    source: str | Path, *, columns: Mapping[str, str] | None = None, experiment: str | None = None
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    experiment: str | None = None,
+    where: Iterable[str] = (),
+    keep: Iterable[str] = (),
 ) -> RunTable:
     """The runs of `source` as one tidy table. Runs that can't be used stay in it, each with a written reason.
 
     Args:
-        source: a sweep's folder (`<storage>/sweeps/<name>`), a .csv or .parquet with a row a run, or an MLflow tracking URI.
+        source: a sweep's folder (`<storage>/sweeps/<name>`), a .csv (also gzipped) or .parquet with a row a run, or an MLflow
+            tracking URI.
         columns: names in a file or an MLflow store, by RunTable column: `{"n_params": "N"}`, or `{"n_params": "params.size"}`.
         experiment: the MLflow experiment's name; only with a tracking URI.
+        where: conditions that all runs of the table meet: `dataset=rpj`, `tokens_per_param<=100`, `params.optimizer!=sgd`.
+            They name columns of the source, as it calls them, or of the table; numbers are compared as numbers.
+        keep: what stays in use in spite of its exclusion, by `RunTable.keep`: ids, names or rows of runs, or kinds of
+            exclusion such as `diverged`.
 
     Raises:
-        UserError: there is no such source, or it lacks a column that every run needs.
+        UserError: there is no such source, it lacks a column that every run needs, no run meets `where`, or something to be
+            kept is not there or has no N, D or loss.
     """
+    return _read(source, columns or {}, experiment, list(where)).keep(keep)
+
+
+def _read(source: str | Path, columns: Mapping[str, str], experiment: str | None, where: list[str]) -> RunTable:
     text = str(source)
     if is_tracking_uri(text):
         from analysis.read_mlflow import read_mlflow
 
-        if experiment is None:
-            raise UserError(f"{text} is an MLflow store: name the experiment to read as well")
-        return read_mlflow(text, experiment, columns or {})
+        return read_mlflow(text, _required(text, experiment), columns, where)
     path = Path(source)
-    if path.suffix.lower() in FILES:
+    if is_file(path):
         from analysis.read_file import read_file
 
-        return read_file(path, columns or {})
+        return read_file(path, columns, where)
     from analysis.read_sweep import read_sweep
 
     if columns:
         raise UserError(
             f"{path} is read as a sweep's folder, whose columns have fixed names: leave the column options out"
         )
-    return read_sweep(sweep_folder(path))
+    return read_sweep(sweep_folder(path), where)
 
 
-def load_curves(source: str | Path) -> tuple[LossCurve, ...]:
-    """Loss against tokens of every run and trunk of a sweep's folder; empty for sources that hold final losses only."""
-    path = Path(source)
-    if is_tracking_uri(str(source)) or path.suffix.lower() in FILES:
-        return ()
-    from analysis.read_sweep import read_curves
+def load_curves(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    experiment: str | None = None,
+    runs: RunTable | None = None,
+) -> tuple[LossCurve, ...]:
+    """Loss against tokens of every run and trunk of a sweep's folder or an MLflow experiment; empty for a file.
 
-    return read_curves(sweep_folder(path))
+    Args:
+        source, columns, experiment: as for `load_runs`. For an experiment, `columns` may also say where `train_loss` (a
+            metric) and `batch_tokens` (tokens a step) are; see `analysis.read_mlflow_curves` for what is tokens there.
+        runs: leave out the curves of other runs than these and the trunks that they leave.
+    """
+    text, path = str(source), Path(source)
+    if is_tracking_uri(text):
+        from analysis.read_mlflow_curves import read_mlflow_curves
+
+        curves = read_mlflow_curves(text, _required(text, experiment), columns or {})
+    elif is_file(path):
+        curves = ()
+    else:
+        from analysis.read_sweep import read_curves
+
+        curves = read_curves(sweep_folder(path))
+    if runs is None:
+        return curves
+    chosen = set(runs.frame["run_id"])
+    chosen |= {curve.trunk for curve in curves if curve.run_id in chosen and curve.trunk is not None}
+    return tuple(curve for curve in curves if curve.run_id in chosen)
+
+
+def _required(uri: str, experiment: str | None) -> str:
+    if experiment is None:
+        from analysis.read_mlflow_store import masked
+
+        raise UserError(f"{masked(uri)} is an MLflow store: name the experiment to read as well (--experiment)")
+    return experiment
+
+
+def is_file(path: Path) -> bool:
+    """Whether this names a file with a row a run."""
+    return path.name.lower().endswith(FILES)
 
 
 def is_tracking_uri(text: str) -> bool:

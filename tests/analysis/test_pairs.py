@@ -263,7 +263,7 @@ class TestLearningRates:
         assert [pair.small.run_id for pair in made.pairs] == [pair.small.run_id for pair in study.pairs]
         left_out = [out for out in made.table.excluded if out.run_id.endswith("-4x")]
         assert len(left_out) == len(study.table.usable)
-        assert {out.reason for out in left_out} == {"trained at 4x the best learning rate of its size and length"}
+        assert {out.reason for out in left_out} == {"off-rate: trained at 4x the best learning rate of its size and length"}
         picture = loss_against_learning_rate(made)
         assert isinstance(picture, Picture)
         assert picture.points()["run_id"].dropna().nunique() == 2 * len(study.table.usable)

@@ -71,7 +71,7 @@ class TestSweepFolder:
         (folders[3] / DONE).write_text("{", encoding="utf-8")
         table = load_runs(made.folder)
         reasons = [out.reason for out in table.excluded]
-        assert reasons[:3] == ["unfinished", "failed: out of memory: 15 GiB wanted", "not started"]
+        assert reasons[:3] == ["unfinished", "failed: out of memory: 15 GiB wanted", "unstarted"]
         assert reasons[3].startswith("unreadable: ")
         assert list(table.frame["status"][:3]) == ["started", "failed", "absent"]
 
@@ -139,13 +139,22 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("row", "reason"),
         [
-            ("x,2e9,3", "n_params is 'x', which is not a number"),
-            ('"1,000",2e9,3', "n_params is '1,000', which is not a number"),
-            ("1e8,,3", "n_tokens is missing"),
-            ("1e8,2e9,nan", "loss is missing"),
-            ("1e8,2e9,inf", "loss is infinite"),
-            ("1e8,2e9,-3", "loss is -3, which is negative"),
-            ("1e8,0,3", "n_tokens is 0"),
+            ("x,2e9,3", "invalid: n_params is 'x', which is not a number"),
+            ("1.4B,2e9,3", "invalid: n_params is '1.4B', which is not a plain number: write 1.4e9"),
+            ("300M,2e9,3", "invalid: n_params is '300M', which is not a plain number: write 3e8"),
+            ("6.7 billion,2e9,3", "invalid: n_params is '6.7 billion', which is not a plain number: write 6.7e9"),
+            ("1.2.3M,2e9,3", "invalid: n_params is '1.2.3M', which is not a number"),
+            (
+                '"1,000",2e9,3',
+                "invalid: n_params is '1,000', which is not a plain number: write 1000, or a point for a decimal comma",
+            ),
+            ('1e8,2e9,"3,25"', "invalid: loss is '3,25', which is not a plain number: write 3.25"),
+            ("1e8,,3", "missing: n_tokens is missing"),
+            ("1e8,2e9,nan", "missing: loss is missing"),
+            ("1e8,2e9", "missing: loss is missing"),
+            ("1e8,2e9,inf", "invalid: loss is infinite"),
+            ("1e8,2e9,-3", "invalid: loss is -3, which is negative"),
+            ("1e8,0,3", "invalid: n_tokens is 0"),
         ],
     )
     def test_a_bad_value_excludes_its_row_with_the_row_named(self, tmp_path: Path, row: str, reason: str) -> None:
@@ -160,7 +169,7 @@ class TestCsv:
 
     def test_a_repeated_run_id_is_the_same_run(self, tmp_path: Path) -> None:
         table = load_runs(csv(tmp_path, "n_params,n_tokens,loss,run_id\n1,1,1,a\n2,2,2,b\n3,3,3,a\n"))
-        assert [(out.row, out.reason) for out in table.excluded] == [(3, "the same run id as row 1")]
+        assert [(out.row, out.reason) for out in table.excluded] == [(3, "duplicate: the same run id as row 1")]
 
     def test_equal_rows_without_ids_are_two_runs(self, tmp_path: Path) -> None:
         assert len(load_runs(csv(tmp_path, "n_params,n_tokens,loss\n1,1,1\n1,1,1\n")).usable) == 2
@@ -231,7 +240,7 @@ def test_parquet_reads_as_its_csv(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "runs.parquet")
     frame.to_csv(tmp_path / "runs.csv", index=False)
     tables = [load_runs(tmp_path / name) for name in ("runs.parquet", "runs.csv")]
-    assert [out.reason for out in tables[0].excluded] == ["n_params is missing"]
+    assert [out.reason for out in tables[0].excluded] == ["missing: n_params is missing"]
     pd.testing.assert_frame_equal(tables[0].usable, tables[1].usable)
     assert list(tables[0].frame["held_out"]) == [True, False, False]
 
