@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from analysis.page import sections
+from analysis.page import decision, sections
 from analysis.page.markup import Html, escape, join
 from analysis.plots import canvas, interactive
 from analysis.plots.gallery import make_pictures
@@ -21,6 +21,8 @@ from analysis.plots.picture import Absent, Picture
 from analysis.results import Study
 from llama.records import write_atomically
 
+#: In this order, after Plotly.
+SCRIPTS = ("decision.js", "panel.js", "report.js")
 _VERSIONS = ("isoloss", "numpy", "scipy", "pandas", "matplotlib", "plotly")
 
 
@@ -38,8 +40,9 @@ def write_report(study: Study, folder: Path, *, provenance: Mapping[str, str] | 
         style=_asset("report.css").template,
         body=_body(study, pictures, absent, provenance or {}),
         figures=_script_json({picture.stem: _payload(picture) for picture in pictures}),
+        decision=_script_json(decision.payload(study)),
         plotly=_plotly(),
-        script=_asset("report.js").template,
+        scripts="\n</script>\n<script>\n".join(_asset(name).template for name in SCRIPTS),
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
@@ -50,6 +53,7 @@ def write_report(study: Study, folder: Path, *, provenance: Mapping[str, str] | 
 def _body(study: Study, pictures: list[Picture], absent: list[Absent], provenance: Mapping[str, str]) -> Html:
     figures = [sections.figure(picture, _inline_svg(picture)) for picture in pictures]
     parts: dict[str, tuple[str, Html]] = {
+        "decision": ("Decide: demand, prices, utilisation, target loss", decision.panel(study)),
         "law": ("The fitted law", sections.law(study)),
         "pictures": ("Pictures", join([*figures, sections.missing_pictures(absent)])),
         "pairs": ("Matched pairs: smaller, trained longer", sections.pairs(study)),
