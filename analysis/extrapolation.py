@@ -89,8 +89,10 @@ def expanding_window(table: RunTable, fit: Fit) -> Extrapolation:
     )
 
 
-def forecast(fit: Fit, extrapolation: Extrapolation | None, n_params: float, n_tokens: float) -> LossForecast:
-    """The law's loss at N and D (nothing repeating), with the bootstrap's interval widened by the error of extrapolating.
+def forecast(
+    fit: Fit, extrapolation: Extrapolation | None, n_params: float, n_tokens: float, unique_tokens: float = math.inf
+) -> LossForecast:
+    """The law's loss at N and D (nothing repeating unless `unique_tokens` says so), with the bootstrap's interval widened by the error of extrapolating.
 
     Without `extrapolation` only the residuals' sd widens it, and the record says so.
 
@@ -101,10 +103,10 @@ def forecast(fit: Fit, extrapolation: Extrapolation | None, n_params: float, n_t
         if not (np.isfinite(value) and value > 0):
             raise UserError(f"{name} is {value:g}; a forecast needs one above 0")
     law = get_law(fit.law)
-    loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens))
+    loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens, unique_tokens))
     distance = n_params * n_tokens / fit.fitted_range.n_times_d.hi
     sd = fit.residual_sd if extrapolation is None else extrapolation.log_error_sd(distance)
-    drawn = None if fit.draws_KP is None else interval(law.predict(fit.draws_KP, n_params, n_tokens))
+    drawn = None if fit.draws_KP is None else interval(law.predict(fit.draws_KP, n_params, n_tokens, unique_tokens))
     below = above = 0.0
     if drawn is not None:
         below, above = max(0.0, math.log(loss / drawn.lo)), max(0.0, math.log(drawn.hi / loss))
