@@ -7,8 +7,6 @@ within 20 % of each other: 60 to 5e7 over sixty draws of noise, against 1.5e4 at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from analysis.laws.base import Array, Law, Problem
@@ -31,19 +29,12 @@ BLURRED = 2_000.0
 LEAST, MOST = 1e-30, 1e30
 
 
-def check_values(names: Sequence[str], **columns: Array) -> None:
-    """Refuse values that have no logarithm or can't be meant.
-
-    Raises:
-        UserError: names the run and the value.
-    """
-    for column, values in columns.items():
-        bad = ~(np.isfinite(values) & (values >= LEAST) & (values <= MOST))
-        if bad.any():
-            first = int(np.argmax(bad))
-            raise UserError(
-                f"run {names[first]} has {column} {values[first]:g}; it must be above 0, and between {LEAST:g} and {MOST:g}"
-            )
+def impossible(column: str, values_n: Array) -> list[str]:
+    """A reason for each value that has no logarithm or can't be meant, "" for the others."""
+    return [
+        "" if LEAST <= value <= MOST else f"{column} is {value:g}, which is not between {LEAST:g} and {MOST:g}"
+        for value in values_n.tolist()
+    ]
 
 
 def check_design(n_params_n: Array, n_tokens_n: Array, loss_n: Array, law: Law) -> None:

@@ -22,6 +22,7 @@ from analysis.laws import get_law
 from analysis.laws.base import Array
 from analysis.outliers import robust_sd
 from analysis.results import AxisStructure, Fit, FittedPoint, ResidualStructure
+from analysis.words import count
 
 LEVEL = 0.05
 #: Powers of the standardised x that are tried, and how many of them the test takes.
@@ -30,6 +31,8 @@ SHAPES = 2
 #: A shape of which the law takes all but this share can't be tested: what is left is rounding and chance.
 LEAST_LEFT = 1e-4
 CLIP_SDS = 3.0
+#: Bins of an axis that say where the law lies above the runs and where below.
+BINS = 5
 #: Runs to spare beyond the law's parameters and the shapes.
 MIN_SPARE = 2
 #: Shares of variance common to a group that the likelihood is evaluated at.
@@ -81,28 +84,41 @@ def _axis(
     p_value: float | None,
     p_holm: float | None,
 ) -> AxisStructure:
-    low, high = np.quantile(x_n, [1 / 3, 2 / 3])
-    parts = [x_n <= low, (x_n > low) & (x_n < high), x_n >= high]
-    thirds = tuple(float(np.median(residual_n[part])) if part.any() else 0.0 for part in parts)
+    at, miss = _bins(x_n, residual_n)
     structured = p_holm is not None and p_holm < LEVEL
     if p_value is None:
         shape = f"along {label} these runs can't show any: the law takes up all that so few values or runs leave"
     elif not structured:
         shape = f"no structure along {label}"
     else:
-        said = ", ".join(
-            f"{abs(miss):.2%} {'above' if miss > 0 else 'below'} the runs at {where} {label}"
-            for where, miss in zip(("low", "middle", "high"), thirds, strict=True)
+        shape = (
+            f"the law lies {_off(max(miss))} near {label} {count(at[miss.index(max(miss))])} and {_off(min(miss))} near "
+            f"{label} {count(at[miss.index(min(miss))])}"
         )
-        shape = f"the law lies {said}"
     return AxisStructure(
         axis=axis,
         p_value=p_value,
         p_holm=p_holm,
         structured=structured,
-        thirds=(thirds[0], thirds[1], thirds[2]),
+        at=at,
+        miss=miss,
         shape=shape,
     )
+
+
+def _bins(x_n: Array, residual_n: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Where bins of the axis lie and their median residuals; runs of one value stay together."""
+    edges = np.unique(np.quantile(x_n, np.linspace(0, 1, BINS + 1)[1:-1]))
+    member = np.searchsorted(edges, x_n, side="left")
+    bins = [member == number for number in np.unique(member)]
+    return (
+        tuple(float(np.exp(x_n[chosen].mean())) for chosen in bins),
+        tuple(float(np.median(residual_n[chosen])) for chosen in bins),
+    )
+
+
+def _off(miss: float) -> str:
+    return f"{abs(np.expm1(miss)):.2%} {'above' if miss > 0 else 'below'} the runs"
 
 
 def _absorbed(fit: Fit, points: list[FittedPoint]) -> Array:

@@ -64,8 +64,10 @@ class AxisStructure:
     """Corrected for asking about three axes (Holm 1979)."""
     structured: bool
     """`p_holm` is below the record's level."""
-    thirds: tuple[float, float, float]
-    """Mean log residual (predicted over measured) of the runs with the lowest, middle and highest values."""
+    at: tuple[float, ...]
+    """Geometric means of the axis over up to five bins of about equally many runs."""
+    miss: tuple[float, ...]
+    """Median log residual (predicted over measured) in each bin."""
     shape: str
     """In words: where the law lies above the runs and where below."""
 
