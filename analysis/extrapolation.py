@@ -92,9 +92,9 @@ def expanding_window(table: RunTable, fit: Fit) -> Extrapolation:
 def forecast(
     fit: Fit, extrapolation: Extrapolation | None, n_params: float, n_tokens: float, unique_tokens: float = math.inf
 ) -> LossForecast:
-    """The law's loss at N and D (nothing repeating unless `unique_tokens` says so), with the bootstrap's interval widened by the error of extrapolating.
+    """The law's loss at N and D, with the bootstrap's interval widened by the error of extrapolating.
 
-    Without `extrapolation` only the residuals' sd widens it, and the record says so.
+    Nothing repeats unless `unique_tokens` are fewer than D. Without `extrapolation` only the residuals' sd widens it, and the record says so.
 
     Raises:
         UserError: N or D is not above 0.
