@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis import evidence, outliers
 from analysis.bootstrap import refit
-from analysis.design import check_condition, check_design, check_values
+from analysis.design import check_condition, check_design, impossible
 from analysis.laws import get_law
 from analysis.laws.base import Array, Law, Problem
 from analysis.learning_rates import off_rate, rate_warnings
@@ -261,7 +261,6 @@ def _computable(law: Law, source: str) -> Iterator[None]:
 
 
 def _check(law: Law, runs: _Runs) -> None:
-    check_values(runs.names, n_params=runs.n_params, n_tokens=runs.n_tokens, loss=runs.loss, weight=runs.weight)
     check_design(runs.n_params, runs.n_tokens, runs.loss, law)
     law.check(runs.n_params, runs.n_tokens, runs.unique_tokens)
     check_condition(law, runs.n_params, runs.n_tokens, runs.unique_tokens)
@@ -306,7 +305,7 @@ def _drop(
 
 
 def _select(table: RunTable, counting: str) -> tuple[pd.DataFrame, pd.DataFrame, list[Excluded]]:
-    """Runs to fit, runs to predict, and the runs that lack the count asked for."""
+    """Runs to fit, runs to predict, and the runs that lack the count asked for or hold a number that can't be meant."""
     usable = table.usable
     counted = usable[counting].notna()
     missing = usable[~counted]
@@ -315,15 +314,24 @@ def _select(table: RunTable, counting: str) -> tuple[pd.DataFrame, pd.DataFrame,
             f"{table.source} holds no {counting}, which the fit was asked to count by; it knows "
             f"{', '.join(name for name in COUNTING if usable[name].notna().any())}"
         )
-    excluded = [
-        Excluded(row=None if pd.isna(row) else int(row), run_id=str(run_id), reason=f"no {counting}")
-        for row, run_id in zip(missing["row"], missing["run_id"], strict=True)
-    ]
+    excluded = _excluded(missing, [f"no {counting}"] * len(missing))
     usable = usable[counted]
+    columns = (counting, "n_tokens", "loss", "weight")
+    of_each = [impossible(name, usable[name].to_numpy(dtype=np.float64)) for name in columns]
+    reasons = np.array([next(filter(None, row), "") for row in zip(*of_each, strict=True)], dtype=object)
+    excluded += _excluded(usable[reasons != ""], [str(reason) for reason in reasons if reason])
+    usable = usable[reasons == ""]
     fitted = usable[~usable["held_out"]]
     if not len(fitted):
         raise UserError(f"{table.source} has no finished run to fit{why_none(table)}")
     return fitted, usable[usable["held_out"]], excluded
+
+
+def _excluded(runs: pd.DataFrame, reasons: Sequence[str]) -> list[Excluded]:
+    return [
+        Excluded(row=None if pd.isna(row) else int(row), run_id=str(run_id), reason=reason)
+        for row, run_id, reason in zip(runs["row"], runs["run_id"], reasons, strict=True)
+    ]
 
 
 def why_none(table: RunTable) -> str:
@@ -350,7 +358,6 @@ def data_digest(runs: _Runs, held_out: _Runs, counting: str) -> str:
 def _held_out_error(solved: _Solved, held_out: _Runs) -> HeldOut | None:
     if not len(held_out.loss):
         return None
-    check_values(held_out.names, n_params=held_out.n_params, n_tokens=held_out.n_tokens, loss=held_out.loss)
     error = np.abs(solved.predict(held_out) / held_out.loss - 1)
     return HeldOut(n=len(error), mean_abs_rel_error=float(error.mean()), max_abs_rel_error=float(error.max()))
 

@@ -79,8 +79,7 @@ def test_finite_numbers_or_a_message(
     try:
         table = load_runs(file)
         found = fit(table, objective=objective, bootstrap=20, drop_outliers=drop)
-    except UserError as error:
-        assert str(error)
+    except UserError:
         return
     document = fit_json(found)
     json.dumps(document, allow_nan=False)
@@ -98,12 +97,16 @@ def test_finite_numbers_or_a_message(
     assert there.ci95.lo <= there.loss <= there.ci95.hi
 
 
-def test_a_number_that_floats_but_cannot_be_meant_is_named() -> None:
+def test_a_number_that_floats_but_cannot_be_meant_is_left_out() -> None:
     n_params, n_tokens = spread_design(30, np.random.default_rng(0))
     loss = predict(BESIROGLU, n_params, n_tokens)
     n_params[3] = 1e200
-    with pytest.raises(UserError, match="run run-3 has n_params 1e\\+200"):
-        fit(make_table(n_params, n_tokens, loss), bootstrap=0)
+    found = fit(make_table(n_params, n_tokens, loss), bootstrap=0)
+    assert found.n_runs == 29
+    assert [(out.run_id, out.reason) for out in found.excluded] == [
+        ("run-3", "n_params is 1e+200, which is not between 1e-30 and 1e+30")
+    ]
+    assert found.params["alpha"] == pytest.approx(BESIROGLU["alpha"], rel=1e-3)
 
 
 def test_ten_thousand_runs() -> None:
