@@ -94,7 +94,8 @@ def forecast(
 ) -> LossForecast:
     """The law's loss at N and D, with the bootstrap's interval widened by the error of extrapolating.
 
-    Nothing repeats unless `unique_tokens` are fewer than D. Without `extrapolation` only the residuals' sd widens it, and the record says so.
+    Nothing repeats unless `unique_tokens` are fewer than D. Without `extrapolation` only the residuals' sd widens it, and the
+    record says so.
 
     Raises:
         UserError: N or D is not above 0.
