@@ -242,15 +242,20 @@ class Forecast:
     """Under the law's counting rule."""
     n_tokens: float
     unique_tokens: float | None
-    """None where nothing repeats."""
+    """None where it isn't known, or not asked: then nothing repeats."""
     kind: Literal["held_out", "unfinished", "cell"]
     known_loss: float | None
     """The loss of a held-out run that had already finished: predicted, but not before the fact."""
     loss: float
-    ci95: Interval | None
-    """Where a new run's loss lies: the law's own uncertainty and a run's scatter about it; None without a bootstrap."""
-    log_sd: float | None
-    """Sd of log loss behind `ci95`."""
+    ci95: Interval
+    """Where a new run's loss lies (`analysis.extrapolation.forecast`): the law's own uncertainty, and the error of predicting
+    at that distance, a run's scatter included."""
+    quantiles: tuple[float, ...] | None
+    """Of the law's draws alone, at `analysis.freeze.QUANTILES`; None without a bootstrap."""
+    distance: float
+    """N D over the largest fitted N D."""
+    note: str | None
+    """What `ci95` leaves out; None where nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +282,14 @@ class Frozen:
     ci95: dict[str, Interval] | None
     counting: str
     objective: str
-    options: dict[str, float | int | str | None]
+    resampling: str | None
+    """How the draws came about, in words."""
+    residual_sd: float
     data_digest: str
     forecasts: tuple[Forecast, ...]
     fitted: tuple[FrozenRun, ...]
+    seen: tuple[FrozenRun, ...]
+    """Finished runs that were in the table too but not fitted: outliers dropped, learning rates off. Never forecasts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,12 +301,12 @@ class CheckedForecast:
     n_params: float
     n_tokens: float
     predicted: float
-    ci95: Interval | None
+    ci95: Interval
+    kind: Literal["held_out", "unfinished", "cell"]
     measured: float
     rel_error: float
     """predicted / measured - 1."""
-    inside: bool | None
-    """None where the forecast has no interval."""
+    inside: bool
     before_the_fact: bool
     """False for a held-out run whose loss was known when the law was frozen."""
 
@@ -315,11 +324,14 @@ class ForecastCheck:
     max_abs_rel_error: float | None
     coverage: float | None
     """Share of those inside their interval; None where there are none."""
+    n_known: int
+    """Held-out runs whose loss was known when the law was frozen: shown, but no test of foresight."""
+    coverage_known: float | None
     pending: tuple[str, ...]
     """Names of forecasts without a finished run yet."""
     not_forecast: tuple[str, ...]
     """Names of finished runs that the frozen law was neither fitted to nor asked about."""
     fitted_runs: tuple[str, ...]
-    """Runs of the table that the law was fitted to: never counted."""
+    """Names of the table's runs that were there, finished, when the law was frozen and not held out: never counted."""
     changed: tuple[str, ...]
     """Fitted runs that are gone or no longer have the numbers that were fitted, each in words."""

@@ -215,7 +215,7 @@ def test_one_approach_alone() -> None:
     table = ladder(0.001)
     whole = approaches(table, bootstrap=20)
     for number in (1, 3):
-        alone = approach(table, number, bootstrap=20)  # type: ignore[arg-type]
+        alone = approach(table, number, bootstrap=20)
         assert alone.approaches[0].n_opt == whole.approaches[number - 1].n_opt
     with pytest.raises(UserError, match=r"approach 2 can't be had from made runs: no run declares"):
         approach(ladder(budgets=False), 2)
