@@ -27,7 +27,7 @@ BISECTIONS = 50
 
 
 def surface(law: Law, unique_tokens: float) -> Law:
-    """The law as decisions ask it: one that ignores repetition learns of it (Muennighoff et al. 2023) where tokens are scarce."""
+    """The law as decisions ask it: where tokens are scarce, one that ignores repetition is told of it (Muennighoff et al.)."""
     if law.uses_unique_tokens or unique_tokens == np.inf:
         return law
     from analysis.laws.repeating import repeating
