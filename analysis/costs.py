@@ -151,7 +151,9 @@ def priced_flops(train: TokenCost, prices: Prices, *, prompt_share: float | None
     priced = _scaled(train, train_usd, "USD", f"at {train_usd:.3g} USD a FLOP")
     free = replace(priced, slope=0.0, rule="nothing is served", measured_G=0.0 * train.measured_G)
     if prompt_share is None:
-        return Costs(unit="USD", source="flops", train=priced, serve=free, used=prices.named)
+        return Costs(
+            unit="USD", source="flops", train=priced, serve=free, train_usd_per_flop=train_usd, used=prices.named
+        )
     wanted = [
         name
         for name, share in (("prefill_utilisation", prompt_share), ("decode_utilisation", 1 - prompt_share))
@@ -177,6 +179,7 @@ def priced_flops(train: TokenCost, prices: Prices, *, prompt_share: float | None
         prompt=prompt,
         output=output,
         prompt_share=prompt_share,
+        train_usd_per_flop=train_usd,
         used={**prices.named, "prompt_share": prompt_share},
     )
 

@@ -84,5 +84,7 @@ class Costs:
     """Of a prompt token (prefill) and of an output token (decode); None where the two cost the same or aren't told apart."""
     prompt_share: float | None = None
     """None where the two cost the same or aren't told apart."""
+    train_usd_per_flop: float | None = None
+    """What a FLOP of training costs; None where it isn't counted in dollars and FLOPs."""
     used: dict[str, float] = field(default_factory=dict)
     """Every price, peak, utilisation and multiplier that went in, by option name."""
