@@ -466,7 +466,9 @@ def _surface(seen: _Table, fit: Fit) -> Approach:
     law = get_law(fit.law)
     slope, exponent = seen.train_flops.slope, seen.train_flops.exponent
 
+    @np.errstate(all="ignore")
     def estimates(params_KP: Array) -> dict[str, Array]:
+        # A draw that ended on a bound has no optimum: NaN, which intervals leave out.
         n_opt, d_opt = law.compute_optimum(params_KP, seen.flops, slope, exponent)
         n_more, d_more = law.compute_optimum(params_KP, seen.flops * np.e, slope, exponent)
         return {

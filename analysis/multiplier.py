@@ -38,8 +38,12 @@ class OptimalLoss:
             return np.asarray(np.log(self.reference) + (self.log_amplitude_K - np.log(room)) / self.exponent_K)
 
 
+@np.errstate(all="ignore")
 def optimal_loss(law_name: str, params_KP: Array, train_flops: TokenCost, reference: float) -> OptimalLoss:
-    """The closed form, read off the law at two budgets; a leading axis K is kept as (K, 1) to broadcast against a grid."""
+    """The closed form, read off the law at two budgets; a leading axis K is kept as (K, 1) to broadcast against a grid.
+
+    A draw that ended on a bound has no optimum: NaN, here and in all that follows from it.
+    """
     law = get_law(law_name)
     limit = np.asarray(law.limit(params_KP))
     above = []
@@ -59,6 +63,7 @@ def log_multiplier(a: OptimalLoss, b: OptimalLoss, log_flops: Array) -> Array:
     return a.log_flops(b.at(log_flops)) - log_flops
 
 
+@np.errstate(all="ignore")
 def tied_multiplier(a: OptimalLoss, b: OptimalLoss, log_flops_G: Array) -> tuple[Array, Array]:
     """(ln m, residuals of log loss) of the one m for which L*_A(m C) is nearest to L*_B(C), by least squares of log loss.
 

@@ -164,6 +164,13 @@ class TestAtTheQuickstartsScale:
             "held_out",
             "excluded",
             "warnings",
+            "approach",
+            "convergence",
+            "resampling",
+            "structure",
+            "extrapolation",
+            "data_digest",
+            "outliers",
         ]
         assert list(document["params"]) == ["A", "B", "E", "alpha", "beta"]
         assert document["exponents"]["n_opt"] + document["exponents"]["d_opt"] == pytest.approx(1)
