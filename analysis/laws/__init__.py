@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 #: Name of a law (and of its module) and its class. Imported when asked for.
 LAWS = {
     "chinchilla": "Chinchilla",
+    "overtraining": "Overtraining",
+    "data_constrained": "DataConstrained",
+    "skaling": "Skaling",
+    "kaplan": "Kaplan",
 }
 
 
@@ -27,6 +31,6 @@ def get_law(name: str) -> Law:
         UserError: there is none.
     """
     if name not in LAWS:
-        raise UserError(f"no law is called {name!r}; there is {', '.join(LAWS)}")
+        raise UserError(f"no law is called {name!r}; there are {', '.join(LAWS)}")
     law: type[Law] = getattr(import_module(f"analysis.laws.{name}"), LAWS[name])
     return law()

@@ -167,6 +167,10 @@ class Law(ABC):
         unique_tokens: Array | float = np.inf,
     ) -> Array:
         """The loss's derivatives by the parameters, stacked on a last axis of P."""
+        if self._repeats(unique_tokens):
+            known = self.repetition(params_KP, unique_tokens)
+            n_params = effective_tokens(n_params, known.unique_params, known.r_n_star)
+            n_tokens = effective_tokens(n_tokens, known.unique_tokens, known.r_d_star)
         by_shape = power_sum_gradient(self.shape(params_KP), n_params, n_tokens)
         return np.asarray((self.shape_gradient(params_KP) @ by_shape[..., None])[..., 0])
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.laws import get_law
-from analysis.laws.chinchilla import Chinchilla, nonnegative_amplitudes
+from analysis.laws.chinchilla import Chinchilla
+from analysis.laws.power_sum import nonnegative_amplitudes
 from llama.errors import UserError
 from tests.analysis.tables import BESIROGLU
 
@@ -109,5 +110,5 @@ def test_amplitudes_are_the_non_negative_least_squares(seed: int) -> None:
 
 
 def test_an_unknown_law() -> None:
-    with pytest.raises(UserError, match="there is chinchilla"):
+    with pytest.raises(UserError, match="there are chinchilla"):
         get_law("kaplan2")

@@ -1,0 +1,43 @@
+"""Any law on data that run out: D tokens out of U unique ones count as the D' of `analysis.laws.repetition`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.laws.base import Array, Law, PowerSum, Problem, Repetition
+from analysis.laws.repetition import R_D_STAR
+
+
+def with_repetition(law: Law, r_d_star: float = R_D_STAR) -> Law:
+    """`law` with unique tokens: its own account of repetition where it has one, else Muennighoff's with their R_D*."""
+    return law if law.uses_unique_tokens else Repeating(law, r_d_star)
+
+
+class Repeating(Law):
+    """A law of L(N, D), at L(N, D'). A size is not discounted: how many parameters U tokens can use was not fitted for it."""
+
+    uses_unique_tokens = True
+
+    def __init__(self, law: Law, r_d_star: float) -> None:
+        self.law, self.r_d_star = law, r_d_star
+        self.name, self.parameters, self.counting, self.has_power = (
+            law.name,
+            law.parameters,
+            law.counting,
+            law.has_power,
+        )
+        self.source = f"{law.source}; repetition by Muennighoff et al. 2023 (arXiv 2305.16264), R_D* {r_d_star:g}"
+
+    def shape(self, params_KP: Array) -> PowerSum:
+        return self.law.shape(params_KP)
+
+    def shape_gradient(self, params_KP: Array) -> Array:
+        return self.law.shape_gradient(params_KP)
+
+    def repetition(self, params_KP: Array, unique_tokens: Array | float) -> Repetition:
+        return Repetition(np.inf, 1.0, unique_tokens, self.r_d_star)
+
+    def problem(
+        self, n_params_n: Array, n_tokens_n: Array, loss_n: Array, unique_tokens_n: Array | None = None
+    ) -> Problem:
+        return self.law.problem(n_params_n, n_tokens_n, loss_n, unique_tokens_n)
