@@ -39,11 +39,12 @@ def expanding_window(table: RunTable, fit: Fit) -> Extrapolation:
     Raises:
         UserError: no window can.
     """
-    # The runs that the whole fit used: dropped outliers are in no window, and are predicted by none.
-    used = {point.run_id for point in fit.points}
+    # The runs that the whole fit used, as it weighed them: dropped outliers are in no window, and are predicted by none.
+    weight = {point.run_id: point.weight for point in fit.points}
     table = table.at_the_best_rate()
     usable = table.usable
-    usable = usable[usable["run_id"].isin(used)]
+    usable = usable[usable["run_id"].isin(weight)]
+    usable = usable.assign(weight=[weight[run_id] for run_id in usable["run_id"]])
     compute = usable[fit.counting].to_numpy(dtype=np.float64) * usable["n_tokens"].to_numpy(dtype=np.float64)
     held_out = usable["held_out"].to_numpy(dtype=bool)
     windows: list[Window] = []

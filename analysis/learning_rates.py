@@ -128,14 +128,14 @@ def _studies(table: RunTable, counting: str) -> tuple[list[_Tuned], list[_Edge]]
         if best in (0, len(rates) - 1):
             edges.append(_Edge(size, float(rates[best]), "lowest" if best == 0 else "highest"))
         elif len(rates) >= MIN_RATES:
-            tuned.append(_Tuned(size, _vertex(rates[best - 1 : best + 2], losses[best - 1 : best + 2])))
+            tuned.append(_Tuned(size, _vertex(rates[best - 1 : best + 2], np.log(losses[best - 1 : best + 2]))))
     return tuned, edges
 
 
-def _vertex(rate_3: np.ndarray, loss_3: np.ndarray) -> float:
+def _vertex(rate_3: np.ndarray, log_loss_3: np.ndarray) -> float:
     """Where the parabola in log rate through three points, the middle one lowest, is least."""
     x = np.log(rate_3 / rate_3[1])
-    left, right = (loss_3[0] - loss_3[1]) / x[0], (loss_3[2] - loss_3[1]) / x[2]
+    left, right = (log_loss_3[0] - log_loss_3[1]) / x[0], (log_loss_3[2] - log_loss_3[1]) / x[2]
     bend = (right - left) / (x[2] - x[0])
     if not bend > 0:
         return float(rate_3[1])
