@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 
 from llama.errors import UserError
-from sweeps import analysis_commands
-from sweeps.options import JsonOption, StorageOption, TrackingOption
-from sweeps.terminal import note, print_json, print_table, say
+from sweeps.commands.compare import compare
+from sweeps.commands.fit import fit
+from sweeps.commands.options import JsonOption, StorageOption, TrackingOption
+from sweeps.commands.recommend import recommend
+from sweeps.commands.report import report
+from sweeps.commands.terminal import note, print_json, print_table, say
 
 app = typer.Typer(
     name="isoloss",
@@ -139,7 +142,8 @@ def ui(
     serve_ui(default_tracking_uri(open_storage(storage).root, tracking_uri), host=host, port=port, say=say)
 
 
-app.add_typer(analysis_commands.app)
+for _command in (fit, recommend, compare, report):
+    app.command()(_command)
 
 
 def main() -> None:

@@ -162,7 +162,8 @@ def _write(source: str | Path, folder: Path, provenance: dict[str, str], asked: 
     from analysis.report import write_report
     from analysis.study import analyse
 
-    study = analyse(asked.query.load(source), curves=asked.query.load_curves(source), **asked.options)
+    table = asked.query.load(source)
+    study = analyse(table, curves=asked.query.load_curves(source, table), **asked.options)
     save_pictures(study, folder)
     write_report(study, folder, provenance=provenance)
     (folder / ANSWER).write_text(_words(study), encoding="utf-8")

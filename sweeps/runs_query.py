@@ -33,11 +33,11 @@ class RunsQuery:
             source, columns=self.columns or None, experiment=self.experiment, where=self.where, keep=self.keep
         )
 
-    def load_curves(self, source: str | Path) -> tuple[LossCurve, ...]:
+    def load_curves(self, source: str | Path, runs: RunTable) -> tuple[LossCurve, ...]:
         """Loss against tokens along each of the runs, where the source knows it."""
         from analysis import load_curves
 
-        return load_curves(source, experiment=self.experiment)
+        return load_curves(source, columns=self.columns or None, experiment=self.experiment, runs=runs)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,9 +84,9 @@ def runs_source(runs: str, storage: Storage) -> str | Path:
 
 def is_table(runs: str) -> bool:
     """Whether RUNS is a file with a row a run or an MLflow store, rather than a sweep."""
-    from analysis.runs import FILES, is_tracking_uri
+    from analysis.runs import is_file, is_tracking_uri
 
-    return is_tracking_uri(runs) or runs.lower().endswith(FILES)
+    return is_tracking_uri(runs) or is_file(Path(runs))
 
 
 def _split(entry: str) -> tuple[str, str]:

@@ -9,6 +9,8 @@ import typer
 
 RUNS_PANEL = "Which runs"
 FIT_PANEL = "How they are fitted"
+QUESTION_PANEL = "The question"
+COSTS_PANEL = "What it costs"
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 StorageOption = Annotated[
@@ -112,3 +114,19 @@ ResamplingOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the resampling.", rich_help_panel=FIT_PANEL)]
+
+TargetLossOption = Annotated[
+    float | None, typer.Option("--target-loss", help="Nats a token to reach.", rich_help_panel=QUESTION_PANEL)
+]
+DemandOption = Annotated[
+    float | None,
+    typer.Option("--demand", help="Tokens to serve over the model's life.", rich_help_panel=QUESTION_PANEL),
+]
+PromptShareOption = Annotated[
+    float | None,
+    typer.Option("--prompt-share", help="Share of them that is prompt, from 0 to 1.", rich_help_panel=QUESTION_PANEL),
+]
+PriceOption = Annotated[
+    float | None,
+    typer.Option("--price-per-hour", help="Dollars for an hour of one device.", rich_help_panel=COSTS_PANEL),
+]
