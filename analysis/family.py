@@ -91,7 +91,7 @@ def family(fit: Fit, setting: Setting, members: Members, *, alone: float) -> Fam
                 ci95=None
                 if drawn is None
                 else {"n_tokens": interval(drawn[0][:, k]), "loss": interval(drawn[1][:, k])},
-                outside_fitted_range=outside(fit, float(sizes_k[k]), float(d_k[k])),
+                outside_fitted_range=outside(fit, float(sizes_k[k]), float(d_k[k]), float(loss_k[k])),
             )
             for k in range(len(sizes_k))
         ),

@@ -52,8 +52,11 @@ def compute_ridge(fit: Fit, train_flops: TokenCost, lowest_flops: float, highest
     return Band(x_G=grid, mid_G=middle, lo_G=lo, hi_G=hi)
 
 
-def outside(fit: Fit, n_params: float, n_tokens: float) -> tuple[str, ...]:
-    """What of a model lies outside the fitted runs, in words: N, D, D/N, compute as N D, or a loss that no run reached."""
+def outside(fit: Fit, n_params: float, n_tokens: float, loss: float | None = None) -> tuple[str, ...]:
+    """What of a model lies outside the fitted runs, in words: N, D, D/N, compute as N D, or a loss that no run reached.
+
+    `loss` is the law's where None is given, nothing repeating.
+    """
     fitted = fit.fitted_range
     said = []
     for name, value, known, unit in (
@@ -66,8 +69,9 @@ def outside(fit: Fit, n_params: float, n_tokens: float) -> tuple[str, ...]:
         if not known.lo * 0.999 <= value <= known.hi * 1.001:
             show = count if unit else number
             said.append(f"{name} {show(value)}{unit} is outside the fitted {show(known.lo)} to {show(known.hi)}")
-    law = get_law(fit.law)
-    loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens))
+    if loss is None:
+        law = get_law(fit.law)
+        loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens))
     # The best of many noisy runs is no limit to within the law's own scatter.
     if loss < fitted.loss.lo * (1 - max(fit.residual_sd, 0.001)):
         said.append(f"the predicted loss {loss:.3f} is below the best fitted run's {fitted.loss.lo:.3f}")

@@ -201,7 +201,7 @@ def recommend(
         loss_forecast=foreseen,
         extrapolation=extrapolation,
         outside_fitted_range=recommended.outside_fitted_range,
-        warnings=tuple(dict.fromkeys((*fitted.warnings, *doubts))),
+        warnings=tuple(dict.fromkeys((*fitted.warnings, *(spread.warnings if spread is not None else ()), *doubts))),
     )
 
 
@@ -269,7 +269,7 @@ def _optimum(fit: Fit, setting: Setting, picker: Callable[[Setting, Law, Array],
         cost=float(best.cost),
         unit=setting.costs.unit,
         ci95=ci95,
-        outside_fitted_range=outside(fit, n_params, n_tokens) if np.isfinite(n_params) else (),
+        outside_fitted_range=outside(fit, n_params, n_tokens, float(best.loss)) if np.isfinite(n_params) else (),
     )
 
 

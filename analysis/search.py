@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from analysis.laws.base import Law
+from analysis.laws.repeating import with_repetition
 from analysis.results import Array, Costs, Interval
 
 #: The search runs from the smallest size that can reach the loss up to this many times it.
@@ -28,11 +29,7 @@ BISECTIONS = 50
 
 def surface(law: Law, unique_tokens: float) -> Law:
     """The law as decisions ask it: where tokens are scarce, one that ignores repetition is told of it (Muennighoff et al.)."""
-    if law.uses_unique_tokens or unique_tokens == np.inf:
-        return law
-    from analysis.laws.repeating import repeating
-
-    return repeating(law)
+    return law if unique_tokens == np.inf else with_repetition(law)
 
 
 def total_cost(costs: Costs, n_params: Array | float, n_tokens: Array | float, demand_tokens: Array | float) -> Array:

@@ -8,7 +8,9 @@ from typing import TypeVar
 import numpy as np
 
 from analysis.answer import NO_PAIR, put_in_words
-from analysis.costs import Prices, flops_costs, measured_costs, training_flops
+from analysis.approaches import approaches
+from analysis.costs import Prices, decide_costs, flops_costs, training_flops
+from analysis.extrapolation import expanding_window
 from analysis.fitting import fit, why_none
 from analysis.frontier import frontier
 from analysis.isoflop import isoflop
@@ -16,7 +18,10 @@ from analysis.laws import get_law
 from analysis.lifetime import k_curve, lifetime
 from analysis.matched_pairs import fitted_pair, loss_noise, matched_pairs
 from analysis.optimum import budget_optimum, compute_ridge
+from analysis.recommend import recommend
+from analysis.residual_structure import residual_structure
 from analysis.results import Costs, Fit, KCurve, Lifetime, Study, TokenCost
+from analysis.search import surface
 from analysis.serving import measure_serving
 from analysis.table import LossCurve, RunTable
 from analysis.words import count
@@ -30,6 +35,8 @@ TARGET_SHARE = 0.5
 ODD_COST = 0.3
 #: How far past the budgets the compute-optimal ridge goes.
 RIDGE_BELOW, RIDGE_ABOVE = 0.3, 10.0
+#: Parts that there are none of without a law.
+LAWLESS = ("budgets", "compute_ridge", "lifetime", "k_curve", "structure", "extrapolation", "recommendation")
 
 
 def analyse(
@@ -45,18 +52,23 @@ def analyse(
     target_loss: float | None = None,
     demand_tokens: float | None = None,
     prompt_share: float | None = None,
-    usd_per_hour: float | None = None,
+    unique_tokens: float | None = None,
+    prices: Prices | None = None,
+    weights: str = "column",
+    drop_outliers: bool = False,
 ) -> Study:
-    """Fit, optima, frontier, isoFLOPs, serving cost, lifetime optimum, matched pairs and the answer in words.
+    """Fit and its checks, optima three ways, serving cost, lifetime optimum, the recommendation with its whole uncertainty,
+    matched pairs and the answer in words.
 
     Args:
         table: from `load_runs`.
         curves: from `load_curves`, for the plots.
-        law, objective, delta, counting, bootstrap, seed: as `analysis.fit` takes them.
+        law, objective, delta, counting, weights, drop_outliers, bootstrap, seed: as `analysis.fit` takes them.
         target_loss: of the lifetime optimum, nats a token; None takes the law's best at half the largest budget.
         demand_tokens: tokens to be served; None takes the demand at which serving costs as much as training.
         prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
-        usd_per_hour: price of a core (or GPU) for an hour; None leaves costs in seconds.
+        unique_tokens: distinct tokens to train on; None: nothing repeats.
+        prices: what dollars are counted by (`analysis.costs.Prices`); None leaves costs in seconds or FLOPs.
 
     Raises:
         UserError: no run can be used, or an option has an impossible name.
@@ -84,7 +96,15 @@ def analyse(
     fitted = attempt(
         "fit",
         lambda: fit(
-            table, law=law, objective=objective, delta=delta, counting=counting, bootstrap=bootstrap, seed=seed
+            table,
+            law=law,
+            objective=objective,
+            delta=delta,
+            counting=counting,
+            weights=weights,
+            bootstrap=bootstrap,
+            seed=seed,
+            drop_outliers=drop_outliers,
         ),
     )
     envelope = frontier(table, counting=counting)
@@ -93,26 +113,62 @@ def analyse(
     bowls = isoflop(table, train_flops, counting=counting)
     if bowls is None:
         absent["isoflop"] = f"{table.source} declares no compute budgets (flops_budget)"
-    costs = flops_costs(train_flops)
-    if serving is not None:
-        costs = (
-            attempt(
-                "costs",
-                lambda: measured_costs(table, serving, counting=counting, prices=Prices(price_per_hour=usd_per_hour)),
-            )
-            or costs
-        )
+    costs = attempt(
+        "costs",
+        lambda: decide_costs(
+            table,
+            train_flops=train_flops,
+            serving=serving,
+            prices=prices or Prices(),
+            counting=counting,
+            prompt_share=prompt_share,
+        ),
+    ) or flops_costs(train_flops)
     budgets = _budgets(table, train_flops, counting)
     optima = tuple(budget_optimum(fitted, budget, train_flops) for budget in budgets) if fitted else ()
-    owned = None
+    owned = advice = structure = extrapolation = None
     if fitted is None:
-        for name in ("budgets", "compute_ridge", "lifetime", "k_curve"):
+        for name in LAWLESS:
             absent[name] = "no law was fitted"
     else:
         owned = attempt(
             "lifetime",
-            lambda: _lifetime(table, fitted, costs, train_flops, budgets, target_loss, demand_tokens, counting),
+            lambda: _lifetime(table, fitted, costs, train_flops, budgets, target_loss, demand_tokens, unique_tokens),
         )
+        structure = attempt("structure", lambda: residual_structure(fitted))
+        extrapolation = attempt("extrapolation", lambda: expanding_window(table, fitted))
+        if owned is None:
+            absent["recommendation"] = absent["lifetime"]
+        else:
+            target, demand = owned.target_loss, owned.demand_tokens
+            advice = attempt(
+                "recommendation",
+                lambda: recommend(
+                    table,
+                    target_loss=target,
+                    demand_tokens=demand,
+                    prompt_share=prompt_share,
+                    unique_tokens=unique_tokens,
+                    prices=prices,
+                    costs="auto" if costs.source == "measured" or prices is not None else "flops",
+                    fit=fitted,
+                    extrapolation=extrapolation,
+                    seed=seed,
+                ),
+            )
+    three = attempt(
+        "approaches",
+        lambda: approaches(
+            table,
+            law=law,
+            objective=objective,
+            delta=delta,
+            counting=counting,
+            bootstrap=bootstrap,
+            seed=seed,
+            fit=fitted,
+        ),
+    )
     pairs = matched_pairs(table, noise=loss_noise(table, fitted), serving=serving, costs=costs, counting=counting)
     if not pairs:
         absent["pairs"] = NO_PAIR
@@ -133,6 +189,10 @@ def analyse(
         costs=costs,
         lifetime=owned,
         k_curve=_k_curve(fitted) if fitted else None,
+        recommendation=advice,
+        structure=structure,
+        extrapolation=extrapolation,
+        approaches=three,
         pairs=pairs,
         answer=put_in_words(
             fit=fitted,
@@ -180,12 +240,15 @@ def _lifetime(
     budgets: list[float],
     target_loss: float | None,
     demand_tokens: float | None,
-    counting: str,
+    unique_tokens: float | None,
 ) -> Lifetime:
+    unique = np.inf if unique_tokens is None else unique_tokens
     if target_loss is None:
-        law = get_law(fitted.law)
+        law = surface(get_law(fitted.law), unique)
         params = law.as_vector(fitted.params)
-        best = law.compute_optimum(params, budgets[-1] * TARGET_SHARE, train_flops.slope, train_flops.exponent)
-        target_loss = float(law.predict(params, *best))
-    sizes = np.unique(table.usable[counting].dropna().to_numpy(dtype=np.float64))
-    return lifetime(fitted, costs, target_loss=target_loss, sizes=sizes, demand_tokens=demand_tokens)
+        best = law.compute_optimum(params, budgets[-1] * TARGET_SHARE, train_flops.slope, train_flops.exponent, unique)
+        target_loss = float(law.predict(params, *best, unique))
+    sizes = np.unique(table.usable[fitted.counting].dropna().to_numpy(dtype=np.float64))
+    return lifetime(
+        fitted, costs, target_loss=target_loss, sizes=sizes, demand_tokens=demand_tokens, unique_tokens=unique
+    )

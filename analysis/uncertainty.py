@@ -108,8 +108,10 @@ def uncertainty(
         return _Tried(factor=factor, choice=choice, used=True, fit=fit, refused=None)
 
     base = decide(own("sampling", "as fitted"))
-    seeds, why_no_seeds = _seed_draws(table, fit, again, decide) if draws else (None, "no bootstrap was asked for")
-    laws = _laws(table, fit, again, own)
+    seeds, why_no_seeds = (
+        _seed_draws(table, fit, base, again, decide) if draws else (None, "no bootstrap was asked for")
+    )
+    laws, against = _laws(table, fit, again, own)
     tried = [
         *(
             own("objective", name) if name == fit.objective else again("objective", name, objective=name)
@@ -136,6 +138,7 @@ def uncertainty(
         joint=None if mixture is None else _intervals(mixture),
         sd_log_n=None if mixture is None else _sd(mixture.n_params),
         draws=draws,
+        warnings=against,
     )
 
 
@@ -153,22 +156,25 @@ def evidence(fit: Fit, table: RunTable) -> float:
 
 def _laws(
     table: RunTable, fit: Fit, again: Callable[..., _Tried], own: Callable[[Factor, str], _Tried]
-) -> list[_Tried]:
-    """Every law form; those that the runs reject carry the reason, but keep their fit."""
+) -> tuple[list[_Tried], tuple[str, ...]]:
+    """Every law form, those that the runs reject with the reason; and what the runs say against the one that was fitted."""
     names = [name for name in dict.fromkeys((fit.law, *LAW_FORMS)) if name in law_names()]
     tried = [own("law", name) if name == fit.law else again("law", name, law=name) for name in names]
-    fitted = [entry for entry in tried if entry.fit is not None]
-    aic = {entry.choice: evidence(entry.fit, table) for entry in fitted if entry.fit is not None}
+    aic = {entry.choice: evidence(entry.fit, table) for entry in tried if entry.fit is not None}
     best = min(aic, key=lambda name: aic[name])
-    return [
-        replace(
-            entry,
-            refused=f"the runs reject it: its AIC is {aic[entry.choice] - aic[best]:.0f} above that of {best}",
-        )
-        if not entry.used and aic.get(entry.choice, -np.inf) > aic[best] + AIC_REJECTS
+    excess = {name: value - aic[best] for name, value in aic.items()}
+    judged = [
+        replace(entry, refused=f"the runs reject it: its AIC is {excess[entry.choice]:.0f} above that of {best}")
+        if not entry.used and excess.get(entry.choice, 0.0) > AIC_REJECTS
         else entry
         for entry in tried
     ]
+    if excess[fit.law] <= AIC_REJECTS:
+        return judged, ()
+    return judged, (
+        f"the runs speak against the law {fit.law}: its AIC is {excess[fit.law]:.0f} above that of {best}; ask again with "
+        f"--law {best}",
+    )
 
 
 def _outliers(fit: Fit, again: Callable[..., _Tried], own: Callable[[Factor, str], _Tried]) -> list[_Tried]:
@@ -190,18 +196,24 @@ def _counts(
 
 
 def _seed_draws(
-    table: RunTable, fit: Fit, again: Callable[..., _Tried], decide: Callable[[_Tried], _Tried]
+    table: RunTable, fit: Fit, base: _Tried, again: Callable[..., _Tried], decide: Callable[[_Tried], _Tried]
 ) -> tuple[_Tried | None, str]:
     """The decision's draws under noise between seeds alone, and how it is known."""
     noise = seed_noise(table.at_the_best_rate().fitted)
     if noise is None:
         return None, "no cell of the design was trained with several seeds, so their noise is not told apart"
-    tried = decide(again("seed", "parametric", resampling="parametric"))
-    if tried.fit is None or tried.drawn is None:
+    tried = base
+    if fit.resampling is None or fit.resampling.method != "parametric":
+        return None, "the resampling holds the noise between seeds and does not tell it apart"
+    if tried.fit is None or tried.fit.resampling is None or tried.drawn is None:
         return None, tried.refused or "the noise between seeds could not be drawn"
-    return tried, (
-        f"the fitted law with the noise between seeds on top: {noise.sd:.2%} of the loss, from {noise.degrees_of_freedom} "
-        "degrees of freedom"
+    # Where residuals are larger than the noise between seeds they are what is drawn: to first order the decision goes with it.
+    share = noise.sd / (tried.fit.resampling.noise_sd or noise.sd)
+    best = float(base.best.n_params) if base.best is not None else np.nan
+    n_params = best * (tried.drawn.n_params / best) ** share
+    return replace(tried, drawn=tried.drawn._replace(n_params=n_params)), (
+        f"the fitted law with the noise between seeds on top: {noise.sd:.2%} of the loss ({noise.degrees_of_freedom} degrees "
+        "of freedom)"
     )
 
 

@@ -66,6 +66,8 @@ class Uncertainty:
     """Of ln N over that mixture."""
     draws: int
     """A choice."""
+    warnings: tuple[str, ...] = ()
+    """What the choices say against the fit itself."""
 
     def contribution(self, factor: Factor) -> Contribution:
         return next(part for part in self.contributions if part.factor == factor)
