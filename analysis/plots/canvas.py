@@ -18,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis.plots import style
 from analysis.plots.picture import Axis, Band, Layer, Line, Panel, Picture, Points, Shade
@@ -96,7 +96,9 @@ def _draw(picture: Picture, *, standalone: bool) -> Figure:
     entries = legend_entries(picture)
     texts = [picture.legend_title, *(text for text, _ in entries)]
     legend_width = _LEGEND_HANDLE + _LEGEND_CHARACTER * max(map(len, texts)) if entries else 0.0
-    width = _LEFT + len(panels) * panel_width + (len(panels) - 1) * _GAP + _RIGHT + legend_width
+    rows = [len(text) for text in panels[0].y.texts or ()]
+    margin = max(_LEFT, 0.35 + _LEGEND_CHARACTER * max(rows, default=0))
+    width = margin + len(panels) * panel_width + (len(panels) - 1) * _GAP + _RIGHT + legend_width
     lines = textwrap.wrap(picture.caption, int((width - 0.3) / _CAPTION_CHARACTER)) if standalone else []
     bottom = _BOTTOM + (0.16 + _CAPTION_LINE * len(lines) if lines else 0.0)
     top = (_TOP if standalone else _BARE_TOP) + (_PANEL_TITLE if any(panel.title for panel in panels) else 0.0)
@@ -107,7 +109,7 @@ def _draw(picture: Picture, *, standalone: bool) -> Figure:
         place = (0.15 / width, 1 - 0.14 / height)
         figure.text(*place, picture.title, fontsize=10.5, fontweight="bold", va="top", color=style.INK)
     for k, panel in enumerate(panels):
-        left = _LEFT + k * (panel_width + _GAP)
+        left = margin + k * (panel_width + _GAP)
         rectangle = (left / width, bottom / height, panel_width / width, _PANEL_HEIGHT / height)
         _draw_panel(figure.add_axes(rectangle), panel, most_ticks=_PANEL_TICKS[len(panels)])
     if entries:
@@ -171,7 +173,10 @@ def _set_axis(axes: Axes, which: str, axis: Axis, limits: tuple[float, float], m
     (axes.set_xlim if which == "x" else axes.set_ylim)(*limits)
     drawn = axes.xaxis if which == "x" else axes.yaxis
     drawn.set_major_locator(FixedLocator(axis.ticks or style.ticks(*limits, log=axis.log, most=most_ticks)))
-    drawn.set_major_formatter(lambda value, _: style.format_number(value, axis.unit))
+    if axis.texts is not None:
+        drawn.set_major_formatter(FixedFormatter(list(axis.texts)))
+    else:
+        drawn.set_major_formatter(lambda value, _: style.format_number(value, axis.unit))
     drawn.set_minor_locator(NullLocator())
     drawn.set_label_text(axis.label)
 
@@ -215,7 +220,7 @@ def _write(axes: Axes, text: str, x: float, y: float, colour: str) -> None:
         color=colour,
         annotation_clip=True,
         zorder=4,
-        bbox={"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 0.4},
+        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.4},
     )
 
 

@@ -35,11 +35,12 @@ def iso_loss_contours(study: Study) -> Picture | Absent:
         demand = style.format_number(lifetime.demand_tokens, "count")
         layers.append(_ridge(lifetime.training_ridge, "training-optimal", style.SECOND))
         layers.append(_ridge(lifetime.lifetime_ridge, f"lifetime-optimal at {demand} served", style.ACCENT))
-        caption += f"Ridges: cheapest to train, and cheapest to train and serve {demand} tokens "
-        caption += f"({lifetime.costs.source} costs). "
-    elif study.compute_ridge is not None:
-        n_params = study.compute_ridge.mid_G
-        n_tokens = study.compute_ridge.x_G / study.train_flops(n_params)
+        caption += f"Ridges: cheapest to train, and cheapest to train and serve {demand} tokens. "
+        caption += f"{parts.cost_words(lifetime.costs)} "
+    else:
+        compute = parts.law_ridge(study)
+        n_params = compute.mid_G
+        n_tokens = compute.x_G / study.train_flops(n_params)
         ridge = Ridge(loss_G=parts.law_loss(fit, n_params, n_tokens), n_params_G=n_params, n_tokens_G=n_tokens)
         layers.append(_ridge(ridge, "compute-optimal", style.SECOND))
     range_ = fit.fitted_range
@@ -76,7 +77,7 @@ def _contours(study: Study, n_limits: tuple[float, float], d_limits: tuple[float
             {"n_params": np.exp(log_n[inside]), "n_tokens": np.exp(contour_log_d[inside]), "loss": level}
         )
         label = style.format_number(level, "plain")
-        layers.append(Line(table=table, series="contour", colour="#9a9a9a", width=0.8, end_label=label))
+        layers.append(Line(table=table, series="contour", colour="#858585", width=0.8, end_label=label))
     return layers
 
 

@@ -10,6 +10,7 @@ from analysis.plots import (
     bowls,
     canvas,
     contours,
+    extrapolation,
     inference,
     k_curve,
     learning_rate,
@@ -18,6 +19,7 @@ from analysis.plots import (
     optima,
     pairs,
     residuals,
+    uncertainty,
 )
 from analysis.plots.picture import Absent, Picture
 from analysis.results import Study
@@ -32,8 +34,10 @@ PICTURES: tuple[Callable[[Study], Picture | Absent], ...] = (
     lifetime.lifetime_cost,
     lifetime.optimum_against_demand,
     lifetime.forecast_regret,
+    uncertainty.uncertainty,
     inference.inference_speed,
     residuals.residuals,
+    extrapolation.extrapolation_error,
     k_curve.k_curve,
     learning_rate.loss_against_learning_rate,
 )

@@ -50,6 +50,9 @@ _HOVER: dict[str, tuple[str, style.Unit]] = {
     "k_n": ("size ratio", "plain"),
     "k_d": ("token ratio", "plain"),
     "overhead": ("extra compute", "percent"),
+    "distance": ("distance", "plain"),
+    "error": ("predicted over measured − 1", "percent"),
+    "fitted_runs": ("fitted runs", "plain"),
     "flag": ("", "plain"),
 }
 
@@ -113,7 +116,7 @@ def _axis(panel: Panel, axis: Axis, most_ticks: int) -> dict[str, Any]:
         "percent": {"tickformat": ",.3~%"},
         "seconds": {"exponentformat": "SI", "ticksuffix": "s"},
     }
-    texts = [style.format_number(tick, axis.unit) for tick in ticks]
+    texts = [html.escape(text) for text in axis.texts or ()] or [style.format_number(tick, axis.unit) for tick in ticks]
     return value | formats[axis.unit] | {"tickmode": "array", "tickvals": ticks, "ticktext": texts}
 
 

@@ -11,12 +11,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.plots import parts, style
-from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Points, Shade
+from analysis.plots.picture import Absent, Axis, Band, Dash, Layer, Line, Panel, Picture, Points, Shade
 from analysis.results import Array, Costs, Lifetime, Study
 from analysis.results import Band as Curve
 
 #: Forecasts of the regret picture, as multiples of the study's own demand.
 _FORECASTS = (0.1, 1.0, 10.0)
+#: Regret beyond this is off the picture: nobody plans for it.
+_MOST_REGRET = 2.0
+#: Break-evens that are written out; between many sizes, evenly picked ones.
+_MOST_LABELS = 5
 
 
 def lifetime_cost(study: Study) -> Picture | Absent:
@@ -47,13 +51,14 @@ def lifetime_cost(study: Study) -> Picture | Absent:
         {"demand_tokens": demand, "cost": least, "excess": 0.0, "n_params": lifetime.n_params.mid_G}
     )
     best = Line(table=least_table, series="any size", colour=style.INK, dash="dotted", legend="any size")
-    cost_layers.append(best)
-    excess_layers += [best, *_crossings(lifetime)]
+    crossings = _crossings(lifetime)
+    cost_layers += [best, *crossings]
+    excess_layers += [best, *(replace(points, labels=None, legend=None) for points in crossings)]
     loss = style.format_number(lifetime.target_loss, "plain", digits=4)
     caption = (
-        f"Every size trained until the fitted law gives {loss} nats a token, then serving. {_cost_words(lifetime.costs)} "
-        f"Right: cost over the least that any size could have; diamonds: demand from which the smaller neighbour is "
-        f"the cheaper. "
+        f"Every size trained until the fitted law gives {loss} nats a token, then serving. {parts.cost_words(lifetime.costs)} "
+        f"Right: cost over the least that any size could have. Diamonds: demand from which the smaller of two neighbouring "
+        f"sizes is the cheaper to own. "
         f"{parts.counting_words(study)}"
     )
     shades = _extrapolated(lifetime)
@@ -80,10 +85,9 @@ def optimum_against_demand(study: Study) -> Picture | Absent:
     if lifetime is None:
         return _absent(study, stem, title)
     demand = lifetime.demand_tokens_G
-    near = "within 1 % of the least cost"
-    edges = [pd.DataFrame({"demand_tokens": demand, "n_params": edge}) for edge in lifetime.within_1pct_G2.T]
     n_layers: list[Layer] = [
-        *(Line(table=edge, series=near, legend=near, colour=style.GREY, dash="dashed", width=1.0) for edge in edges),
+        *_near(lifetime, "within 5 % of the least cost", lifetime.within_5pct_G2, "dotted"),
+        *_near(lifetime, "within 1 % of the least cost", lifetime.within_1pct_G2, "dashed"),
         *_curve(lifetime.n_params, "n_params", "lifetime-optimal"),
         _level(demand, "n_params", lifetime.training_optimal.n_params),
     ]
@@ -94,7 +98,8 @@ def optimum_against_demand(study: Study) -> Picture | Absent:
     loss = style.format_number(lifetime.target_loss, "plain", digits=4)
     banded = bool(np.isfinite(lifetime.n_params.lo_G).any())
     caption = (
-        f"Cheapest model to train and serve at a loss of {loss} nats a token, by the fitted law. {_cost_words(lifetime.costs)} "
+        f"Cheapest model to train and serve at a loss of {loss} nats a token, by the fitted law. "
+        f"{parts.cost_words(lifetime.costs)} "
         f"{'Vermilion band: 95 %. ' if banded else ''}{parts.counting_words(study)}"
     )
     shades = _extrapolated(lifetime)
@@ -143,10 +148,12 @@ def forecast_regret(study: Study) -> Picture | Absent:
         )
         words = f"{style.format_number(demand[at], 'count')}: N {style.format_number(n_params, 'count')}"
         layers.append(Line(table=table, series="planned model", colour=colours[factor], legend=words))
+    most = max((float(layer.table["regret"].max()) for layer in layers), default=0.0)
+    limits = style.padded(0.0, min(max(most, 0.01), _MOST_REGRET), log=False)
     if not layers:
         return Absent(stem=stem, title=title, reason="the study's demand lies outside its own grid")
     caption = (
-        f"Each line is the model that is cheapest at the demand it was planned for. {_cost_words(lifetime.costs)} "
+        f"Each line is the model that is cheapest at the demand it was planned for. {parts.cost_words(lifetime.costs)} "
         f"{parts.counting_words(study)}"
     )
     return Picture(
@@ -156,7 +163,7 @@ def forecast_regret(study: Study) -> Picture | Absent:
         panels=[
             Panel(
                 x=parts.DEMAND,
-                y=Axis(column="regret", label="cost over the least", unit="percent", log=False),
+                y=Axis(column="regret", label="cost over the least", unit="percent", log=False, limits=limits),
                 layers=layers,
                 shades=_extrapolated(lifetime),
             )
@@ -182,24 +189,35 @@ def _roomy(column: str, label: str, band: Curve) -> Axis:
     return Axis(column=column, label=label, unit="count", limits=limits)
 
 
+def _near(lifetime: Lifetime, text: str, edges_G2: Array, dash: Dash) -> list[Layer]:
+    """Both edges of the sizes whose cost is that near to the least."""
+    tables = [pd.DataFrame({"demand_tokens": lifetime.demand_tokens_G, "n_params": edge_G}) for edge_G in edges_G2.T]
+    return [Line(table=table, series=text, legend=text, colour=style.GREY, dash=dash, width=1.0) for table in tables]
+
+
 def _level(demand: Array, column: str, value: float) -> Line:
     table = pd.DataFrame({"demand_tokens": demand[[0, -1]], column: value})
     return Line(table=table, series="training-optimal", colour=style.INK, dash="dotted", legend="training-optimal")
 
 
-def _crossings(lifetime: Lifetime) -> list[Layer]:
-    """Break-evens between neighbouring sizes, as diamonds on the lines of cost over the least."""
+def _crossings(lifetime: Lifetime) -> list[Points]:
+    """Break-evens between neighbouring sizes, as diamonds on the sizes' lines."""
     lines = {size.n_params: size.cost_G for size in lifetime.sizes}
     rows = []
     for crossing in lifetime.break_even:
         demand = crossing.demand_tokens
         if demand is None or not lifetime.demand_tokens_G[0] <= demand <= lifetime.demand_tokens_G[-1]:
             continue
-        excess = lines[crossing.small] / lifetime.cost.mid_G - 1
+        log_demand = np.log(lifetime.demand_tokens_G)
+        cost, least = (
+            float(np.exp(np.interp(np.log(demand), log_demand, np.log(cost_G))))
+            for cost_G in (lines[crossing.small], lifetime.cost.mid_G)
+        )
         rows.append(
             {
                 "demand_tokens": demand,
-                "excess": float(np.interp(np.log(demand), np.log(lifetime.demand_tokens_G), excess)),
+                "cost": cost,
+                "excess": cost / least - 1,
                 "small": crossing.small,
                 "large": crossing.large,
                 "label": style.format_number(demand, "count"),
@@ -207,6 +225,10 @@ def _crossings(lifetime: Lifetime) -> list[Layer]:
         )
     if not rows:
         return []
+    written = set(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_LABELS)).round().astype(int).tolist())
+    for k, row in enumerate(rows):
+        if k not in written:
+            row["label"] = ""
     table, name = pd.DataFrame(rows), "break-even"
     return [Points(table=table, series=name, legend=name, colour=style.ACCENT, marker="diamond", labels="label")]
 
@@ -216,18 +238,18 @@ def _extrapolated(lifetime: Lifetime) -> list[Shade]:
     demand, outside = lifetime.demand_tokens_G, lifetime.extrapolated_G
     edges = np.flatnonzero(np.diff(np.concatenate([[False], outside, [False]]).astype(int)))
     return [
-        Shade(along="x", start=float(demand[first]), end=float(demand[last - 1]), label="optimum extrapolated")
+        Shade(
+            along="x",
+            start=float(demand[first]) if first else None,
+            end=float(demand[last - 1]) if last < len(demand) else None,
+            label="optimum extrapolated",
+        )
         for first, last in zip(edges[::2], edges[1::2], strict=True)
     ]
 
 
 def _own(costs: Costs, n_params: float, n_tokens: float, demand: Array) -> Array:
     return costs.train(n_params) * n_tokens + costs.serve(n_params) * demand
-
-
-def _cost_words(costs: Costs) -> str:
-    words = {"measured": "Costs measured", "flops": "Costs by counted FLOPs, none measured"}
-    return f"{words[costs.source]}, in {costs.unit}."
 
 
 def _cost_unit(costs: Costs) -> style.Unit:

@@ -32,12 +32,12 @@ def loss_against_tokens(study: Study) -> Picture | Absent:
     layers = _curve_layers(study, "n_tokens") + parts.final_points(finals, colours=colours, named=not study.curves)
     caption = "Dots: final validation loss of each run, held-out runs hollow. "
     caption += f"{_curve_words(study)} {parts.counting_words(study)}"
-    x = Axis(column="n_tokens", label="training tokens D", unit="count", limits=_x_limits(finals["n_tokens"]))
+    x = Axis(column="n_tokens", label="training tokens D", unit="count", limits=_x_limits(study, finals["n_tokens"]))
     return Picture(
         stem=stem,
         title=title,
         caption=caption,
-        panels=[Panel(x=x, y=_loss_axis(finals["loss"]), layers=layers)],
+        panels=[Panel(x=x, y=_loss_axis(study, finals["loss"]), layers=layers)],
         legend_title="parameters N",
     )
 
@@ -46,9 +46,8 @@ def loss_against_flops(study: Study) -> Picture | Absent:
     """The same over training FLOPs, with the lower envelope of the finished runs and the law's own frontier."""
     stem, title = "loss-flops", "Loss against training compute"
     finals = parts.runs(study)
-    finals = finals[finals["flops"].notna()]
     if finals.empty:
-        return Absent(stem=stem, title=title, reason="no usable run states its training FLOPs")
+        return Absent(stem=stem, title=title, reason="no usable run")
     colours = parts.colours_by_size(study)
     layers = _curve_layers(study, "flops") + parts.final_points(finals, colours=colours, named=not study.curves)
     shades: list[Shade] = []
@@ -66,15 +65,15 @@ def loss_against_flops(study: Study) -> Picture | Absent:
         # Whole batches leave runs of one budget a little apart: the last, the best of them, stands for the budget.
         table = table[table["flops"].shift(-1, fill_value=np.inf) > _SAME_COMPUTE * table["flops"]]
         name = "measured frontier"
-        layers.append(Line(table=table, series=name, colour=style.INK, width=2.0, legend=name))
+        layers.append(Line(table=table, series=name, colour=style.INK, width=1.4, legend=name))
         caption += " Measured frontier: runs that no run of the same or less compute beats."
-    if study.fit and study.compute_ridge:
+    caption += parts.flops_words(study)
+    if study.fit:
         layers += _law_frontier(study)
-        fitted = finals[~finals["held_out"]]
-        shades = [Shade(along="x", start=float(fitted["flops"].max()), end=None)]
-        caption += f" Fitted frontier: the law's least loss at each compute. {parts.law_words(study.fit)}"
-    x = Axis(column="flops", label="training compute C (FLOPs)", unit="power", limits=_x_limits(finals["flops"]))
-    panel = Panel(x=x, y=_loss_axis(finals["loss"]), layers=layers, shades=shades)
+        shades = [Shade(along="x", start=parts.fitted_flops(study).hi, end=None)]
+        caption += f" Band: 95 %. Fitted frontier: the law's least loss at each compute. {parts.law_words(study.fit)}"
+    x = Axis(column="flops", label="training compute C (FLOPs)", unit="power", limits=_x_limits(study, finals["flops"]))
+    panel = Panel(x=x, y=_loss_axis(study, finals["loss"]), layers=layers, shades=shades)
     return Picture(
         stem=stem,
         title=title,
@@ -84,19 +83,20 @@ def loss_against_flops(study: Study) -> Picture | Absent:
     )
 
 
-def _x_limits(finals: pd.Series[float]) -> tuple[float, float]:
-    """From a quarter of the shortest run, where loss has left its first fall, to the longest."""
-    return style.padded(float(finals.min()) / 4, float(finals.max()), log=True)
+def _x_limits(study: Study, finals: pd.Series[float]) -> tuple[float, float]:
+    """To the longest run; where there are curves, from a quarter of the shortest, where loss has left its first fall."""
+    return style.padded(float(finals.min()) / (4 if study.curves else 1), float(finals.max()), log=True)
 
 
-def _loss_axis(finals: pd.Series[float]) -> Axis:
+def _loss_axis(study: Study, finals: pd.Series[float]) -> Axis:
     """Room for every final loss, and above them for a part of the curves' fall: the first steps would take all of it."""
     low, high = float(finals.min()), float(finals.max())
+    above = 0.6 if study.curves else 0.0
     return Axis(
         column="loss",
         label="loss (nats a token)",
         unit="plain",
-        limits=style.padded(low, high + 0.6 * (high - low), log=True),
+        limits=style.padded(low, high + above * (high - low), log=True),
     )
 
 
@@ -188,9 +188,8 @@ def _running_median(values_G: Array) -> Array:
 
 def _law_frontier(study: Study) -> list[Layer]:
     """The law's least loss over C, at its N_opt and the tokens that C then pays for; the band is over bootstrap draws."""
-    fit, ridge = study.fit, study.compute_ridge
+    fit, ridge = study.fit, parts.law_ridge(study)
     assert fit is not None
-    assert ridge is not None
     table = pd.DataFrame(
         {"flops": ridge.x_G, "n_params": ridge.mid_G, "n_tokens": ridge.x_G / study.train_flops(ridge.mid_G)}
     )

@@ -9,15 +9,26 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import get_law
+from analysis.optimum import compute_ridge
 from analysis.plots.picture import Axis, Layer, Points, Shade
 from analysis.plots.style import Unit, format_number, padded, size_colours
-from analysis.results import Array, Fit, Interval, Study
+from analysis.results import Array, Band, Costs, Fit, Interval, Study
 
 COUNTING_WORDS = {
     "n_params": "N counts all parameters",
     "n_params_non_embedding": "N counts all parameters but the input embedding and the head",
     "n_params_matmul": "N counts the weights of matrix products, the head included, the input embedding not",
 }
+
+OBJECTIVE_WORDS = {
+    "huber_log": "Huber's loss of log residuals (delta {delta:g})",
+    "lad_log": "least absolute log residuals",
+    "lsq_log": "least squares of log residuals",
+    "lsq": "least squares of residuals",
+}
+
+#: How far past the largest run the law's compute-optimal curves go, as a factor of compute.
+_BEYOND = 10.0
 
 DEMAND = Axis(column="demand_tokens", label="demand: tokens served", unit="count")
 
@@ -52,13 +63,35 @@ def law_words(fit: Fit) -> str:
     held_out = ""
     if fit.held_out:
         held_out = f"; held-out runs are {100 * fit.held_out.mean_abs_rel_error:.2g} % off on average"
-    return f"The {fit.law} law is fitted to {fit.n_runs} runs of {fit.n_sizes} sizes by {fit.objective}{held_out}."
+    how = OBJECTIVE_WORDS.get(fit.objective, fit.objective).format(delta=fit.delta)
+    return f"The {fit.law} law is fitted to {fit.n_runs} runs of {fit.n_sizes} sizes by {how}{held_out}."
+
+
+def cost_words(costs: Costs) -> str:
+    """Where costs came from, and their unit, as one sentence."""
+    if costs.source == "measured":
+        return f"Costs measured, in {costs.unit}."
+    return (
+        "Costs counted in FLOPs, none measured."
+        if costs.unit == "FLOPs"
+        else f"FLOPs counted and priced in {costs.unit}."
+    )
+
+
+def flops_words(study: Study) -> str:
+    """How compute was counted where some runs don't state it; "" where all do."""
+    stated = study.table.usable["flops"].notna()
+    return "" if stated.all() else f" Compute of {int((~stated).sum())} runs: {study.train_flops.rule}."
 
 
 def runs(study: Study) -> pd.DataFrame:
-    """Usable runs as plotted points: `n_params` follows the fit's counting rule, `run` is the name."""
+    """Usable runs as plotted points: `n_params` follows the fit's counting rule, `run` is the name, `flops` by the study's
+    rule where a run states none."""
     frame = study.table.usable
-    frame = frame.assign(n_params=frame[counting(study)], run=frame["name"])
+    frame = frame[frame[counting(study)].notna()]
+    n_params = frame[counting(study)].to_numpy(dtype=np.float64)
+    by_rule = frame["n_tokens"] * study.train_flops(n_params)
+    frame = frame.assign(n_params=n_params, run=frame["name"], flops=frame["flops"].fillna(by_rule))
     return frame[_RUN_COLUMNS].sort_values(["n_params", "n_tokens", "run_id"], ignore_index=True)
 
 
@@ -79,8 +112,23 @@ def colours_by_size(study: Study) -> dict[float, str]:
     return size_colours(study.table.usable[counting(study)].astype(float))
 
 
+def law_ridge(study: Study) -> Band:
+    """The law's N_opt from the smallest run's compute to well past the largest one's, with its band."""
+    assert study.fit is not None
+    flops = runs(study)["flops"]
+    low, high = float(flops.min()), float(flops.max()) * _BEYOND
+    return compute_ridge(study.fit, study.train_flops, low, high)
+
+
+def fitted_flops(study: Study) -> Interval:
+    """Least and largest compute of a fitted run."""
+    table = runs(study)
+    flops = table.loc[~table["held_out"], "flops"]
+    return Interval(lo=float(flops.min()), hi=float(flops.max()))
+
+
 def flops_per_token(study: Study) -> dict[float, float]:
-    """Training FLOPs a token of each size, by its own count; a size whose runs state no FLOPs is left out."""
+    """Training FLOPs a token of each size: the median of its runs."""
     frame = runs(study)
     ratio = (frame["flops"] / frame["n_tokens"]).groupby(frame["n_params"]).median().dropna()
     return dict(zip(ratio.index.to_numpy(dtype=float).tolist(), ratio.tolist(), strict=True))
@@ -92,6 +140,8 @@ def final_points(table: pd.DataFrame, *, colours: dict[float, str], named: bool)
     names = legend_names(colours) if named else {}
     parts = dict(iter(table.groupby(["n_params", "held_out"])))
     size = _DOT_SIZE if len(table) <= _MANY_RUNS else 0.6 * _DOT_SIZE
+    only_held_out = {n_params for n_params in colours if (n_params, False) not in parts}
+    named_held_out = any(n_params in names for n_params in only_held_out)
     for n_params, colour in colours.items():
         name = names.get(n_params)
         for held_out in (False, True):
@@ -105,10 +155,17 @@ def final_points(table: pd.DataFrame, *, colours: dict[float, str], named: bool)
                     colour=colour,
                     hollow=held_out,
                     size=size,
-                    legend=f"{name or ''} held out".strip() if held_out else name,
+                    legend=_held_out_name(name, n_params in only_held_out, named_held_out) if held_out else name,
                 )
             )
     return layers
+
+
+def _held_out_name(name: str | None, only_held_out: bool, named_elsewhere: bool) -> str | None:
+    """A size without fitted runs is named with its hollow dots; one nameless entry stands for all others."""
+    if only_held_out and name is not None:
+        return f"{name} held out"
+    return None if named_elsewhere else "held out"
 
 
 def law_loss(fit: Fit, n_params: Array | float, n_tokens: Array | float) -> Array:

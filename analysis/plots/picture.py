@@ -33,6 +33,8 @@ class Axis:
     """Fixed limits; None holds every plotted point with a margin."""
     ticks: tuple[float, ...] | None = None
     """Fixed ticks; None chooses round ones."""
+    texts: tuple[str, ...] | None = None
+    """What stands at fixed `ticks` in place of their numbers: rows of a chart."""
 
 
 @dataclass(frozen=True, kw_only=True)

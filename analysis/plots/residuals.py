@@ -7,7 +7,10 @@ import pandas as pd
 
 from analysis.plots import parts
 from analysis.plots.picture import Absent, Axis, Panel, Picture
-from analysis.results import Study
+from analysis.plots.style import format_number
+from analysis.results import ResidualStructure, Study
+
+AXIS_WORDS = {"n_params": "N", "n_tokens": "D", "tokens_per_param": "D/N"}
 
 
 def residuals(study: Study) -> Picture | Absent:
@@ -48,6 +51,27 @@ def residuals(study: Study) -> Picture | Absent:
     ]
     caption = (
         f"Light to dark by N; held-out runs hollow, predicted and never fitted. Sd of the fitted runs' log residuals: "
-        f"{100 * fit.residual_sd:.2g} %. {parts.law_words(fit)} {parts.counting_words(study)}"
+        f"{100 * fit.residual_sd:.2g} %. {_structure_words(study.structure)}"
+        f"{parts.law_words(fit)} {parts.counting_words(study)}"
     )
     return Picture(stem=stem, title=title, caption=caption, panels=panels, legend_title="parameters N")
+
+
+def _structure_words(structure: ResidualStructure | None) -> str:
+    """The test's p-values, and where it finds structure; "" where it wasn't asked."""
+    if structure is None:
+        return ""
+    tested = [axis for axis in structure.axes if axis.p_holm is not None]
+    values = [f"{AXIS_WORDS[axis.axis]} {p_words(axis.p_holm)}" for axis in tested]
+    said = (
+        f"p-values of no structure, corrected for asking {len(tested)} times (Holm): {', '.join(values)}. "
+        if values
+        else ""
+    )
+    return said + "".join(f"{axis.shape[:1].upper()}{axis.shape[1:]}. " for axis in structure.axes if axis.structured)
+
+
+def p_words(p_value: float | None) -> str:
+    if p_value is None:
+        return "–"
+    return "below 0.001" if p_value < 0.001 else format_number(p_value, "plain", digits=2)

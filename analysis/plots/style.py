@@ -18,6 +18,8 @@ ACCENT = "#d55e00"
 """Vermilion: what the picture is about, where the sizes have taken the sequential map."""
 SECOND = "#0072b2"
 """Blue: a second curve of the same standing as the accent."""
+THIRD = "#00795a"
+"""Bluish green, a little darker than the palette's: a third curve of that standing."""
 SHADE = "#ededed"
 """Ground of a region that no run covers."""
 
@@ -99,11 +101,11 @@ def ticks(low: float, high: float, *, log: bool, most: int = 7) -> list[float]:
     """Round positions inside [low, high]: decades and their 1-2-5 parts on a log axis, even steps where it is short."""
     if log and 0 < low < high:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        finest = ((1, 1.5, 2, 3, 5, 7),) if high / low < 8 else ()
+        finest = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7)) if high / low < 8 else ()
         for parts in (*finest, (1, 2, 5), (1, 3), (1,)):
             found = [p * 10.0**e for e in range(first, last + 1) for p in parts if low <= p * 10.0**e <= high]
-            if 3 <= len(found) <= most:
-                return found
+            if 4 <= len(found) <= most:
+                return [float(f"{place:.12g}") for place in found]
         if high / low > 100:
             stride = max(1, math.ceil((last - first) / most))
             return [10.0**e for e in range(first, last + 1) if low <= 10.0**e <= high and e % stride == 0]

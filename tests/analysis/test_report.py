@@ -97,7 +97,8 @@ def test_plotly_is_on_the_page_once(page: Page) -> None:
 def test_the_answer_stands_first(study: Study, page: Page) -> None:
     text = page.text
     places = [
-        text.index(part) for part in (study.answer.headline, *study.answer.sentences, "Decide", "The fitted law", "Pictures")
+        text.index(part)
+        for part in (study.answer.headline, *study.answer.sentences, "Decide", "The fitted law", "Pictures")
     ]
     assert places == sorted(places)
     for sentence in (*study.answer.measured, *study.answer.extrapolated):
@@ -154,9 +155,9 @@ def test_provenance_is_printed(page: Page) -> None:
 
 def test_every_figure_has_a_picture_for_print_and_data_for_the_screen(page: Page) -> None:
     stems = {attributes["data-stem"] for attributes in page.tags("figure")}
-    assert len(stems) == 12
+    assert len(stems) == 14
     assert set(json.loads(page.scripts[0])) == stems
-    assert len(page.tags("svg")) == 12
+    assert len(page.tags("svg")) == 14
     assert "@media print" in page.styles[0]
 
 
@@ -176,4 +177,4 @@ def test_a_bare_table_still_gives_a_report_that_says_what_is_missing(tmp_path: P
     assert "No law was fitted." in page.text
     assert "Absent: three runs can't identify five parameters." in page.text
     assert "Pictures that these runs can't give" in page.text
-    assert len(page.tags("figure")) == 1
+    assert len(page.tags("figure")) == 2

@@ -13,15 +13,24 @@ import numpy as np
 from analysis.laws import get_law
 from analysis.results import (
     Answer,
+    Approach,
+    Approaches,
+    AxisStructure,
     Band,
     BatchCost,
     BowlPoint,
     BreakEven,
     BudgetOptimum,
+    Choice,
+    Contribution,
     Convergence,
     Costs,
+    Envelope,
+    EnvelopePoint,
+    Estimate,
     Excluded,
     Exponents,
+    Extrapolation,
     Fit,
     FittedPoint,
     FittedRange,
@@ -34,14 +43,22 @@ from analysis.results import (
     Lifetime,
     MatchedPair,
     Optimum,
+    Outlier,
     PairSide,
     PowerLaw,
+    Question,
+    Recommendation,
+    Regret,
     Resampling,
+    ResidualStructure,
     Ridge,
     Serving,
     SizeLine,
     Study,
     TokenCost,
+    Uncertainty,
+    Window,
+    WindowForecast,
 )
 from analysis.table import LossCurve, RunTable, make_frame
 from llama.records import InferenceCost, InferencePoint, Quantiles
@@ -104,6 +121,10 @@ def make_study(*, seed: int = 0, evil_name: str | None = None) -> Study:
         costs=lifetime.costs,
         lifetime=lifetime,
         k_curve=_k_curve(),
+        recommendation=_recommendation(fit, lifetime),
+        structure=_structure(),
+        extrapolation=_extrapolation(table),
+        approaches=_approaches(fit),
         pairs=_pairs(table),
         answer=Answer(
             headline="39.4k parameters on 4.3M tokens reach the loss of 73.2k on 1.4M and serve 1.6x faster (made by hand).",
@@ -159,6 +180,10 @@ def bare_study() -> Study:
             "isoflop": "no declared compute budgets",
             "lifetime": "no fitted law",
             "k_curve": "no fitted law",
+            "recommendation": "no fitted law",
+            "structure": "no fitted law",
+            "extrapolation": "no fitted law",
+            "approaches": "three runs are no envelope",
             "compute_ridge": "no fitted law",
             "serving": "no measured inference cost",
             "pairs": "no measured inference cost",
@@ -168,7 +193,17 @@ def bare_study() -> Study:
 
 def without_law(study: Study) -> Study:
     """The same runs with the law and all that rests on it taken away."""
-    gone = ("fit", "compute_ridge", "costs", "lifetime", "k_curve")
+    gone = (
+        "fit",
+        "compute_ridge",
+        "costs",
+        "lifetime",
+        "k_curve",
+        "recommendation",
+        "structure",
+        "extrapolation",
+        "approaches",
+    )
     return replace(study, **dict.fromkeys(gone), absent=dict.fromkeys(gone, "the optimiser did not converge"))  # type: ignore[arg-type]
 
 
@@ -322,6 +357,220 @@ def _fit(table: RunTable, rng: np.random.Generator) -> Fit:
         ),
         excluded=(Excluded(row=None, run_id="bad", reason="the loss is not finite at step 37"),),
         warnings=("The interval of A spans a factor of 1.2.",),
+        outlier_rule="further off than 4 robust standard deviations",
+        outliers=(Outlier(run_id="run-0-4e+11-1", name="n0-C4e+11-s1", row=None, log_residual=0.034, robust_sds=4.3),),
+        data_digest="sha256:feed",
+    )
+
+
+def _structure() -> ResidualStructure:
+    shapes = (("n_params", 0.41, 0.82), ("n_tokens", 0.004, 0.012), ("tokens_per_param", 0.6, 0.82))
+    return ResidualStructure(
+        axes=tuple(
+            AxisStructure(
+                axis=axis,  # type: ignore[arg-type]
+                p_value=p_value,
+                p_holm=p_holm,
+                structured=p_holm < 0.05,
+                at=(2e4, 1e5, 4e5),
+                miss=(-0.001, 0.0, 0.004),
+                shape="the law lies 0.4 % above the runs with the most tokens",
+            )
+            for axis, p_value, p_holm in shapes
+        ),
+        level=0.05,
+        group_share=0.4,
+        method="A slope and a bend along each axis were tested, trunks taken as one draw.",
+    )
+
+
+def _extrapolation(table: RunTable) -> Extrapolation:
+    runs = table.usable.assign(compute=table.usable["n_params"] * table.usable["n_tokens"]).sort_values("compute")
+    windows, forecasts = [], []
+    for k, share in enumerate((0.3, 0.5, 0.75)):
+        inside = runs.iloc[: int(share * len(runs))]
+        largest = float(inside["compute"].max())
+        beyond = runs[runs["compute"] > largest]
+        skipped = "four sizes are needed, three are in it" if k == 0 else None
+        windows.append(
+            Window(
+                max_compute=largest,
+                n_runs=len(inside),
+                n_predicted=len(beyond),
+                rms_log_error=None if skipped else 0.012,
+                skipped=skipped,
+            )
+        )
+        for row in () if skipped else beyond.itertuples():
+            distance = float(row.compute) / largest
+            forecasts.append(
+                WindowForecast(
+                    run_id=str(row.run_id),
+                    name=str(row.name),
+                    window=k,
+                    n_params=float(row.n_params),
+                    n_tokens=float(row.n_tokens),
+                    distance=distance,
+                    log_error=float(np.log(truth(row.n_params, row.n_tokens) / row.loss)) + 0.01 * np.log(distance),
+                    held_out=bool(row.held_out),
+                )
+            )
+    return Extrapolation(
+        windows=tuple(windows),
+        forecasts=tuple(forecasts),
+        residual_sd=0.0082,
+        growth=0.006,
+        max_distance=max(one.distance for one in forecasts),
+    )
+
+
+def _approaches(fit: Fit) -> Approaches:
+    law = get_law("chinchilla")
+    vector = law.as_vector(LAW)
+    target = 1.6e13
+
+    def approach(number: int, factor: float, params: dict[str, float], absent: dict[str, str]) -> Approach:
+        n, d = (float(value) for value in law.compute_optimum(vector, target, FLOPS_PER_PARAM))
+
+        def estimate(value: float, width: float) -> Estimate:
+            return Estimate(value=value, ci95=Interval(lo=value / width, hi=value * width))
+
+        return Approach(
+            number=number,  # type: ignore[arg-type]
+            name=("envelope", "isoflop", "surface")[number - 1],  # type: ignore[arg-type]
+            counting="n_params",
+            n_runs=41,
+            n_opt_exponent=estimate(0.375, 1.1),
+            d_opt_exponent=estimate(0.625, 1.1),
+            n_opt=estimate(n * factor, 1.4),
+            d_opt=estimate(d / factor, 1.4),
+            loss=None if "loss" in absent else estimate(2.4, 1.02),
+            loss_curve=None,
+            params=params,
+            ci95=None,
+            objective="lsq_log",
+            objective_value=0.02,
+            resampling=fit.resampling,
+            absent=absent,
+            warnings=(),
+        )
+
+    points = []
+    for flops in np.geomspace(BUDGETS[0], BUDGETS[-1], 25):
+        n, d = (float(value) for value in law.compute_optimum(vector, flops, FLOPS_PER_PARAM))
+        loss = float(truth(n, d))
+        edge = flops < 1.3 * BUDGETS[0]
+        points.append(EnvelopePoint(flops=float(flops), n_params=n, n_tokens=d, loss=loss, edge=edge))
+    n, d = (float(value) for value in law.compute_optimum(vector, BUDGETS[2], FLOPS_PER_PARAM))
+    params = {
+        "n_opt_coefficient": n / BUDGETS[2] ** 0.375,
+        "n_opt_exponent": 0.375,
+        "d_opt_coefficient": d / BUDGETS[2] ** 0.625,
+        "d_opt_exponent": 0.625,
+    }
+    return Approaches(
+        flops=target,
+        largest_flops=BUDGETS[-1],
+        counting="n_params",
+        flops_rule="7 N",
+        approaches=(
+            approach(1, 1.1, params, {"loss": "a curve of loss against compute takes 4 optima"}),
+            approach(2, 0.9, params, {}),
+            approach(3, 1.0, LAW, {}),
+        ),
+        envelope=Envelope(points=tuple(points), n_sizes=4),
+        isoflop=None,
+        n_opt_spread=1.22,
+        excluded=(),
+        warnings=("approach 1 passes through four sizes only",),
+    )
+
+
+def _recommendation(fit: Fit, lifetime: Lifetime) -> Recommendation:
+    n_params = lifetime.lifetime_optimal.n_params
+
+    def choice(factor: str, name: str, ratio: float | None, *, used: bool = False, why: str | None = None) -> Choice:
+        n = None if ratio is None else n_params * ratio
+        return Choice(
+            factor=factor,  # type: ignore[arg-type]
+            choice=name,
+            used=used,
+            joined=why is None,
+            reason=why,
+            n_params=n,
+            n_tokens=None if n is None else 3e6,
+            loss=None if n is None else lifetime.target_loss,
+            cost=None if n is None else 700.0,
+            ci95=None if n is None else {"n_params": Interval(lo=n / 1.3, hi=n * 1.4)},
+            sd_log_n=None if n is None else 0.16,
+        )
+
+    choices = (
+        choice("objective", "huber_log", 1.0, used=True),
+        choice("objective", "lad_log", 0.97),
+        choice("objective", "lsq", 1.2),
+        choice("outliers", "kept", 1.0, used=True),
+        choice("outliers", "dropped", 1.08),
+        choice("law", "chinchilla", 1.0, used=True),
+        choice("law", "kaplan", 2.1, why="its held-out error is three times the best law's"),
+        choice("law", "skaling", None, why="41 runs can't identify six parameters"),
+        choice("counting", "n_params", 1.0, used=True),
+        choice("counting", "n_params_matmul", 0.93),
+    )
+
+    def added(factor: str, sd: float | None, reason: str) -> Contribution:
+        span = None if sd is None else Interval(lo=n_params * (1 - sd), hi=n_params * (1 + sd))
+        return Contribution(factor=factor, sd_log_n=sd, n_params=span, reason=reason)  # type: ignore[arg-type]
+
+    return Recommendation(
+        question=Question(
+            kind="target_loss",
+            value=lifetime.target_loss,
+            unit="nats a token",
+            demand_tokens=lifetime.demand_tokens,
+            prompt_share=0.5,
+            unique_tokens=None,
+        ),
+        fit=fit,
+        costs=lifetime.costs,
+        training_optimal=lifetime.training_optimal,
+        lifetime_optimal=lifetime.lifetime_optimal,
+        within_1pct=Interval(lo=n_params / 1.1, hi=n_params * 1.1),
+        within_5pct=Interval(lo=n_params / 1.25, hi=n_params * 1.25),
+        saved=0.13,
+        break_even=lifetime.break_even,
+        regret=tuple(
+            Regret(
+                factor=factor,
+                demand_tokens=factor * lifetime.demand_tokens,
+                n_params_best=n_params * factor**-0.15,
+                extra_cost=extra,
+                ci95=Interval(lo=0.5 * extra, hi=2 * extra),
+            )
+            for factor, extra in ((0.1, 0.06), (1.0, 0.0), (10.0, 0.17))
+        ),
+        limits=(),
+        family=None,
+        uncertainty=Uncertainty(
+            decision="lifetime_optimal",
+            counting="n_params",
+            contributions=(
+                added("sampling", 0.16, "over draws of whole trunks"),
+                added("seed", None, "two sizes alone have several seeds"),
+                added("objective", 0.09, "over three objectives"),
+                added("outliers", 0.04, "with one outlier and without it"),
+                added("law", 0.0, "one law is not rejected"),
+                added("counting", 0.03, "over two counts of N"),
+            ),
+            choices=choices,
+            joint={"n_params": Interval(lo=n_params / 1.5, hi=n_params * 1.7)},
+            sd_log_n=0.2,
+            draws=200,
+        ),
+        loss_forecast=Interval(lo=lifetime.target_loss - 0.05, hi=lifetime.target_loss + 0.05),
+        extrapolation=None,
+        outside_fitted_range=(),
+        warnings=("prices were never named: costs stay in core-seconds",),
     )
 
 

@@ -13,17 +13,20 @@ import pytest
 
 from analysis.plots import canvas, loss_curves, parts
 from analysis.plots.bowls import isoflop_bowls
+from analysis.plots.extrapolation import extrapolation_error
 from analysis.plots.gallery import SavedPicture, make_pictures, save_picture, save_pictures
 from analysis.plots.inference import inference_speed
+from analysis.plots.k_curve import k_curve
 from analysis.plots.learning_rate import loss_against_learning_rate
-from analysis.plots.lifetime import lifetime_cost
+from analysis.plots.lifetime import forecast_regret, lifetime_cost, optimum_against_demand
 from analysis.plots.loss_curves import loss_against_flops, loss_against_tokens
 from analysis.plots.optima import compute_optima
 from analysis.plots.pairs import matched_pair
-from analysis.plots.picture import Absent, Line, Picture, Points
+from analysis.plots.picture import Absent, Band, Line, Picture, Points
 from analysis.plots.residuals import residuals
+from analysis.plots.uncertainty import uncertainty
 from analysis.results import Study
-from tests.analysis.plots.studies import SIZES, bare_study, make_study, without_law
+from tests.analysis.plots.studies import BUDGETS, FLOPS_PER_PARAM, SIZES, bare_study, make_study, without_law
 
 STEMS = {
     "loss-tokens",
@@ -38,6 +41,8 @@ STEMS = {
     "inference",
     "residuals",
     "k-curve",
+    "uncertainty",
+    "extrapolation",
 }
 
 
@@ -90,11 +95,10 @@ def test_other_counting_rules_move_the_points_with_the_caption(study: Study) -> 
 
 def test_a_bare_table_gives_its_points_and_reasons_for_the_rest() -> None:
     made = make_pictures(bare_study())
-    assert [one.stem for one in made if isinstance(one, Picture)] == ["loss-tokens"]
+    assert [one.stem for one in made if isinstance(one, Picture)] == ["loss-tokens", "loss-flops"]
     reasons = {one.stem: one.reason for one in made if isinstance(one, Absent)}
     assert reasons["residuals"] == "three runs can't identify five parameters"
     assert reasons["isoflop-bowls"] == "no declared compute budgets"
-    assert reasons["loss-flops"] == "no usable run states its training FLOPs"
     assert all(reasons.values())
 
 
@@ -102,7 +106,7 @@ def test_without_a_law_the_measured_parts_remain(study: Study) -> None:
     made = {one.stem: one for one in make_pictures(without_law(study))}
     for stem in ("loss-tokens", "loss-flops", "isoflop-bowls", "compute-optima", "matched-pair", "inference"):
         assert isinstance(made[stem], Picture), stem
-    for stem in ("iso-loss-contours", "lifetime-cost", "residuals", "k-curve"):
+    for stem in ("iso-loss-contours", "lifetime-cost", "residuals", "k-curve", "extrapolation", "uncertainty"):
         assert made[stem] == Absent(stem=stem, title=made[stem].title, reason="the optimiser did not converge")
 
 
@@ -242,3 +246,145 @@ def test_the_learning_rate_is_drawn_where_one_size_and_length_has_several(study:
     losses = frame.loc[cell, "loss"].tolist()
     assert line.table["loss"].tolist() == pytest.approx([losses[0], (losses[1] + losses[2]) / 2])
     assert len(points.table) == 3
+
+
+def test_runs_that_state_no_compute_get_it_by_the_named_rule(study: Study) -> None:
+    frame = study.table.frame.assign(flops=np.nan)
+    picture = drawn(loss_against_flops(replace(study, table=replace(study.table, frame=frame))))
+    runs = pd.concat([layer.table for layer in picture.panels[0].layers if layer.series in ("run", "held-out run")])
+    np.testing.assert_allclose(runs["flops"], FLOPS_PER_PARAM * runs["n_params"] * runs["n_tokens"])
+    assert "Compute of 42 runs: 7 N." in picture.caption
+
+
+def test_the_fitted_curves_reach_from_the_smallest_run_past_the_largest(study: Study) -> None:
+    for panel in (drawn(loss_against_flops(study)).panels[0], drawn(compute_optima(study)).panels[0]):
+        curve = next(layer.table for layer in panel.layers if layer.series in ("fitted frontier", "law"))
+        assert curve["flops"].min() == pytest.approx(BUDGETS[0])
+        assert curve["flops"].max() == pytest.approx(10 * BUDGETS[-1])
+
+
+def test_a_size_of_held_out_runs_alone_is_named_and_no_nameless_entry_stands_beside_it(study: Study) -> None:
+    without_curves = drawn(loss_against_tokens(replace(study, curves=())))
+    named = [text for text, _ in canvas.legend_entries(without_curves)]
+    assert named == ["23k", "39.4k", "73.2k", "132k", "267k", "399k held out"]
+
+
+def test_the_three_approaches_stand_side_by_side_at_one_budget(study: Study) -> None:
+    assert study.approaches is not None
+    for panel, quantity in zip(drawn(compute_optima(study)).panels, ("n_opt", "d_opt"), strict=True):
+        bars = {layer.series: layer.table.iloc[0] for layer in panel.layers if "at the target" in layer.series}
+        assert len(bars) == 3
+        for one in study.approaches.approaches:
+            bar, estimate = bars[f"approach {one.number} at the target"], getattr(one, quantity)
+            assert bar[panel.y.column] == estimate.value
+            assert (bar["low"], bar["high"]) == (estimate.ci95.lo, estimate.ci95.hi)
+        places = sorted(bar["flops"] for bar in bars.values())
+        assert places[1] == pytest.approx(study.approaches.flops)
+        assert places[0] < places[1] < places[2]
+        line = next(layer.table for layer in panel.layers if layer.series == "envelope, power law")
+        dots = next(layer.table for layer in panel.layers if layer.series == "envelope")
+        assert len(dots) == sum(not point.edge for point in study.approaches.envelope.points)  # type: ignore[union-attr]
+        at_dots = np.interp(np.log(dots["flops"]), np.log(line["flops"]), np.log(line[panel.y.column]))
+        np.testing.assert_allclose(np.exp(at_dots), dots[panel.y.column], rtol=0.01)
+
+
+def test_an_approach_without_an_answer_leaves_the_others(study: Study) -> None:
+    assert study.approaches is not None
+    first, second, third = study.approaches.approaches
+    gone = replace(first, n_opt=None, d_opt=None, n_opt_exponent=None, params={}, absent={"all": "two sizes"})
+    part = replace(study, approaches=replace(study.approaches, approaches=(gone, second, third)))
+    picture = drawn(compute_optima(part))
+    series = {layer.series for layer in picture.panels[0].layers}
+    assert "envelope" not in series
+    assert {"approach 2 at the target", "approach 3 at the target"} <= series
+    assert "approach 1" not in picture.caption
+
+
+def test_extrapolation_shows_every_forecast_under_its_window(study: Study) -> None:
+    tried = study.extrapolation
+    assert tried is not None
+    panel = drawn(extrapolation_error(study)).panels[0]
+    dots = [layer for layer in panel.layers if isinstance(layer, Points)]
+    assert sum(len(layer.table) for layer in dots) == len(tried.forecasts)
+    assert {float(layer.table["n_params"].iloc[0]) for layer in dots if layer.hollow} == {SIZES[-1]}
+    band = next(layer.table for layer in panel.layers if isinstance(layer, Band))
+    at = tried.max_distance
+    high = np.interp(np.log(at), np.log(band["distance"]), band["high"])
+    assert high == pytest.approx(np.expm1(1.96 * tried.log_error_sd(at)), rel=0.01)
+    assert panel.shades[0].start == at
+    assert "1 smaller window could not be fitted" in drawn(extrapolation_error(study)).caption
+
+
+def test_every_choice_has_its_row_and_the_joint_interval_stands_below(study: Study) -> None:
+    assert study.recommendation is not None
+    whole = study.recommendation.uncertainty
+    assert whole is not None
+    assert whole.joint is not None
+    picture = drawn(uncertainty(study))
+    axis = picture.panels[0].y
+    assert axis.texts is not None
+    assert axis.ticks is not None
+    rows = dict(zip(axis.texts, axis.ticks, strict=True))
+    assert min(rows, key=rows.__getitem__) == "all together"
+    assert len(rows) == len(whole.choices) + 2  # sampling alone, and all together
+    lines = {float(one.table["row"].iloc[0]): one.table for one in picture.panels[0].layers if isinstance(one, Line)}
+    joint = lines[rows["all together"]]["n_params"]
+    assert (joint.min(), joint.max()) == (whole.joint["n_params"].lo, whole.joint["n_params"].hi)
+    assert rows["law: skaling (no answer)"] not in lines
+    for row in rows.values():
+        assert row not in lines or lines[row]["n_params"].is_monotonic_increasing
+
+
+def test_an_endless_interval_of_a_choice_still_draws(study: Study, tmp_path: Path) -> None:
+    assert study.recommendation is not None
+    whole = study.recommendation.uncertainty
+    assert whole is not None
+    first, *others = whole.choices
+    assert first.ci95 is not None
+    endless = replace(first, ci95={"n_params": replace(first.ci95["n_params"], hi=np.inf)})
+    recommendation = replace(study.recommendation, uncertainty=replace(whole, choices=(endless, *others)))
+    saved = save_picture(drawn(uncertainty(replace(study, recommendation=recommendation))), tmp_path)
+    assert saved.png.stat().st_size > 0
+
+
+def test_the_residuals_say_where_structure_was_found(study: Study) -> None:
+    caption = drawn(residuals(study)).caption
+    assert "N 0.82, D 0.012, D/N 0.82" in caption
+    assert "The law lies 0.4 % above the runs with the most tokens." in caption
+    assert "p-values" not in drawn(residuals(replace(study, structure=None))).caption
+
+
+def test_the_k_curve_has_a_band_that_holds_it(study: Study) -> None:
+    for panel in drawn(k_curve(study)).panels:
+        band = next(layer.table for layer in panel.layers if isinstance(layer, Band))
+        curve = next(layer.table for layer in panel.layers if isinstance(layer, Line))
+        inside = (band["low"] <= curve[panel.y.column]) & (curve[panel.y.column] <= band["high"])
+        assert inside.mean() > 0.9
+
+
+def test_both_regions_near_the_least_cost_are_drawn(study: Study) -> None:
+    panel = drawn(optimum_against_demand(study)).panels[0]
+    edges = {
+        layer.series: layer.dash for layer in panel.layers if isinstance(layer, Line) and "least cost" in layer.series
+    }
+    assert edges == {"within 1 % of the least cost": "dashed", "within 5 % of the least cost": "dotted"}
+
+
+def test_a_shade_that_begins_with_the_grid_begins_at_the_picture_s_edge(study: Study) -> None:
+    assert study.lifetime is not None
+    everywhere = replace(study.lifetime, extrapolated_G=np.ones_like(study.lifetime.extrapolated_G))
+    shade = drawn(forecast_regret(replace(study, lifetime=everywhere))).panels[0].shades[0]
+    assert (shade.start, shade.end) == (None, None)
+
+
+def test_break_evens_of_many_sizes_are_drawn_but_not_all_written(study: Study) -> None:
+    assert study.lifetime is not None
+    demand = np.geomspace(2e5, 5e8, 12)
+    crossings = tuple(replace(study.lifetime.break_even[0], demand_tokens=float(value)) for value in demand)
+    lifetime = replace(study.lifetime, break_even=crossings)
+    left, right = drawn(lifetime_cost(replace(study, lifetime=lifetime))).panels
+    for panel in (left, right):
+        diamonds = next(layer for layer in panel.layers if isinstance(layer, Points))
+        assert len(diamonds.table) == 12
+        assert (diamonds.table["label"] != "").sum() == 5
+    assert [layer.labels for layer in right.layers if isinstance(layer, Points)] == [None]
