@@ -8,75 +8,25 @@ resampled alike. What an approach can't say is absent with its reason, so that t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import draw, seed_noise
+from analysis.approach_readers import Seen, absent_approach, by_envelope, by_isoflop, by_surface
 from analysis.costs import training_flops
-from analysis.counting import largest_flops, run_flops
-from analysis.envelope import MIN_SIZES, EnvelopeDesign
+from analysis.counting import largest_flops
 from analysis.fitting import fit as fit_law
-from analysis.fitting import interval, why_none
-from analysis.isoflop import CUBIC_DIFFERS, isoflop, parabolas
-from analysis.laws import get_law
-from analysis.power_laws import MIN_LOSS_POINTS, LossCurves, PowerLaws, loss_curves, power_laws
-from analysis.results import (
-    Approach,
-    Approaches,
-    Array,
-    Envelope,
-    EnvelopePoint,
-    Estimate,
-    Excluded,
-    Fit,
-    Isoflop,
-    LossCurveFit,
-    Resampling,
-    TokenCost,
-)
+from analysis.fitting import why_none
+from analysis.results import Approach, Approaches, Estimate, Excluded, Fit
 from analysis.table import COUNTING, RunTable
+from analysis.words import count, times
 from analysis.words import flops as say_flops
-from analysis.words import times
 from llama.errors import UserError
 
 #: The target budget over the largest fitted run's, where none is named.
 TARGET = 10.0
-#: Share of resamples that must still give a power law; with fewer the intervals come from noise on the measured losses.
-MIN_SOUND = 0.95
-#: Share of that noise's variance that runs of one group have in common.
-GROUP_SHARE = 0.5
 #: Approaches whose optima lie further apart than this factor are said to disagree.
 DISAGREE = 1.5
-NAMES: dict[int, Literal["envelope", "isoflop", "surface"]] = {1: "envelope", 2: "isoflop", 3: "surface"}
-NO_BUDGETS = (
-    "no run declares a compute budget (flops_budget), by which bowls are grouped; runs of nearly equal FLOPs are not merged, "
-    "since what counts as near would decide the vertices"
-)
-
-
-class _Optima(NamedTuple):
-    """What an approach reads off K versions of the losses."""
-
-    n_opt: PowerLaws
-    d_opt: PowerLaws
-    loss: LossCurves
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """The runs that all three see, and how they are read."""
-
-    table: RunTable
-    runs: pd.DataFrame
-    counting: str
-    train_flops: TokenCost
-    flops: float
-    bootstrap: int
-    seed: int
-    uncounted: tuple[Excluded, ...]
 
 
 def approaches(
@@ -105,9 +55,9 @@ def approaches(
     seen = _prepare(table, flops, counting, bootstrap, seed)
     surface = _or_why(lambda: fit or _fit(table, law, objective, delta, seen))
     known_sd = surface.residual_sd if isinstance(surface, Fit) else None
-    first, envelope = _envelope(seen, known_sd)
-    second, bowls = _isoflop(seen, known_sd)
-    third = _surface(seen, surface) if isinstance(surface, Fit) else _absent(3, seen, surface)
+    first, envelope = by_envelope(seen, known_sd)
+    second, bowls = by_isoflop(seen, known_sd)
+    third = by_surface(seen, surface) if isinstance(surface, Fit) else absent_approach(3, seen, surface)
     found = [one.n_opt.value for one in (first, second, third) if one.n_opt is not None]
     spread = max(found) / min(found) if len(found) > 1 else None
     warnings = list(seen.table.warnings)
@@ -132,7 +82,7 @@ def approaches(
 
 def approach(
     table: RunTable,
-    number: Literal[1, 2, 3],
+    number: int,
     *,
     flops: float | None = None,
     law: str = "chinchilla",
@@ -152,11 +102,11 @@ def approach(
     seen = _prepare(table, flops, counting, bootstrap, seed)
     envelope = bowls = None
     if number == 1:
-        one, envelope = _envelope(seen, None)
+        one, envelope = by_envelope(seen, None)
     elif number == 2:
-        one, bowls = _isoflop(seen, None)
+        one, bowls = by_isoflop(seen, None)
     else:
-        one = _surface(seen, _fit(table, law, objective, delta, seen))
+        one = by_surface(seen, _fit(table, law, objective, delta, seen))
     if "all" in one.absent:
         raise UserError(f"approach {number} can't be had from {table.source}: {one.absent['all']}")
     return Approaches(
@@ -173,7 +123,7 @@ def approach(
     )
 
 
-def _prepare(table: RunTable, flops: float | None, counting: str, bootstrap: int, seed: int) -> _Table:
+def _prepare(table: RunTable, flops: float | None, counting: str, bootstrap: int, seed: int) -> Seen:
     if counting not in COUNTING:
         raise UserError(f"no counting rule is called {counting!r}; there are {', '.join(COUNTING)}")
     if bootstrap < 0:
@@ -189,7 +139,7 @@ def _prepare(table: RunTable, flops: float | None, counting: str, bootstrap: int
     if not (np.isfinite(flops) and flops > 0):
         raise UserError(f"the budget to compare at is {flops:g} FLOPs; it must be above 0 and finite")
     missing = runs[runs[counting].isna()]
-    return _Table(
+    return Seen(
         table=table,
         runs=counted,
         counting=counting,
@@ -204,7 +154,7 @@ def _prepare(table: RunTable, flops: float | None, counting: str, bootstrap: int
     )
 
 
-def _fit(table: RunTable, law: str, objective: str, delta: float, seen: _Table) -> Fit:
+def _fit(table: RunTable, law: str, objective: str, delta: float, seen: Seen) -> Fit:
     return fit_law(
         table,
         law=law,
@@ -223,289 +173,31 @@ def _or_why(work: Callable[[], Fit]) -> Fit | str:
         return str(error)
 
 
-def _absent(number: Literal[1, 2, 3], seen: _Table, why: str, n_runs: int | None = None) -> Approach:
-    return Approach(
-        number=number,
-        name=NAMES[number],
-        counting=seen.counting,
-        n_runs=len(seen.runs) if n_runs is None else n_runs,
-        n_opt_exponent=None,
-        d_opt_exponent=None,
-        n_opt=None,
-        d_opt=None,
-        loss=None,
-        loss_curve=None,
-        params={},
-        ci95=None,
-        objective="lsq_log",
-        objective_value=float("nan"),
-        resampling=None,
-        absent={"all": why},
-        warnings=(),
+def describe_approaches(found: Approaches) -> tuple[str, ...]:
+    """The approaches in sentences, one each; what one can't say with its reason."""
+    return (
+        f"At {say_flops(found.flops)}, {times(found.flops / found.largest_flops)} the largest fitted run's "
+        f"({found.counting}, {found.flops_rule}):",
+        *(_in_words(one) for one in found.approaches),
+        *(f"warning: approach {one.number}: {words}" for one in found.approaches[:2] for words in one.warnings),
+        *(f"warning: {words}" for words in found.warnings),
     )
 
 
-def _envelope(seen: _Table, residual_sd: float | None) -> tuple[Approach, Envelope | None]:
-    runs = seen.runs
-    n_params, n_tokens, loss = (runs[name].to_numpy(dtype=np.float64) for name in (seen.counting, "n_tokens", "loss"))
-    flops = run_flops(runs, seen.counting, seen.train_flops)
-    design = EnvelopeDesign(n_params, n_tokens, flops)
-    if len(design.sizes) < MIN_SIZES:
-        return _absent(
-            1,
-            seen,
-            f"{len(design.sizes)} of {len(np.unique(n_params))} sizes were trained at two budgets or more; an envelope needs "
-            f"{MIN_SIZES} curves of loss against compute",
-        ), None
+def _in_words(one: Approach) -> str:
+    name = f"Approach {one.number} ({one.name})"
+    if "all" in one.absent:
+        return f"{name}: none, since {one.absent['all']}."
 
-    def read(log_loss_Kn: Array, weight_Kn: Array) -> _Optima:
-        found = design.evaluate(log_loss_Kn, weight_Kn)
-        inside = found.interior_KG & (found.sizes_K() > 1)[:, None]
-        return _Optima(
-            power_laws(found.log_flops_G, np.where(inside, found.log_n_KG, np.nan)),
-            power_laws(found.log_flops_G, np.where(inside, found.log_d_KG, np.nan)),
-            loss_curves(found.log_flops_G, np.where(inside, np.exp(found.log_loss_KG), np.nan)),
-        )
+    def told(estimate: Estimate | None, show: Callable[[float], str]) -> str:
+        if estimate is None:
+            return "unknown"
+        known = estimate.ci95
+        return show(estimate.value) + ("" if known is None else f" [{show(known.lo)}, {show(known.hi)}]")
 
-    weight = runs["weight"].to_numpy(dtype=np.float64)
-    drawn = design.evaluate(np.log(loss)[None], weight[None])
-    n_sizes = int(drawn.sizes_K()[0])
-    shown = np.flatnonzero(~np.isnan(drawn.log_loss_KG[0]))
-    envelope = Envelope(
-        points=tuple(
-            EnvelopePoint(
-                flops=float(np.exp(drawn.log_flops_G[g])),
-                n_params=float(np.exp(drawn.log_n_KG[0, g])),
-                n_tokens=float(np.exp(drawn.log_d_KG[0, g])),
-                loss=float(np.exp(drawn.log_loss_KG[0, g])),
-                edge=bool(drawn.edge_KG[0, g]),
-            )
-            for g in shown
-        ),
-        n_sizes=n_sizes,
-    )
-    if n_sizes < MIN_SIZES:
-        return _absent(
-            1,
-            seen,
-            f"the envelope passes through {n_sizes} sizes that have a smaller and a larger one beside them at the same budget; "
-            f"{MIN_SIZES} are needed",
-        ), envelope
-    warnings = []
-    at_edge = float(drawn.edge_KG[0][shown].mean())
-    if at_edge > 0:
-        warnings.append(
-            f"at {at_edge:.0%} of the budgets the best size is the smallest or the largest trained there; they are left out"
-        )
-    measured = np.log(loss)
-    return _approach(1, seen, runs, read, predicted_n=measured, residual_sd=residual_sd, warnings=warnings), envelope
-
-
-def _isoflop(seen: _Table, residual_sd: float | None) -> tuple[Approach, Isoflop | None]:
-    frame = seen.table.frame
-    bowls = isoflop(replace(seen.table, frame=frame[~frame["held_out"]]), seen.train_flops, counting=seen.counting)
-    if bowls is None:
-        return _absent(2, seen, NO_BUDGETS, 0), None
-    runs = seen.runs[seen.runs["flops_budget"].notna()]
-    trusted = [vertex for vertex in bowls.vertices if vertex.flag is None]
-    if len(trusted) < 2:
-        reasons = "; ".join(bowls.skipped) or "one budget is declared"
-        return _absent(
-            2,
-            seen,
-            f"{len(trusted)} of {len(bowls.vertices)} budgets have a vertex, and 2 are needed: {reasons}",
-            len(runs),
-        ), bowls
-    budget, n_params, loss = (runs[name].to_numpy(dtype=np.float64) for name in ("flops_budget", seen.counting, "loss"))
-    members = []
-    for vertex in trusted:
-        at = np.flatnonzero(budget == vertex.flops_budget)
-        sizes, of = np.unique(n_params[at], return_inverse=True)
-        members.append((at, np.log(sizes) - vertex.ln_n_centre, vertex.ln_n_centre, np.eye(len(sizes))[of.ravel()]))
-    log_c = np.log([vertex.flops_budget for vertex in trusted])
-
-    def read(log_loss_Kn: Array, weight_Kn: Array) -> _Optima:
-        log_n, least = [], []
-        for at, x_S, centre, one_hot_nS in members:
-            weight = np.broadcast_to(weight_Kn[:, at], (max(len(log_loss_Kn), len(weight_Kn)), len(at)))
-            total = weight @ one_hot_nS
-            with np.errstate(invalid="ignore", divide="ignore"):
-                mean = ((weight * np.exp(log_loss_Kn[:, at])) @ one_hot_nS) / total
-            drawn = parabolas(x_S, mean, total)
-            sound = np.array([flag is None for flag in drawn.flags_K])
-            log_n.append(np.where(sound, drawn.x_K + centre, np.nan))
-            least.append(np.where(sound, drawn.loss_K, np.nan))
-        log_n_KM = np.stack(log_n, axis=1)
-        per_token = np.log(seen.train_flops.slope) + seen.train_flops.exponent * log_n_KM
-        return _Optima(
-            power_laws(log_c, log_n_KM),
-            power_laws(log_c, log_c - per_token),
-            loss_curves(log_c, np.stack(least, axis=1)),
-        )
-
-    predicted, spare = loss.copy(), 0
-    for vertex in bowls.vertices:
-        if vertex.coefficients is not None:
-            at = budget == vertex.flops_budget
-            predicted[at] = np.polyval(vertex.coefficients[::-1], np.log(n_params[at]) - vertex.ln_n_centre)
-            spare += int(at.sum()) - 3
-    residual = np.log(predicted / loss)
-    if spare > 0 and residual @ residual > 0:
-        residual_sd = float(np.sqrt(residual @ residual / spare))
-    warnings = [f"left out: {reason}" for reason in bowls.skipped]
-    warnings += [
-        f"at {say_flops(vertex.flops_budget)} a cubic puts the vertex at {times(vertex.cubic.ratio)} the parabola's N, further "
-        f"off than {CUBIC_DIFFERS:g}x: the bowl is lopsided, and the parabola biased"
-        for vertex in trusted
-        if vertex.cubic is not None and vertex.cubic.differs
-    ]
-    return _approach(
-        2, seen, runs, read, predicted_n=np.log(predicted), residual_sd=residual_sd, warnings=warnings
-    ), bowls
-
-
-def _approach(
-    number: Literal[1, 2],
-    seen: _Table,
-    runs: pd.DataFrame,
-    read: Callable[[Array, Array], _Optima],
-    *,
-    predicted_n: Array,
-    residual_sd: float | None,
-    warnings: list[str],
-) -> Approach:
-    """The record of approach 1 or 2: what `read` finds in the measured losses, and the spread of what it finds in resamples."""
-    loss, weight = runs["loss"].to_numpy(dtype=np.float64), runs["weight"].to_numpy(dtype=np.float64)
-    here = read(np.log(loss)[None], weight[None])
-    absent: dict[str, str] = {}
-    sampled = resampling = None
-    if seen.bootstrap:
-        sampled, resampling = _resampled(seen, runs, read, predicted_n, residual_sd)
-        if sampled is None:
-            absent["ci95"] = (
-                "resamples of the runs leave too few optima, and no noise is known to redraw the losses with: no seeds repeat "
-                "and no law was fitted"
-            )
-
-    def estimate(of: Callable[[_Optima], Array]) -> Estimate:
-        return Estimate(value=float(of(here)[0]), ci95=None if sampled is None else interval(of(sampled)))
-
-    parts: dict[str, Callable[[_Optima], Array]] = {
-        "n_opt_coefficient": lambda o: np.exp(o.n_opt.log_coefficient_K),
-        "n_opt_exponent": lambda o: o.n_opt.exponent_K,
-        "d_opt_coefficient": lambda o: np.exp(o.d_opt.log_coefficient_K),
-        "d_opt_exponent": lambda o: o.d_opt.exponent_K,
-    }
-    told = {name: estimate(of) for name, of in parts.items()}
-    loss_at = estimate(lambda o: o.loss.at(seen.flops))
-    if not np.isfinite(loss_at.value):
-        absent["loss"] = f"a curve of loss against compute takes {MIN_LOSS_POINTS} optima"
-    intervals = {name: one.ci95 for name, one in told.items() if one.ci95 is not None}
-    return Approach(
-        number=number,
-        name=NAMES[number],
-        counting=seen.counting,
-        n_runs=len(runs),
-        n_opt_exponent=told["n_opt_exponent"],
-        d_opt_exponent=told["d_opt_exponent"],
-        n_opt=estimate(lambda o: np.exp(o.n_opt.at(seen.flops))),
-        d_opt=estimate(lambda o: np.exp(o.d_opt.at(seen.flops))),
-        loss=loss_at if "loss" not in absent else None,
-        loss_curve=None
-        if "loss" in absent
-        else LossCurveFit(
-            limit=float(here.loss.limit_K[0]),
-            amplitude=float(here.loss.amplitude_K[0]),
-            exponent=float(here.loss.exponent_K[0]),
-            reference_flops=here.loss.reference,
-        ),
-        params={name: one.value for name, one in told.items()},
-        ci95=intervals or None,
-        objective="lsq_log",
-        objective_value=float(here.n_opt.squares_K[0] + here.d_opt.squares_K[0]),
-        resampling=resampling,
-        absent=absent,
-        warnings=tuple(warnings),
-    )
-
-
-def _resampled(
-    seen: _Table,
-    runs: pd.DataFrame,
-    read: Callable[[Array, Array], _Optima],
-    predicted_n: Array,
-    residual_sd: float | None,
-) -> tuple[_Optima | None, Resampling | None]:
-    """Resamples as the surface is resampled, where they leave enough of the optima; else noise on the losses."""
-    noise = seed_noise(runs)
-    sd = max(noise.sd if noise else 0.0, residual_sd or 0.0)
-    drawn = draw(runs, np.exp(predicted_n), sd, counting=seen.counting, draws=seen.bootstrap, seed=seen.seed)
-    found = read(drawn.log_loss_Kn, drawn.weight_Kn)
-    sound = float(np.isfinite(found.n_opt.exponent_K).mean())
-    if sound >= MIN_SOUND and not (drawn.resampling.method == "parametric" and sd == 0):
-        return found, drawn.resampling
-    if sd == 0:
-        return None, None
-    rng = np.random.default_rng(seen.seed)
-    names = runs["group"].to_numpy(dtype=str)
-    groups, member = np.unique(np.where(names == "", runs["run_id"].to_numpy(dtype=str), names), return_inverse=True)
-    shared, own = rng.standard_normal((seen.bootstrap, len(groups))), rng.standard_normal((seen.bootstrap, len(runs)))
-    share = GROUP_SHARE if (names != "").any() else 0.0
-    log_loss = predicted_n + sd * (np.sqrt(share) * shared[:, member.ravel()] + np.sqrt(1 - share) * own)
-    return read(log_loss, runs["weight"].to_numpy(dtype=np.float64)[None]), Resampling(
-        method="parametric",
-        draws=seen.bootstrap,
-        seed=seen.seed,
-        groups=len(groups),
-        noise_sd=sd,
-        reason=f"Losses were redrawn with noise of {sd:.2%}, since only {sound:.0%} of the resamples of runs left two optima.",
-    )
-
-
-def _surface(seen: _Table, fit: Fit) -> Approach:
-    law = get_law(fit.law)
-    slope, exponent = seen.train_flops.slope, seen.train_flops.exponent
-
-    @np.errstate(all="ignore")
-    def estimates(params_KP: Array) -> dict[str, Array]:
-        # A draw that ended on a bound has no optimum: NaN, which intervals leave out.
-        n_opt, d_opt = law.compute_optimum(params_KP, seen.flops, slope, exponent)
-        n_more, d_more = law.compute_optimum(params_KP, seen.flops * np.e, slope, exponent)
-        return {
-            "n_opt_exponent": np.log(n_more / n_opt),
-            "d_opt_exponent": np.log(d_more / d_opt),
-            "n_opt": n_opt,
-            "d_opt": d_opt,
-            "loss": law.predict(params_KP, n_opt, d_opt),
-        }
-
-    here = estimates(law.as_vector(fit.params))
-    sampled = None if fit.draws_KP is None else estimates(fit.draws_KP)
-    told = {
-        name: Estimate(value=float(value), ci95=None if sampled is None else interval(sampled[name]))
-        for name, value in here.items()
-    }
-    bad = [name for name, one in told.items() if not np.isfinite(one.value)]
-    if bad:
-        return _absent(
-            3, seen, f"the law {fit.law} has no {bad[0]} at {say_flops(seen.flops)}: {fit.convergence.bound_hits}"
-        )
-    return Approach(
-        number=3,
-        name=NAMES[3],
-        counting=seen.counting,
-        n_runs=fit.n_runs,
-        n_opt_exponent=told["n_opt_exponent"],
-        d_opt_exponent=told["d_opt_exponent"],
-        n_opt=told["n_opt"],
-        d_opt=told["d_opt"],
-        loss=told["loss"],
-        loss_curve=None,
-        params=fit.params,
-        ci95=fit.ci95,
-        objective=fit.objective,
-        objective_value=fit.objective_value,
-        resampling=fit.resampling,
-        absent={},
-        warnings=fit.warnings,
+    return (
+        f"{name}: N = {told(one.n_opt, count)}, D = {told(one.d_opt, count)}, loss {told(one.loss, '{:.3f}'.format)}; "
+        f"N_opt ~ C^{told(one.n_opt_exponent, '{:.3f}'.format)}, from {one.n_runs} runs"
+        + "".join(f"; no {part}: {why}" for part, why in one.absent.items())
+        + "."
     )

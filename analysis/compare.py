@@ -47,6 +47,8 @@ def compare(
     objective: str = "huber_log",
     delta: float = 1e-3,
     counting: str = "n_params",
+    weights: str = "column",
+    drop_outliers: bool = False,
     bootstrap: int = 1000,
     seed: int = 0,
     pair: bool = True,
@@ -60,7 +62,7 @@ def compare(
         table_a, table_b: losses on the same validation text, by one tokenizer.
         at_flops: B's compute at which the multiplier is told; None takes the whole range of both tables.
         at_loss: losses at which it is told instead.
-        law, objective, delta, counting, bootstrap, seed: as `analysis.fit` takes them.
+        law, objective, delta, counting, weights, drop_outliers, bootstrap, seed: as `analysis.fit` takes them.
         pair: False resamples the two independently, with all their runs, whatever their designs.
 
     Raises:
@@ -69,6 +71,8 @@ def compare(
     if at_flops is not None and at_loss is not None:
         raise UserError("compare at given compute (at_flops) or at given losses (at_loss), not at both")
     warnings = _comparable(table_a, table_b)
+    if get_law(law).uses_unique_tokens:
+        warnings.append("the multiplier is told for fresh tokens: nothing repeats")
     a, b = table_a.at_the_best_rate(), table_b.at_the_best_rate()
     costs = [training_flops(table, counting=counting) for table in (a, b)]
     if len({len(cost.n_params_G) > 0 for cost in costs}) > 1:
@@ -92,6 +96,8 @@ def compare(
                 objective=objective,
                 delta=delta,
                 counting=counting,
+                weights=weights,
+                drop_outliers=drop_outliers,
                 bootstrap=bootstrap,
                 seed=seed + number,
             )
@@ -100,11 +106,14 @@ def compare(
 
     fit_a = fitted(a, "A", 0)
     fit_b = fitted(b, "B", 0 if same_design is not None else 1)
-    together = same_design is not None and all(
-        one.resampling is not None and one.resampling.method != "parametric" for one in (fit_a, fit_b)
+    # A run dropped on one side alone would set every later one against another's partner.
+    together = (
+        same_design is not None
+        and fit_a.dropped == fit_b.dropped == ()
+        and all(one.resampling is not None and one.resampling.method != "parametric" for one in (fit_a, fit_b))
     )
     if same_design is not None and not together and bootstrap:
-        # One stream of noise for both would take them to be wrong alike.
+        # One stream of random numbers for both would take them to be wrong alike.
         fit_b = fitted(b, "B", 1)
     fits, tables = (fit_a, fit_b), (a, b)
     ranges = [_flops_range(table, counting, cost) for table, cost in zip(tables, costs, strict=True)]
@@ -113,6 +122,13 @@ def compare(
         optimal_loss(one.law, get_law(one.law).as_vector(one.params), cost, reference)
         for one, cost in zip(fits, costs, strict=True)
     )
+    for name, one, found in (("A", here_a, fit_a), ("B", here_b, fit_b)):
+        shape = np.concatenate([one.limit_K, one.log_amplitude_K, one.exponent_K])
+        if not np.isfinite(shape).all() or one.exponent_K[0] <= 0:
+            bounds = ", ".join(found.convergence.bound_hits) or "an amplitude is 0"
+            raise UserError(
+                f"{name}'s law has no compute optimum ({bounds}): its runs don't show what size or data are worth"
+            )
     drawn: tuple[OptimalLoss, OptimalLoss] | None = None
     if fit_a.draws_KP is not None and fit_b.draws_KP is not None:
         drawn = (

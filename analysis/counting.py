@@ -216,15 +216,13 @@ def convert_law(
             "n_params": after[i],
             "n_tokens": point.n_tokens,
             "loss": point.predicted,
+            "unique_tokens": point.unique_tokens if np.isfinite(point.unique_tokens) else None,
             "status": "finished",
         }
         for i, point in enumerate(points)
     ]
-    told_in = make_frame(rows)
-    if "unique_tokens" in frame:
-        told_in["unique_tokens"] = frame["unique_tokens"].to_numpy(dtype=np.float64)
     told = fit_law(
-        RunTable(source=f"{table.source} counted by {to_rule}", frame=told_in),
+        RunTable(source=f"{table.source} counted by {to_rule}", frame=make_frame(rows)),
         law=fit.law,
         objective="lsq_log",
         bootstrap=0,
@@ -233,7 +231,15 @@ def convert_law(
     refitted: Exponents | None = None
     refused = None
     try:
-        again = fit_law(table, law=fit.law, objective=fit.objective, delta=fit.delta, counting=to_rule, bootstrap=0)
+        again = fit_law(
+            table,
+            law=fit.law,
+            objective=fit.objective,
+            delta=fit.delta,
+            counting=to_rule,
+            weights=fit.weights,
+            bootstrap=0,
+        )
         refitted = again.exponents
     except UserError as reason:
         refused = str(reason)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.approaches import NO_BUDGETS, approach, approaches
+from analysis.approach_readers import NO_BUDGETS
+from analysis.approaches import approach, approaches, describe_approaches
 from analysis.costs import training_flops
 from analysis.envelope import hermite_weights
 from analysis.fitting import fit
@@ -211,6 +212,19 @@ def test_a_design_that_says_nothing_is_absent_three_times() -> None:
     assert found.n_opt_spread is None
 
 
+def test_in_words_each_says_its_optimum_or_why_not(clean: Approaches) -> None:
+    said = describe_approaches(clean)
+    assert "1e22 FLOPs, 10x the largest" in said[0]
+    assert [words.split(":")[0] for words in said[1:4]] == [
+        "Approach 1 (envelope)",
+        "Approach 2 (isoflop)",
+        "Approach 3 (surface)",
+    ]
+    assert all("N_opt ~ C^0.51" in words for words in said[1:4])
+    bare = describe_approaches(approaches(ladder(budgets=False), bootstrap=0))
+    assert "none, since no run declares a compute budget" in bare[2]
+
+
 def test_one_approach_alone() -> None:
     table = ladder(0.001)
     whole = approaches(table, bootstrap=20)
@@ -220,7 +234,7 @@ def test_one_approach_alone() -> None:
     with pytest.raises(UserError, match=r"approach 2 can't be had from made runs: no run declares"):
         approach(ladder(budgets=False), 2)
     with pytest.raises(UserError, match="approach is 4"):
-        approach(table, 4)  # type: ignore[arg-type]
+        approach(table, 4)
     for bad in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(UserError, match="the budget to compare at"):
             approaches(table, flops=bad)

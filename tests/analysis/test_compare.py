@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.compare import compare, compare_json, describe_comparison
-from analysis.costs import flops_rule
+from analysis.costs import flops_rule, training_flops
+from analysis.fitting import fit
 from analysis.laws import get_law, law_names
 from analysis.multiplier import growth, log_multiplier, optimal_loss, tied_multiplier
 from analysis.paired_design import paired
@@ -264,6 +266,55 @@ def test_the_closed_form_is_the_laws_own_optimum(
     assert float(tied[0]) == pytest.approx(np.log(by), abs=1e-4)
     assert np.abs(misfit).max() < 1e-6
     assert growth(curve, moved, log_c[[0, -1]]) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("law_name", law_names())
+def test_every_law_compares(law_name: str) -> None:
+    """The closed form holds for each law as it was fitted, and twice the compute is found under each that can show it."""
+    n, d = (values.ravel() for values in np.meshgrid(np.geomspace(1e8, 1e10, 6), np.geomspace(1e9, 1e12, 6)))
+    tables = []
+    for by in (1.0, 2.0):
+        values = better(by)
+        loss = predict(values, n, d) * np.exp(0.002 * np.random.default_rng(int(by)).standard_normal(36))
+        table = make_table(n, d, loss, flops=6 * n * d)
+        tables.append(replace(table, frame=table.frame.assign(unique_tokens=np.where(n > 1e9, d, d / 8))))
+    found = compare(*tables, law=law_name, objective="lsq_log", bootstrap=20)
+    law, fitted = get_law(law_name), fit(tables[1], law=law_name, objective="lsq_log", bootstrap=0)
+    params = law.as_vector(fitted.params)
+    cost = training_flops(tables[1])
+    expected = law.predict(params, *law.compute_optimum(params, found.flops_G, cost.slope, cost.exponent))
+    assert found.loss.mid_G == pytest.approx(expected, rel=1e-6)
+    assert np.isfinite(found.constant.value)
+    assert 1.2 < found.constant.value < 4
+    json.dumps(compare_json(found), allow_nan=False)
+    assert any("fresh tokens" in words for words in found.warnings) == law.uses_unique_tokens
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), runs=st.integers(1, 30), spread=st.floats(0, 3), counted=st.booleans())
+def test_random_tables_end_in_a_refusal_or_in_numbers(seed: int, runs: int, spread: float, counted: bool) -> None:
+    rng = np.random.default_rng(seed)
+    tables = []
+    for _ in range(2):
+        n, d = np.exp(rng.uniform(15, 15 + spread, runs)), np.exp(rng.uniform(20, 20 + spread, runs))
+        tables.append(make_table(n, d, rng.uniform(1.5, 8, runs), flops=6 * n * d if counted else None))
+    try:
+        found = compare(*tables, bootstrap=10)
+    except UserError:
+        return
+    document = json.loads(json.dumps(compare_json(found), allow_nan=False))
+    assert document["verdict"] in ("constant", "grows", "shrinks")
+    assert np.isfinite(document["constant"]["multiplier"]["value"])
+    assert not any(re.search(r"\bnan", words) for words in describe_comparison(found))
+
+
+def test_outliers_dropped_on_one_side_end_the_pairing() -> None:
+    a, b = made(BESIROGLU), made(better(2.0), seed=1)
+    odd = replace(b, frame=b.frame.assign(loss=np.where(b.frame["run_id"] == "run-4", 8.0, b.frame["loss"])))
+    found = compare(a, odd, bootstrap=50, drop_outliers=True)
+    assert not found.paired
+    assert found.b.n_runs == found.a.n_runs - 1
+    assert compare(a, b, bootstrap=50, drop_outliers=True).paired
 
 
 def test_three_training_sets_on_one_validation_loss(published_runs: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_approach_gives_the_same_keys(table: RunTable) -> None:
         "warnings",
     ], "the keys that readers of the document rely on come first, in this order"
     for number, law in ((1, "envelope"), (2, "isoflop")):
-        found = approach(table, number, bootstrap=20)  # type: ignore[arg-type]
+        found = approach(table, number, bootstrap=20)
         document = written(fit_json(found))
         assert list(document) == list(surface)
         assert document["law"] == law
@@ -68,7 +68,7 @@ def test_every_approach_gives_the_same_keys(table: RunTable) -> None:
         for name, value in document["params"].items():
             lo, hi = document["ci95"][name]
             assert lo <= value <= hi
-        bare = written(fit_json(approach(table, number, bootstrap=0)))  # type: ignore[arg-type]
+        bare = written(fit_json(approach(table, number, bootstrap=0)))
         assert bare["ci95"] is bare["exponents"]["ci95"] is bare["resampling"] is None
         assert bare["params"] == document["params"]
 
