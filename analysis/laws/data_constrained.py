@@ -1,4 +1,4 @@
-"""The data-constrained law (Muennighoff et al. 2023, arXiv 2305.16264, equations 5 to 7).
+"""The data-constrained law (Muennighoff et al. 2023, arXiv 2305.16264, section 3).
 
 L = E + A N'^-alpha + B D'^-alpha, where D' is what D tokens out of U unique ones are worth and N' the same of N parameters
 out of those that U tokens can use, N_opt(U) = (A/B)^(1/alpha) U: the size whose compute-optimal data are U. As the authors
@@ -156,7 +156,7 @@ class DataConstrained(Law):
     """L(N, D, U) = E + A N'^-alpha + B D'^-alpha."""
 
     name = "data_constrained"
-    source = "Muennighoff et al. 2023 (arXiv 2305.16264), equations 5 to 7"
+    source = "Muennighoff et al. 2023 (arXiv 2305.16264), section 3"
     parameters = (
         Parameter(name="A", unit="nats * parameters^alpha", meaning="amplitude of what a finite size costs"),
         Parameter(name="B", unit="nats * tokens^alpha", meaning="amplitude of what finite data cost"),

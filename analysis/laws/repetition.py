@@ -1,4 +1,4 @@
-"""What repeated data are worth (Muennighoff et al. 2023, arXiv 2305.16264, equations 5 and 6).
+"""What repeated data are worth (Muennighoff et al. 2023, arXiv 2305.16264, section 3).
 
 U unique tokens seen R + 1 times count as D' = U + U R* (1 - exp(-R/R*)) fresh ones: the first repetitions are nearly as good
 as new data, and no number of them is worth more than U (1 + R*). The same form discounts parameters beyond those that U
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Muennighoff et al. 2023, section 6: repetitions of data and excess of parameters at which 1 - 1/e of what they can ever
-#: give is used up, fitted to 182 runs on subsets of C4. About four epochs are nearly free, beyond 40 little is gained.
+#: Muennighoff et al. 2023: repetitions of data and excess of parameters at which 1 - 1/e of what they can ever give is used
+#: up, fitted to runs on subsets of C4. Up to four epochs are nearly free, beyond forty little is gained.
 R_D_STAR = 15.387756
 R_N_STAR = 5.309743
 
