@@ -87,9 +87,9 @@ def _meets(text: pd.Series, condition: Condition) -> NDArray[np.bool_]:
         return _ORDERS[condition.sign](numbers, wanted)
     equal = (text == condition.value).to_numpy(dtype=bool)
     if wanted is not None:
-        equal |= numbers == wanted
+        equal = equal | (numbers == wanted)
     if condition.value.lower() in ("true", "false"):
-        equal |= (text.str.lower() == condition.value.lower()).to_numpy(dtype=bool)
+        equal = equal | (text.str.lower() == condition.value.lower()).to_numpy(dtype=bool)
     return ~equal if condition.sign == "!=" else equal
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import warnings
@@ -96,19 +97,29 @@ def _read(path: Path) -> pd.DataFrame:
         frame = pd.read_parquet(path) if kind == "parquet" else _read_csv(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, OSError, EOFError, zlib.error, ValueError) as error:
+    except (
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+        csv.Error,
+        OSError,
+        EOFError,
+        zlib.error,
+        ValueError,
+    ) as error:
         raise UserError(f"{path} can't be read as {kind}: {' '.join(str(error).split())}") from None
     frame.columns = frame.columns.map(lambda name: str(name).strip())
     if not len(frame):
         raise UserError(f"{path} has no rows" + (", only a header" if len(frame.columns) else ""))
-    duplicated = frame.columns[frame.columns.duplicated()]
-    if len(duplicated):
-        raise UserError(f"{path} has the column {duplicated[0]!r} twice")
+    if frame.columns.has_duplicates:
+        raise UserError(f"{path} has the column {frame.columns[frame.columns.duplicated()][0]!r} twice")
     return frame
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Every cell as text, so that nothing is guessed. Gzip is known by its first bytes, the delimiter by the header."""
+    """Every cell as text, so that nothing is guessed.
+
+    Gzip is known by its first bytes, the delimiter (a comma, a semicolon or a tab) as the one that splits the header most.
+    """
     data = path.read_bytes()
     if data.startswith(_GZIP):
         data = gzip.decompress(data)
@@ -122,20 +133,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise ValueError("it is not text: it holds zero bytes")
     if not text.strip():
         raise ValueError("it is empty")
+    text = text.lstrip("\r\n")
+    delimiter = max(",;\t", key=text.splitlines()[0].count)
+    # pandas would rename a name's second column.
+    header = pd.Series([name.strip() for name in next(csv.reader(io.StringIO(text), delimiter=delimiter))])
+    if header.duplicated().any():
+        raise ValueError(f"it has the column {header[header.duplicated()].iloc[0]!r} twice")
     with warnings.catch_warnings():
         # Rows longer than the header would lose their last cells, or shift all names by one, with no more than a warning.
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(
-            io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, sep=_delimiter(text.lstrip())
-        )
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, index_col=False, sep=delimiter)
     # Spreadsheets end in lines of bare commas.
     return frame[(frame.fillna("") != "").any(axis=1)]
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter that splits the header most: a comma, a semicolon or a tab."""
-    header = text.splitlines()[0]
-    return max(",;\t", key=header.count)
 
 
 def _missing(path: Path, name: str, wanted: str, there: list[str]) -> str:

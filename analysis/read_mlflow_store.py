@@ -7,6 +7,7 @@ that is K n/100 requests, `REQUESTS_AT_ONCE` at a time.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,13 @@ POINTS_A_RUN = 2500
 HISTORIES = "/api/2.0/mlflow/metrics/get-history-bulk-interval"
 REQUESTS_AT_ONCE = 4
 ROWS_AT_ONCE = 50_000
+#: MLflow reads these from the environment only; where a person has set one, that holds. By default it tries a server that is
+#: away for four minutes.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 #: MLflow stores an infinity as the largest double.
 CLIPPED = 1.79e308
 
@@ -72,6 +80,8 @@ class Experiment:
 def open_experiment(tracking_uri: str, name: str) -> Experiment:
     """Raises UserError where the store can't be read or has no such experiment."""
     _require_store(tracking_uri)
+    for setting, value in SETTINGS.items():
+        os.environ.setdefault(setting, value)
     with _readable(tracking_uri):
         from mlflow.tracking import MlflowClient
 
@@ -121,9 +131,9 @@ def read_history(experiment: Experiment, key: str, runs: Sequence[StoredRun]) ->
     return History(run_G[last_G], step_G[last_G], value_G[last_G])
 
 
-def _points(batch: list[tuple[str, int, int, float]], numbers: dict[str, int]) -> Array:
+def _points(batch: Sequence[tuple[str, int, int, float]], numbers: dict[str, int]) -> Array:
     """`[4, points]`: run, step, time and value, each exact as a double (steps and milliseconds are below 2^53)."""
-    rows = [(numbers[run], *rest) for run, *rest in batch if run in numbers]
+    rows = [(numbers[run_id], *rest) for run_id, *rest in batch if run_id in numbers]
     return np.array(rows, dtype=np.float64).reshape(-1, 4).T
 
 
@@ -150,7 +160,7 @@ def _query_runs(experiment: Experiment) -> list[StoredRun]:
     return list(runs.values())
 
 
-def _query_history(experiment: Experiment, key: str) -> Iterator[list[Any]]:
+def _query_history(experiment: Experiment, key: str) -> Iterator[Sequence[Any]]:
     from mlflow.store.tracking.dbmodels.models import SqlMetric, SqlRun
     from sqlalchemy import select
 
@@ -179,7 +189,7 @@ def _connection(experiment: Experiment) -> Iterator[Any]:
         engine.dispose()
 
 
-def _request_history(experiment: Experiment, key: str, run_ids: list[str]) -> Iterator[list[Any]]:
+def _request_history(experiment: Experiment, key: str, run_ids: list[str]) -> Iterator[Sequence[Any]]:
     from concurrent.futures import ThreadPoolExecutor
 
     groups = [run_ids[i : i + RUNS_A_REQUEST] for i in range(0, len(run_ids), RUNS_A_REQUEST)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from analysis.table import LossCurve, RunTable
@@ -36,7 +37,11 @@ def load_runs(
         UserError: there is no such source, it lacks a column that every run needs, no run meets `where`, or something to be
             kept is not there or has no N, D or loss.
     """
-    return _read(source, columns or {}, experiment, list(where)).keep(keep)
+    conditions = list(where)
+    table = _read(source, columns or {}, experiment, conditions)
+    if conditions:
+        table = replace(table, source=f"{table.source} where {' and '.join(map(str.strip, conditions))}")
+    return table.keep(keep)
 
 
 def _read(source: str | Path, columns: Mapping[str, str], experiment: str | None, where: list[str]) -> RunTable:

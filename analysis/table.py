@@ -191,7 +191,7 @@ class RunTable:
         if not chosen.any() and name.isdecimal():
             chosen = (judged["row"] == int(name)).fillna(False).astype(bool)
         if not chosen.any():
-            chosen = judged["excluded"].map(kind_of) == name
+            chosen = (judged["excluded"] != "") & (judged["excluded"].map(kind_of) == name)
         if not chosen.any():
             raise UserError(_nothing_to_keep(name, judged))
         excluded = judged[chosen & (judged["excluded"] != "")]

@@ -224,8 +224,8 @@ def _write_mlflow(path: Path, made: list[tuple[str, RunConfig, Done]], points: i
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA synchronous=OFF")
         database.executemany(
-            "INSERT INTO runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id)"
-            " VALUES (?, ?, 'FINISHED', ?, ?, 'active', ?)",
+            "INSERT INTO runs (run_uuid, name, user_id, artifact_uri, source_type, status, start_time, end_time,"
+            " lifecycle_stage, experiment_id) VALUES (?, ?, 'made', '', 'LOCAL', 'FINISHED', ?, ?, 'active', ?)",
             ((key, f"run-{int(key, 16)}", START_MS + int(key, 16), START_MS, int(experiment)) for key, _, _ in made),
         )
         for table, rows in (
