@@ -233,7 +233,9 @@ def _approach(
             )
 
     def estimate(of: Callable[[_Optima], Array]) -> Estimate:
-        return Estimate(value=float(of(here)[0]), ci95=None if sampled is None else interval(of(sampled)))
+        drawn = None if sampled is None else of(sampled)
+        told = drawn is not None and np.isfinite(drawn).mean() >= MIN_SOUND
+        return Estimate(value=float(of(here)[0]), ci95=interval(drawn) if drawn is not None and told else None)
 
     parts: dict[str, Callable[[_Optima], Array]] = {
         "n_opt_coefficient": lambda o: np.exp(o.n_opt.log_coefficient_K),
@@ -245,6 +247,10 @@ def _approach(
     loss_at = estimate(lambda o: o.loss.at(seen.flops))
     if not np.isfinite(loss_at.value):
         absent["loss"] = f"a curve of loss against compute takes {MIN_LOSS_POINTS} optima"
+    elif sampled is not None and loss_at.ci95 is None:
+        absent["loss_ci95"] = (
+            f"too few resamples keep the {MIN_LOSS_POINTS} optima that a curve of loss against compute takes"
+        )
     intervals = {name: one.ci95 for name, one in told.items() if one.ci95 is not None}
     return Approach(
         number=number,

@@ -149,7 +149,7 @@ class Approach:
     objective_value: float
     resampling: Resampling | None
     absent: dict[str, str]
-    """By field name: why a part is None. All parts are missing for one reason under `all`."""
+    """By field name: why a part is None; `all` where one reason takes every part, `ci95` and `loss_ci95` for intervals."""
     warnings: tuple[str, ...]
 
 

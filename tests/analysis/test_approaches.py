@@ -258,6 +258,7 @@ def test_random_tables_end_in_numbers_or_reasons(seed: int, runs: int, sizes: in
             estimate = getattr(one, name)
             assert estimate is not None or name in one.absent or "all" in one.absent
             assert estimate is None or np.isfinite(estimate.value)
+            assert estimate is None or estimate.ci95 is None or np.isfinite([estimate.ci95.lo, estimate.ci95.hi]).all()
     json.dumps([one.params for one in found.approaches], allow_nan=False)
 
 
