@@ -23,8 +23,9 @@ class Chinchilla(Law):
     counting = "n_params"
 
     def shape(self, params_KP: Array) -> PowerSum:
-        a, b, e, alpha, beta = np.moveaxis(params_KP, -1, 0)
-        return PowerSum(a, b, e, alpha, beta, np.ones_like(a))
+        # Views by index: root finders call this at one N and D, where moveaxis would cost as much as the prediction.
+        a, b, e, alpha, beta = (params_KP[..., column] for column in range(5))
+        return PowerSum(a, b, e, alpha, beta, np.ones(params_KP.shape[:-1]))
 
     def shape_gradient(self, params_KP: Array) -> Array:
         return np.eye(5, 6)

@@ -27,6 +27,7 @@ class Kaplan(Law):
         Parameter(name="alpha_D", unit="1", meaning="exponent of data where the size is endless"),
     )
     counting = "n_params_non_embedding"
+    max_condition = 75.0
     has_power = True
 
     def shape(self, params_KP: Array) -> PowerSum:

@@ -31,6 +31,7 @@ class Overtraining(Law):
         Parameter(name="eta", unit="1", meaning="exponent of compute at one ratio D/N"),
     )
     counting = "n_params"
+    max_condition = 80.0
     spare_runs = 1
 
     def shape(self, params_KP: Array) -> PowerSum:

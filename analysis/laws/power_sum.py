@@ -23,13 +23,13 @@ from analysis.laws.base import Array, PowerSum, Problem
 #: Exponents alpha k and beta k stay in here. Fits that end on an edge say so: designs that can't identify the law send alpha
 #: to 27.
 EXPONENT_BOUNDS = (0.005, 5.0)
-#: So that A = TN^(1/k) stays a double. At 0.2 the larger of TN and TD all but stands alone; past 5 the sum is all but their
-#: geometric mean times 2^k, and only the product of N^alpha and D^beta matters.
-POWER_BOUNDS = (0.2, 5.0)
+#: Below, the larger of TN and TD all but stands alone; past 5 the sum is all but their geometric mean times 2^k, and only the
+#: product of N^alpha and D^beta matters. Sardana's runs have 0.15 to 0.17, Gadre's 0.25 to 0.39.
+POWER_BOUNDS = (0.08, 5.0)
 #: Exponents of the grid of starts.
 START_EXPONENTS = np.array([0.05, 0.12, 0.2, 0.3, 0.4, 0.52, 0.68, 0.88, 1.15, 1.5, 2.0])
 #: Where k is free: its values, and those of E over the least loss.
-START_POWERS = np.array([0.5, 1.0, 2.0])
+START_POWERS = np.array([0.2, 0.5, 1.0, 2.0])
 START_LIMITS = np.array([0.0, 0.3, 0.5, 0.65, 0.8, 0.9, 0.96])
 MAX_STARTS, MAX_STARTS_EACH_POWER = 6, 3
 

@@ -13,6 +13,9 @@ import numpy as np
 from analysis.laws.base import Array, Law, Parameter, PowerSum
 from analysis.laws.power_sum import BY_DATA, BY_SIZE, LOG_TD, LOG_TN, POWER, E, PowerSumProblem, coordinates
 
+#: Of alpha k and beta k, so that A and B stay doubles at the smallest k. Published runs have 0.1 to 0.25.
+EXPONENT_BOUNDS = (0.005, 2.0)
+
 
 class Skaling(Law):
     """L(N, D) = E + (A N^-alpha + B D^-beta)^k."""
@@ -28,6 +31,7 @@ class Skaling(Law):
         Parameter(name="k", unit="1", meaning="power of the sum; 1 is Chinchilla's law"),
     )
     counting = "n_params"
+    max_condition = 3_000.0
     has_power = True
 
     def shape(self, params_KP: Array) -> PowerSum:
@@ -49,6 +53,7 @@ class Skaling(Law):
                 ("beta", (BY_DATA,)),
                 ("k", (POWER,)),
                 fixed={},
+                bounds=dict.fromkeys((BY_SIZE, BY_DATA), EXPONENT_BOUNDS),
             ),
             n_params_n,
             n_tokens_n,
