@@ -24,6 +24,7 @@ from llama.errors import UserError
 from llama.records import TAG_RUN_KEY, TAG_RUN_KIND, TAG_TRUNK
 
 METRICS = "metrics."
+_NO_POINTS = (np.empty(0), np.empty(0))
 _KINDS: dict[str, Literal["trunk", "branch", "run"]] = {"trunk": "trunk", "branch": "branch"}
 
 
@@ -31,12 +32,11 @@ def read_mlflow_curves(tracking_uri: str, experiment: str, columns: Mapping[str,
     """Curves of every run and trunk of an experiment that has points.
 
     Raises:
-        UserError: the store can't be read or has no such experiment, or a loss is mapped to what is no metric.
+        UserError: the store can't be read or has no such experiment, or `train_loss` is mapped to what is no metric.
     """
     homes = homes_of(columns) | CURVE_HOMES | dict(columns)
-    for name in ("loss", "train_loss"):
-        if not homes[name].startswith(METRICS):
-            raise UserError(f"{name} is mapped to {homes[name]!r}, which has no history: curves need metrics.NAME")
+    if not homes["train_loss"].startswith(METRICS):
+        raise UserError(f"train_loss is mapped to {homes['train_loss']!r}, which has no history: write metrics.NAME")
     opened = open_experiment(tracking_uri, experiment)
     runs = [run for run in read_stored_runs(opened) if run.tags.get(TAG_RUN_KIND) != "sweep"]
     n_params_n = _numbers(runs, homes["n_params"])
@@ -45,15 +45,15 @@ def read_mlflow_curves(tracking_uri: str, experiment: str, columns: Mapping[str,
         _by_run(read_history(opened, home.removeprefix(METRICS), runs), len(runs)) if home.startswith(METRICS) else None
         for home in (homes["train_loss"], homes["loss"], homes["n_tokens"])
     )
-    assert train_n is not None
-    assert val_n is not None
     batch_tokens_n = _numbers(runs, homes["batch_tokens"])
     curves = []
     for number, run in enumerate(runs):
         tokens_a_step = 1.0 if TAG_RUN_KEY in run.tags else float(batch_tokens_n[number])
         seen = seen_n[number] if seen_n is not None else None
-        train_tokens_G, train_loss_G = _against_tokens(train_n[number], tokens_a_step, seen)
-        val_tokens_G, val_loss_G = _against_tokens(val_n[number], tokens_a_step, seen)
+        (train_tokens_G, train_loss_G), (val_tokens_G, val_loss_G) = (
+            _against_tokens(points_n[number] if points_n is not None else _NO_POINTS, tokens_a_step, seen)
+            for points_n in (train_n, val_n)
+        )
         if not n_params_n[number] > 0 or not (len(train_tokens_G) or len(val_tokens_G)):
             continue
         curves.append(

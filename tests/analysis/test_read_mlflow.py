@@ -239,6 +239,10 @@ def test_what_a_step_is_worth_is_stated_or_there_is_no_curve(foreign: tuple[str,
     }
     # Interpolated between the steps at which tokens were logged.
     assert list(seen["gpt-3"].train_tokens_G) == [700.0 * step for step in (0, 10, 20, 30, 40)]
+    # A final loss that is a param has no history, and the training's is there all the same.
+    as_param = load_curves(foreign[0], experiment="gpt", columns={**FOREIGN, "loss": "params.size"})
+    assert [len(curve.val_loss_G) for curve in as_param] == [0] * len(as_param)
+    assert as_param
     with pytest.raises(UserError, match=r"train_loss is mapped to 'params\.x', which has no history"):
         load_curves(foreign[0], experiment="gpt", columns={**FOREIGN, "train_loss": "params.x"})
 

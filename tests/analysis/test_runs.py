@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from analysis.conditions import rows_that_meet
 from analysis.runs import load_curves, load_runs
-from analysis.table import COLUMNS, RunTable, kind_of
+from analysis.table import COLUMNS, KINDS, RunTable, kind_of
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.data.corpus import MANIFEST, CorpusManifest, DomainManifest
 from llama.data.sources import CorpusSpec, DomainSpec
@@ -344,6 +344,35 @@ class TestCsv:
         assert np.isfinite(usable).all()
         assert (usable > 0).all()
         assert len(table.usable) + len(table.excluded) == len(table.frame)
+
+
+_CELL = st.sampled_from(
+    ["", "1", "2.5", "-1", "0", "1e400", "nan", "1,5", "1.4B", "true", "bits", "x", " 3 ", "finished"]
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), optional=st.sets(st.sampled_from([*COLUMNS, "bpb/code"]), max_size=8))
+def test_any_table_is_read_or_refused_in_words(tmp_path: Path, data: st.DataObject, optional: set[str]) -> None:
+    header = ["n_params", "n_tokens", "loss", *sorted(optional - {"n_params", "n_tokens", "loss"})]
+    rows = data.draw(st.lists(st.lists(_CELL, min_size=len(header), max_size=len(header)), min_size=1, max_size=6))
+    path = csv(tmp_path, "".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in [header, *rows]))
+    try:
+        table = load_runs(path)
+    except UserError:
+        assert all(cell == "" for row in rows for cell in row)
+        return
+    assert list(table.frame.columns[: len(COLUMNS)]) == list(COLUMNS)
+    for name, dtype in COLUMNS.items():
+        assert str(table.frame[name].dtype).removesuffix("[pyarrow]") in (dtype, "object")
+    usable = table.usable
+    numbers = usable[["n_params", "n_tokens", "loss", "weight"]].to_numpy()
+    assert np.isfinite(numbers).all()
+    assert (numbers > 0).all()
+    assert (usable["n_tokens"] >= 0.99 * usable["planned_tokens"].fillna(0)).all()
+    assert usable["run_id"].is_unique
+    if "excluded" not in header:
+        assert {kind_of(out.reason) for out in table.excluded} <= set(KINDS)
 
 
 class TestWhere:
