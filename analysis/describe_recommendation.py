@@ -173,9 +173,9 @@ def _would_be(choice: Choice) -> str:
 def _rests_on(recommendation: Recommendation) -> list[str]:
     costs = recommendation.costs
     lines = [law_in_words(recommendation.fit)]
-    lines.append(f"Training is counted as {costs.train.rule}.")
+    lines.append(f"Cost of training: {costs.train.rule}.")
     if recommendation.question.demand_tokens is not None:
-        lines.append(f"Serving is counted as {costs.serve.rule}.")
+        lines.append(f"Cost of serving: {costs.serve.rule}.")
     if costs.used:
         lines.append("Used: " + ", ".join(f"{name} {number(value)}" for name, value in costs.used.items()) + ".")
     return lines

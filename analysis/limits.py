@@ -176,7 +176,8 @@ def kv_elements(table: RunTable) -> tuple[float, float, str]:
     centred = log_n - log_n.mean()
     exponent = float(centred @ np.log(elements) / (centred @ centred))
     coefficient = float(np.exp(np.log(elements).mean() - exponent * log_n.mean()))
-    return coefficient, exponent, whose
+    off = float(np.abs(coefficient * n**exponent / elements - 1).max())
+    return coefficient, exponent, f"{whose} (within {off:.0%})"
 
 
 def _memory(limits: Limits, table: RunTable) -> Bound:

@@ -62,13 +62,12 @@ def uncertainty(
         table: what `fit` was fitted to.
         fit: the fit that the recommendation rests on.
         setting: the question, its costs and limits in a counting rule.
-        draws: resamples a choice; None takes 300, fewer beyond 240 runs.
+        draws: resamples a choice; None takes 300, fewer beyond 240 runs. Never more than `fit` has.
         seed: of the resampling.
     """
     if draws is None:
         draws = int(np.clip(RUN_DRAWS / fit.n_runs, LEAST_DRAWS, DRAWS))
-    if fit.draws_KP is None:
-        draws = 0
+    draws = min(draws, 0 if fit.draws_KP is None else len(fit.draws_KP))
     counting = _common_count(table, fit)
 
     def decide(tried: _Tried) -> _Tried:
