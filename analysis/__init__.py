@@ -1,6 +1,6 @@
 """What it means: runs table -> laws -> decisions -> plots -> report. No torch, no Ray.
 
-    from analysis import load_runs, fit, analyse
+    from analysis import load_runs, fit, recommend, analyse
 
 Names are imported on first use, so that `import analysis` costs nothing.
 """
@@ -11,23 +11,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.costs import Prices
     from analysis.fitting import fit
-    from analysis.results import Fit, Study
+    from analysis.limits import Limits
+    from analysis.recommend import recommend
+    from analysis.results import Fit, Recommendation, Study
     from analysis.runs import load_curves, load_runs
     from analysis.study import analyse
     from analysis.table import RunTable
 
 _HOMES = {
     "Fit": "analysis.results",
+    "Limits": "analysis.limits",
+    "Prices": "analysis.costs",
+    "Recommendation": "analysis.results",
     "RunTable": "analysis.table",
     "Study": "analysis.results",
     "analyse": "analysis.study",
     "fit": "analysis.fitting",
     "load_curves": "analysis.runs",
     "load_runs": "analysis.runs",
+    "recommend": "analysis.recommend",
 }
 
-__all__ = ["Fit", "RunTable", "Study", "analyse", "fit", "load_curves", "load_runs"]
+__all__ = [
+    "Fit",
+    "Limits",
+    "Prices",
+    "Recommendation",
+    "RunTable",
+    "Study",
+    "analyse",
+    "fit",
+    "load_curves",
+    "load_runs",
+    "recommend",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -154,7 +154,7 @@ def recommend(
         raise UserError(
             _no_answer(fitted, asked, found, lambda without: pick(setting(counting, without), chosen, params))
         )
-    _check_reach(fitted, kind, value, best)
+    _check_reach(fitted, asked.question, best)
     training_optimal = _optimum(fitted, asked, training_pick)
     lifetime_optimal = _optimum(fitted, asked, lifetime_pick) if demand_tokens is not None else None
     recommended = lifetime_optimal or training_optimal
@@ -180,6 +180,7 @@ def recommend(
         extrapolation = _extrapolation(table, fitted)
     foreseen, doubts = _foresee(fitted, extrapolation, recommended)
     doubts += _doubts(fitted, asked, recommended, prices)
+    doubts += _unreached(fitted, asked)
     found_limits = tuple(
         _bind(bound, found, best, lambda without: pick(setting(counting, without), chosen, params)) for bound in found
     )
@@ -291,21 +292,22 @@ def _no_answer(
     return out_of_reach(fit, get_law(fit.law), question.value, setting.unique_tokens)
 
 
-def _check_reach(fit: Fit, kind: str, value: float, best: Pick) -> None:
-    option, fitted = OPTIONS[kind], fit.fitted_range
-    if kind == "target_loss" and value > fitted.loss.hi:
+def _check_reach(fit: Fit, question: Question, best: Pick) -> None:
+    option, value, fitted = OPTIONS[question.kind], question.value, fit.fitted_range
+    if question.kind == "target_loss" and value > fitted.loss.hi:
         raise UserError(
             f"{option} {value:g} is above every measured loss ({number(fitted.loss.lo)} to {number(fitted.loss.hi)} nats): "
             "every run was better"
         )
     distance = float(best.n_params * best.n_tokens)
+    served = "" if question.demand_tokens is None else f" with --demand {question.demand_tokens:g}"
     for edge, factor in (
         (fitted.n_times_d.hi, distance / fitted.n_times_d.hi),
         (fitted.n_times_d.lo, fitted.n_times_d.lo / distance),
     ):
         if factor > SENSELESS:
             raise UserError(
-                f"{option} {value:g} asks for a model of {count(float(best.n_params))} parameters on "
+                f"{option} {value:g}{served} asks for a model of {count(float(best.n_params))} parameters on "
                 f"{count(float(best.n_tokens))} tokens, {number(factor)} times {'beyond' if distance > edge else 'below'} the "
                 "compute that the law was fitted to: no fit says anything there"
             )
@@ -360,6 +362,8 @@ def _regret(fit: Fit, setting: Setting, law: Law, best: Pick) -> tuple[Regret, .
         demand = factor * setting.demand_tokens
         n_best, share = extra(get_law(fit.law).as_vector(fit.params), demand)
         ci95 = None if fit.draws_KP is None else interval(extra(fit.draws_KP, demand)[1])
+        if ci95 is not None and np.isnan(ci95.lo):
+            ci95 = None
         regrets.append(
             Regret(
                 factor=factor,
@@ -402,6 +406,18 @@ def _foresee(fit: Fit, extrapolation: Extrapolation | None, best: Optimum) -> tu
         Interval(lo=foreseen.ci95.lo * shift, hi=foreseen.ci95.hi * shift),
         [] if foreseen.note is None else [f"the forecast of the loss: {foreseen.note}"],
     )
+
+
+def _unreached(fit: Fit, setting: Setting) -> list[str]:
+    """Draws without an answer: they count as infinite, so that an interval without an upper end is what they leave."""
+    if fit.draws_KP is None:
+        return []
+    lost = float(np.mean(~np.isfinite(pick(setting, get_law(fit.law), fit.draws_KP).n_params)))
+    if not lost:
+        return []
+    return [
+        f"{lost:.1%} of the resampled laws have no model that answers {OPTIONS[setting.question.kind]}: they count as infinite"
+    ]
 
 
 def _doubts(fit: Fit, setting: Setting, best: Optimum, prices: Prices) -> list[str]:

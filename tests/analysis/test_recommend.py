@@ -271,6 +271,24 @@ class TestCosts:
         assert found.question.unit == "USD"
 
 
+class TestDrawsWithoutAnAnswer:
+    def test_they_leave_the_interval_open_and_are_counted(self) -> None:
+        """Noisy runs leave the law's limit open: some draws put it above a target that the law itself can reach."""
+        rng = np.random.default_rng(2)
+        n_params, n_tokens = spread_design(60, rng)
+        table = make_table(n_params, n_tokens, predict(TRUTH, n_params, n_tokens) * np.exp(rng.normal(0, 0.03, 60)))
+        fitted = fit(table, bootstrap=100)
+        assert fitted.draws_KP is not None
+        target = float(np.quantile(LAW.limit(fitted.draws_KP), 0.9))
+        found = recommend(table, target_loss=target, demand_tokens=1e12, fit=fitted, vary=False)
+        assert found.lifetime_optimal is not None
+        assert found.lifetime_optimal.ci95 is not None
+        assert found.lifetime_optimal.ci95["n_params"].hi == np.inf
+        assert any("of the resampled laws have no model" in warning for warning in found.warnings)
+        assert json.dumps(recommend_json(found), allow_nan=False)
+        assert "nan" not in describe_recommendation(found).lower()
+
+
 class TestAlternatives:
     def test_break_evens_between_named_sizes(self, made: Made) -> None:
         found = made.ask(target_loss=2.3, demand_tokens=1e12, sizes=(2e9, 1e9, 4e9))
@@ -459,6 +477,7 @@ class TestBadInput:
             ({"flops": 0.0}, "--compute is 0"),
             ({"flops": float("inf")}, "--compute is inf"),
             ({"flops": 1e60}, "--compute 1e\\+60 asks for .* no fit says anything there"),
+            ({"flops": 1e21, "demand_tokens": 1e35}, "--compute 1e\\+21 with --demand 1e\\+35 asks"),
             ({"flops": 1.0}, "--compute 1 asks for .* below"),
             ({"budget": -5.0}, "--budget is -5"),
             ({"target_loss": float("nan")}, "--target-loss is nan"),
