@@ -10,7 +10,6 @@ continuous in U and reaches Chinchilla's.
 
 from __future__ import annotations
 
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -118,38 +117,49 @@ class DataConstrainedProblem(Problem):
         )
 
     def starts(self, loss_n: Array, weight_n: Array) -> Array:
-        """At each R_D* and R_N*, the power sum's starts with D', and with N' by the N_opt(U) of those before."""
+        """At each R_D* and R_N*, the power sum's starts with D', and with N' by the N_opt(U) of those before.
+
+        Where no size is beyond N_opt(U) nothing hangs on R_N*, and it starts, and stays, at the first alone.
+        """
+        size, unique = np.exp(self.log_n_n), np.exp(self.log_u_n)
         found = []
-        for r_d, r_n in product(START_R_D, START_R_N):
-            n_params, n_tokens = np.exp(self.log_n_n), effective_tokens(np.exp(self.log_d_n), np.exp(self.log_u_n), r_d)
-            for last in (False, True):
-                plain = PowerSumProblem(
-                    coordinates(
-                        lambda shape: np.stack([shape.E, shape.A, shape.B, shape.alpha], axis=-1),
-                        ("E", (E,)),
-                        ("A", (LOG_TN,)),
-                        ("B", (LOG_TD,)),
-                        ("alpha", (BY_SIZE, BY_DATA)),
-                        fixed={POWER: 1.0},
-                    ),
-                    n_params,
-                    n_tokens,
-                    loss_n * self.scale,
-                )
-                params = plain.to_params(plain.starts(loss_n * self.scale / plain.scale, weight_n))
-                if not last:
-                    _, a, b, alpha = params[0]
-                    n_params = effective_tokens(n_params, np.power(a / b, 1 / alpha) * np.exp(self.log_u_n), r_n)
-            e, a, b, alpha = params[:STARTS_EACH].T
-            log_a, log_b = (np.log(np.maximum(x / self.scale, 1e-300)) for x in (a, b))
-            extra = (np.full_like(e, np.log(r)) for r in (r_d, r_n))
-            found.append(
-                np.stack(
-                    [e / self.scale, log_a - alpha * self.center_n, log_b - alpha * self.center_d, alpha, *extra],
-                    axis=1,
-                )
-            )
+        for r_d in START_R_D:
+            fresh = effective_tokens(np.exp(self.log_d_n), unique, r_d)
+            _, a, b, alpha = _plain_starts(size, fresh, loss_n * self.scale, weight_n)[0]
+            usable = np.exp(np.minimum(np.log(a / b) / alpha, 500.0)) * unique
+            for r_n in START_R_N if (size > usable).any() else START_R_N[:1]:
+                plain = _plain_starts(effective_tokens(size, usable, r_n), fresh, loss_n * self.scale, weight_n)[
+                    :STARTS_EACH
+                ]
+                e, a_K, b_K, alpha_K = plain.T
+                theta = [
+                    e / self.scale,
+                    np.log(a_K / self.scale) - alpha_K * self.center_n,
+                    np.log(b_K / self.scale) - alpha_K * self.center_d,
+                    alpha_K,
+                    np.full_like(e, np.log(r_d)),
+                    np.full_like(e, np.log(r_n)),
+                ]
+                found.append(np.stack(theta, axis=1))
         return np.concatenate(found)
+
+
+def _plain_starts(n_params_n: Array, n_tokens_n: Array, loss_n: Array, weight_n: Array) -> Array:
+    """Starts (K, 4) of E, A, B and alpha, of the law where nothing repeats."""
+    plain = PowerSumProblem(
+        coordinates(
+            lambda shape: np.stack([shape.E, shape.A, shape.B, shape.alpha], axis=-1),
+            ("E", (E,)),
+            ("A", (LOG_TN,)),
+            ("B", (LOG_TD,)),
+            ("alpha", (BY_SIZE, BY_DATA)),
+            fixed={POWER: 1.0},
+        ),
+        n_params_n,
+        n_tokens_n,
+        loss_n,
+    )
+    return plain.to_params(plain.starts(loss_n / plain.scale, weight_n))
 
 
 class DataConstrained(Law):
