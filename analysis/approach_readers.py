@@ -133,8 +133,8 @@ def by_envelope(seen: Seen, residual_sd: float | None) -> tuple[Approach, Envelo
         return absent_approach(
             1,
             seen,
-            f"the envelope passes through {n_sizes} sizes that have a smaller and a larger one beside them at the same budget; "
-            f"{MIN_SIZES} are needed",
+            f"the envelope passes through {n_sizes} of the sizes that have a smaller and a larger one beside them at the same "
+            f"budget; {MIN_SIZES} are needed",
         ), envelope
     warnings = []
     at_edge = float(drawn.edge_KG[0][shown].mean())

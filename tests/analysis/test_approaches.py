@@ -134,7 +134,7 @@ def test_an_envelope_needs_three_sizes_between_others() -> None:
     lone = make_table(n_params, n_tokens, predict(BESIROGLU, n_params, n_tokens))
     assert "0 of 30 sizes" in approaches(lone, bootstrap=0).approaches[0].absent["all"]
     few = approaches(ladder(sizes=4), bootstrap=0)
-    assert "sizes that have a smaller and a larger one beside them" in few.approaches[0].absent["all"]
+    assert "of the sizes that have a smaller and a larger one beside them" in few.approaches[0].absent["all"]
     assert few.envelope is not None
     assert any(point.edge for point in few.envelope.points)
 

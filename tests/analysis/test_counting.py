@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.counting import convert, convert_law, count_conversion, flops_rule, with_counts_from_shapes
+from analysis.describe_counting import conversion_json, describe_conversion, describe_flops_rule, flops_rule_json
 from analysis.fitting import fit
 from analysis.laws import get_law
 from analysis.table import COUNTING, RunTable, make_frame
@@ -221,3 +223,27 @@ def test_bad_input_is_refused_by_name() -> None:
         convert(RunTable(source="odd", frame=frame), 1e9, "n_params", "n_params_non_embedding")
     with pytest.raises(UserError, match="no FLOPs of its own"):
         flops_rule(fit(ladder_table(), bootstrap=0), RunTable(source="bare", frame=frame.assign(flops=np.nan)))
+
+
+def test_a_change_of_rule_in_words_and_as_a_document() -> None:
+    table = ladder_table("n_params_non_embedding")
+    law = fit(table, counting="n_params_non_embedding", bootstrap=0)
+    told = convert_law(law, table, "n_params")
+    said = describe_conversion(told)
+    assert f"C^{law.exponents.n_opt:.3f} counting n_params_non_embedding" in said[0]
+    assert f"C^{told.exponents.n_opt:.3f}" in said[0]
+    assert "Fitted anew in n_params" in said[1]
+    assert len(said) == 2
+    document = json.loads(json.dumps(conversion_json(told), allow_nan=False))
+    assert document["params"] == told.params
+    assert document["refitted"]["n_opt"] == pytest.approx(told.exponents.n_opt, abs=0.03)
+    refused = describe_conversion(replace(told, refitted=None, refused="too few sizes", max_count_error=0.01))
+    assert "too few sizes" in refused[1]
+    assert "within 1.00%" in refused[2]
+    change = flops_rule(law, table, budgets=[1e20])
+    words = describe_flops_rule(change)
+    assert len(words) == 2
+    assert "At 1e20 FLOPs N_opt is" in words[1]
+    written = json.loads(json.dumps(flops_rule_json(change), allow_nan=False))
+    assert len(written["sizes"]) == len(WIDTHS)
+    assert written["optima"][0]["n_opt_6nd"] == change.changes[0].n_opt_6nd
