@@ -15,8 +15,8 @@ from analysis.words import flops as say_flops
 def describe_conversion(told: ConvertedLaw) -> tuple[str, ...]:
     """A law in another count, in sentences: the exponent first."""
     said = [
-        f"N_opt goes as C^{told.exponents_before.n_opt:.3f} counting {told.from_rule}, and as C^{told.exponents.n_opt:.3f} when "
-        f"the same law is told in {told.to_rule}; its losses at the {told.n_runs} fitted runs then differ by up to "
+        f"N_opt goes as C^{told.exponents_before.n_opt:.3f} counting {told.from_rule}, and as C^{told.exponents.n_opt:.3f} "
+        f"when the same law is told in {told.to_rule}; its losses at the {told.n_runs} fitted runs then differ by up to "
         f"{told.max_loss_error:.2%} (rms {told.rms_loss_error:.2%}).",
         f"Fitted anew in {told.to_rule}, the exponent is {told.refitted.n_opt:.3f}."
         if told.refitted is not None
