@@ -13,7 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from analysis.page import decision, sections
+from analysis.page import advice, checks, decision, run_list, sections
+from analysis.page.cells import section
 from analysis.page.markup import Html, escape, join
 from analysis.plots import canvas, interactive
 from analysis.plots.gallery import make_pictures
@@ -40,6 +41,7 @@ def write_report(study: Study, folder: Path, *, provenance: Mapping[str, str] | 
         style=_asset("report.css").template,
         body=_body(study, pictures, absent, provenance or {}),
         figures=_script_json({picture.stem: _payload(picture) for picture in pictures}),
+        runs=_script_json(run_list.runs_csv(study)),
         decision=_script_json(decision.payload(study)),
         plotly=_plotly(),
         scripts="\n</script>\n<script>\n".join(_asset(name).template for name in SCRIPTS),
@@ -56,18 +58,24 @@ def _body(study: Study, pictures: list[Picture], absent: list[Absent], provenanc
         "decision": ("Decide: demand, prices, utilisation, target loss", decision.panel(study)),
         "law": ("The fitted law", sections.law(study)),
         "pictures": ("Pictures", join([*figures, sections.missing_pictures(absent)])),
+        "recommendation": ("What to train", advice.recommendation(study)),
+        "uncertainty": ("What the decision hangs on", advice.uncertainty(study)),
+        "approaches": ("Three approaches side by side", checks.approaches(study)),
+        "extrapolation": ("Extrapolation, tried on the runs at hand", checks.extrapolation(study)),
+        "structure": ("Structure in the residuals", checks.structure(study)),
         "pairs": ("Matched pairs: smaller, trained longer", sections.pairs(study)),
         "lifetime": ("Lifetime optimum", sections.lifetime(study)),
         "bowls": ("IsoFLOP vertices", sections.bowls(study)),
         "inference": ("Measured inference cost", sections.inference(study)),
-        "runs": ("Runs", sections.runs(study)),
+        "set-aside": ("Runs flagged and set aside", checks.set_aside(study)),
+        "runs": ("Runs", run_list.runs(study)),
         "provenance": ("Where this comes from", sections.provenance({**_facts(study), **provenance})),
     }
     contents = {anchor: title for anchor, (title, _) in parts.items()}
     return join(
         [
             sections.opening(study, contents),
-            *(sections.section(anchor, title, body) for anchor, (title, body) in parts.items()),
+            *(section(anchor, title, body) for anchor, (title, body) in parts.items()),
         ]
     )
 

@@ -93,7 +93,7 @@ def panel(study: Study) -> Html:
             ),
             element(
                 "p",
-                "This is the study's own question; with scripts allowed, sliders ask others.",
+                STATIC_NOTE,
                 class_="soft static-note",
             ),
         ]

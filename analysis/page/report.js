@@ -106,6 +106,21 @@
     }
   }, { rootMargin: "600px" });
 
+  const runs = JSON.parse(document.getElementById("runs-csv").textContent);
+  document.querySelector(".save-runs").addEventListener("click", () => save("runs.csv", "text/csv", runs));
+
+  // A long table of runs is searched by any text in its rows.
+  const list = document.getElementById("run-list");
+  list?.querySelector("#find-run").addEventListener("input", (event) => {
+    const wanted = event.target.value.trim().toLowerCase();
+    let shown = 0;
+    for (const row of list.querySelectorAll("tbody tr")) {
+      row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
+      shown += row.hidden ? 0 : 1;
+    }
+    list.querySelector("#found-runs").textContent = wanted === "" ? "" : `${shown} found`;
+  });
+
   for (const figure of document.querySelectorAll("figure[data-stem]")) {
     const stem = figure.dataset.stem;
     figure.querySelector(".save-csv").addEventListener("click", () => save(stem + ".csv", "text/csv", figures[stem].csv));

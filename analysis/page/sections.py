@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
+from analysis.describe_recommendation import headline
 from analysis.laws import get_law
-from analysis.page.markup import Column, Html, bullets, element, join, link, table
+from analysis.page.cells import (
+    NOTHING,
+    cost_unit,
+    demand_words,
+    facts,
+    interval,
+    missing,
+    number,
+    percent,
+    span,
+)
+from analysis.page.markup import Column, Html, bullets, element, join, table
 from analysis.plots.inference import measured_sizes
-from analysis.plots.parts import counting_words
+from analysis.plots.parts import OBJECTIVE_WORDS, counting_words
 from analysis.plots.picture import Absent, Picture
-from analysis.plots.style import Unit, format_number
-from analysis.results import Fit, Interval, Lifetime, MatchedPair, Optimum, PairSide, Study
-
-NOTHING = "–"
-
-
-def section(anchor: str, title: str, *parts: Html) -> Html:
-    return element("section", element("h2", title), *parts, id=anchor)
+from analysis.plots.style import format_number
+from analysis.results import Fit, Lifetime, MatchedPair, Optimum, PairSide, Study
 
 
 def opening(study: Study, contents: Mapping[str, str]) -> Html:
@@ -39,6 +42,7 @@ def opening(study: Study, contents: Mapping[str, str]) -> Html:
             element("h1", "Scaling study"),
             element("p", f"{len(study.table.usable)} usable runs from {study.table.source}", class_="soft"),
             element("p", answer.headline, class_="headline"),
+            element("p", headline(study.recommendation), class_="advice") if study.recommendation else Html(),
             bullets(answer.sentences) if answer.sentences else Html(),
             element("div", *grounds, class_="columns") if grounds else Html(),
             _warnings(study),
@@ -64,15 +68,14 @@ def law(study: Study) -> Html:
     """The fitted law with its intervals, its held-out error and the evidence that the optimum is one."""
     fit = study.fit
     if fit is None:
-        return _missing(study, "fit")
+        return missing(study, "fit")
     parameters = {parameter.name: parameter for parameter in get_law(fit.law).parameters}
     rows = [
-        [name, _number(value), _interval(fit.ci95, name), parameters[name].meaning]
-        for name, value in fit.params.items()
+        [name, number(value), interval(fit.ci95, name), parameters[name].meaning] for name, value in fit.params.items()
     ]
     exponents = fit.exponents
     rows += [
-        [name, _number(value), _interval(exponents.ci95, name), f"{quantity} goes as C to this power"]
+        [name, number(value), interval(exponents.ci95, name), f"{quantity} goes as C to this power"]
         for name, value, quantity in (("n_opt", exponents.n_opt, "N_opt"), ("d_opt", exponents.d_opt, "D_opt"))
     ]
     columns = [
@@ -85,7 +88,7 @@ def law(study: Study) -> Html:
         [
             element("p", f"{get_law(fit.law).source}. {counting_words(study)}"),
             table(columns, rows, label="Fitted parameters"),
-            element("dl", *_facts(_evidence(fit)), class_="facts"),
+            facts(_evidence(fit)),
             _budgets(study),
         ]
     )
@@ -96,7 +99,7 @@ def _evidence(fit: Fit) -> dict[str, str]:
     if fit.held_out:
         held_out = (
             f"{fit.held_out.n} {'run' if fit.held_out.n == 1 else 'runs'}, predicted "
-            f"{_percent(fit.held_out.mean_abs_rel_error)} off on average, {_percent(fit.held_out.max_abs_rel_error)} at most"
+            f"{percent(fit.held_out.mean_abs_rel_error)} off on average, {percent(fit.held_out.max_abs_rel_error)} at most"
         )
     solved = fit.convergence
     threshold = f", delta {fit.delta:g}" if fit.objective == "huber_log" else ""
@@ -106,8 +109,8 @@ def _evidence(fit: Fit) -> dict[str, str]:
     return {
         "fitted to": f"{fit.n_runs} runs of {fit.n_sizes} sizes",
         "held out": held_out,
-        "objective": f"{fit.objective}{threshold}: sum over runs {fit.objective_value:.6g}",
-        "residuals": f"sd {_percent(fit.residual_sd)} of the loss",
+        "objective": f"{fit.objective}{threshold} ({_objective(fit)}): sum over runs {fit.objective_value:.6g}",
+        "residuals": f"sd {percent(fit.residual_sd)} of the loss",
         "intervals": (
             f"{fit.resampling.draws} bootstrap draws by {fit.resampling.method}. {fit.resampling.reason}"
             if fit.resampling
@@ -115,8 +118,8 @@ def _evidence(fit: Fit) -> dict[str, str]:
         ),
         "optimum": f"{found}{bounds}; gradient norm {solved.gradient_norm:.1e}, condition number {solved.condition_number:.1e}",
         "fitted range": (
-            f"N {_range(range_.n_params, 'count')}, D {_range(range_.n_tokens, 'count')}, "
-            f"D/N {_range(range_.tokens_per_param, 'plain')}, N D {_range(range_.n_times_d, 'power')}: beyond it everything is "
+            f"N {span(range_.n_params, 'count')}, D {span(range_.n_tokens, 'count')}, "
+            f"D/N {span(range_.tokens_per_param, 'plain')}, N D {span(range_.n_times_d, 'power')}: beyond it everything is "
             "extrapolated"
         ),
     }
@@ -143,20 +146,20 @@ def _budgets(study: Study) -> Html:
 def _optimum_cells(optimum: Optimum, *, with_cost: bool) -> list[str]:
     cells = [
         format_number(optimum.n_params, "count"),
-        _interval(optimum.ci95, "n_params", "count"),
+        interval(optimum.ci95, "n_params", "count"),
         format_number(optimum.n_tokens, "count"),
-        _interval(optimum.ci95, "n_tokens", "count"),
+        interval(optimum.ci95, "n_tokens", "count"),
     ]
     if with_cost:
-        unit = _cost_unit(optimum.unit)
-        return [*cells, format_number(optimum.cost, unit), _interval(optimum.ci95, "cost", unit)]
-    return [*cells, f"{optimum.loss:.3f}", _interval(optimum.ci95, "loss", digits=4)]
+        unit = cost_unit(optimum.unit)
+        return [*cells, format_number(optimum.cost, unit), interval(optimum.ci95, "cost", unit)]
+    return [*cells, f"{optimum.loss:.3f}", interval(optimum.ci95, "loss", digits=4)]
 
 
 def bowls(study: Study) -> Html:
     """Vertices of the isoFLOP bowls, trusted or not."""
     if study.isoflop is None:
-        return _missing(study, "isoflop")
+        return missing(study, "isoflop")
     rows = [
         [
             format_number(vertex.flops_budget, "power"),
@@ -179,7 +182,7 @@ def bowls(study: Study) -> Html:
 def pairs(study: Study) -> Html:
     """Smaller models trained longer beside larger ones of near-equal loss."""
     if not study.pairs:
-        return _missing(study, "pairs")
+        return missing(study, "pairs")
     rows = [_pair_cells(pair) for pair in study.pairs]
     columns = [
         Column(heading="kind", align="left"),
@@ -224,7 +227,7 @@ def _pair_cells(pair: MatchedPair) -> list[str]:
         else "at once"
         if paid == 0
         else f"{format_number(paid, 'count')} tokens"
-        + ("" if pair.break_even_range is None else f" [{_range(pair.break_even_range, 'count')}]"),
+        + ("" if pair.break_even_range is None else f" [{span(pair.break_even_range, 'count')}]"),
         "; ".join(pair.extrapolated),
     ]
 
@@ -233,7 +236,7 @@ def lifetime(study: Study) -> Html:
     """The cheapest model to train, and to own, at one loss; and the demands at which sizes change places."""
     decision = study.lifetime
     if decision is None:
-        return _missing(study, "lifetime")
+        return missing(study, "lifetime")
     demand = format_number(decision.demand_tokens, "count")
     rows = [
         [
@@ -252,7 +255,7 @@ def lifetime(study: Study) -> Html:
         Column(heading="ground", align="left"),
     ]
     train, serve = decision.costs.train, decision.costs.serve
-    facts = {
+    told = {
         "target loss": f"{decision.target_loss:.4f} nats a token",
         "cost of training": train.rule,
         "cost of serving": serve.rule,
@@ -260,7 +263,7 @@ def lifetime(study: Study) -> Html:
     return join(
         [
             table(columns, rows, label="Training-optimal and lifetime-optimal model"),
-            element("dl", *_facts(facts), class_="facts"),
+            facts(told),
             _break_evens(decision),
         ]
     )
@@ -271,12 +274,9 @@ def _break_evens(decision: Lifetime) -> Html:
         return Html()
     rows = []
     for crossing in decision.break_even:
-        demand = crossing.demand_tokens
-        words = (
-            "never" if demand is None else "cheaper from the start" if demand == 0 else format_number(demand, "count")
-        )
-        interval = _range(crossing.ci95, "count") if crossing.ci95 and demand else NOTHING
-        rows.append([format_number(crossing.small, "count"), format_number(crossing.large, "count"), words, interval])
+        ci95 = span(crossing.ci95, "count") if crossing.demand_tokens else NOTHING
+        sizes = [format_number(size, "count") for size in (crossing.small, crossing.large)]
+        rows.append([*sizes, demand_words(crossing.demand_tokens), ci95])
     columns = [Column(heading=heading) for heading in ("smaller", "larger", "tokens served to break even", "95 %")]
     return join([element("h3", "Break-even demand between sizes"), table(columns, rows, label="Break-even demand")])
 
@@ -285,7 +285,7 @@ def inference(study: Study) -> Html:
     """Measured serving cost by size and batch."""
     measured = measured_sizes(study)
     if not measured:
-        return _missing(study, "serving")
+        return missing(study, "serving")
     rows = [
         [
             format_number(n_params, "count"),
@@ -314,56 +314,6 @@ def inference(study: Study) -> Html:
     )
 
 
-def runs(study: Study) -> Html:
-    """Every run: fitted, held out and excluded, with the reason."""
-    frame = study.table.frame
-    predicted = {point.run_id: point for point in study.fit.points} if study.fit else {}
-    rows = []
-    for row in frame.sort_values(["n_params", "n_tokens", "name"]).to_dict("records"):
-        point = predicted.get(row["run_id"])
-        excluded = str(row["excluded"])
-        part = (
-            f"excluded: {excluded}" if excluded else "held out" if row["held_out"] else "fitted" if point else "usable"
-        )
-        rows.append(
-            [
-                link(str(row["name"]), str(row["mlflow_url"])),
-                part,
-                _cell(row["n_params"], "count"),
-                _cell(row["n_tokens"], "count"),
-                _cell(row["n_tokens"] / row["n_params"], "plain"),
-                _cell(row["flops"], "power"),
-                _cell(row["flops_budget"], "power"),
-                _cell(row["seed"], "plain"),
-                _cell(row["loss"], "plain", digits=5),
-                _cell(point.predicted if point else math.nan, "plain", digits=5),
-                _cell(row["bpb"], "plain", digits=4),
-                _cell(row["tokens_per_second"], "count"),
-                _cell(row["decode_tokens_per_second"], "count"),
-            ]
-        )
-    headings = (
-        "N",
-        "D",
-        "D/N",
-        "FLOPs",
-        "budget",
-        "seed",
-        "loss",
-        "by the law",
-        "bpb",
-        "training tokens/s",
-        "decode tokens/s",
-    )
-    columns = [
-        Column(heading="run", align="left"),
-        Column(heading="part", align="left"),
-        *(Column(heading=heading) for heading in headings),
-    ]
-    words = "N here counts all parameters. Decode speed at saturation."
-    return join([element("p", words, class_="soft"), table(columns, rows, label="Runs")])
-
-
 def figure(picture: Picture, svg: str) -> Html:
     """A picture with its caption: SVG until the page's script puts the interactive chart in its place."""
     buttons = [
@@ -390,38 +340,9 @@ def missing_pictures(absent: Sequence[Absent]) -> Html:
     return join([element("h3", "Pictures that these runs can't give"), bullets(items)])
 
 
-def provenance(facts: Mapping[str, str]) -> Html:
-    return element("dl", *_facts(facts), class_="facts")
+def provenance(known: Mapping[str, str]) -> Html:
+    return facts(known)
 
 
-def _missing(study: Study, part: str) -> Html:
-    return element("p", f"Absent: {study.absent.get(part, 'these runs do not give it')}.")
-
-
-def _facts(facts: Mapping[str, str]) -> list[Html]:
-    return [join([element("dt", name), element("dd", value)]) for name, value in facts.items()]
-
-
-def _number(value: float) -> str:
-    return format_number(value, "plain", digits=5)
-
-
-def _cell(value: float, unit: Unit, *, digits: int = 3) -> str:
-    return NOTHING if pd.isna(value) else format_number(float(value), unit, digits=digits)
-
-
-def _percent(value: float) -> str:
-    return format_number(value, "percent", digits=2)
-
-
-def _range(interval: Interval, unit: Unit, *, digits: int = 3) -> str:
-    hi = "∞" if math.isinf(interval.hi) else format_number(interval.hi, unit, digits=digits)
-    return f"{format_number(interval.lo, unit, digits=digits)} to {hi}"
-
-
-def _interval(ci95: Mapping[str, Interval] | None, name: str, unit: Unit = "plain", *, digits: int = 3) -> str:
-    return NOTHING if ci95 is None or name not in ci95 else _range(ci95[name], unit, digits=digits)
-
-
-def _cost_unit(unit: str) -> Unit:
-    return "power" if unit == "FLOPs" else "count"
+def _objective(fit: Fit) -> str:
+    return OBJECTIVE_WORDS.get(fit.objective, fit.objective).partition(" (")[0]

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from analysis.describe_recommendation import headline
+from analysis.page import checks, run_list
 from analysis.report import write_report
-from analysis.results import Study
+from analysis.results import Excluded, Study
 from tests.analysis.plots.studies import bare_study, make_study
 
 FACTS = {"corpus digest": "sha256:0123abcd", "note": "<b>bold</b>"}
@@ -91,7 +96,7 @@ def test_charts_send_nothing_to_a_cloud(page: Page) -> None:
 
 def test_plotly_is_on_the_page_once(page: Page) -> None:
     assert len([script for script in page.scripts if len(script) > 1_000_000 and "plotly.js v" in script[:500]]) == 1
-    assert len(page.scripts) == 6
+    assert len(page.scripts) == 7
 
 
 def test_the_answer_stands_first(study: Study, page: Page) -> None:
@@ -178,3 +183,96 @@ def test_a_bare_table_still_gives_a_report_that_says_what_is_missing(tmp_path: P
     assert "Absent: three runs can't identify five parameters." in page.text
     assert "Pictures that these runs can't give" in page.text
     assert len(page.tags("figure")) == 2
+
+
+def test_the_decision_stands_with_the_answer(study: Study, page: Page) -> None:
+    assert study.recommendation is not None
+    sentence = headline(study.recommendation)
+    assert page.text.index(study.answer.headline) < page.text.index(sentence) < page.text.index("The fitted law")
+
+
+def test_what_the_uncertainty_is_made_of_is_a_table(page: Page) -> None:
+    for part in (
+        "over draws of whole trunks",
+        "sampling of runs16 %",
+        "no: its held-out error is three times the best law's",
+        "objective: huber_log (the fit's own)",
+        "all together20 %",
+    ):
+        assert part in page.text, part
+
+
+def test_the_approaches_stand_side_by_side_with_their_reasons(page: Page) -> None:
+    for part in (
+        "1: envelope",
+        "2: isoFLOP bowls",
+        "3: fitted surface",
+        "a curve of loss against compute takes 4 optima",
+    ):
+        assert part in page.text, part
+    assert "At 1.6×10¹³ FLOPs, 10 times the largest fitted run's." in page.text
+    assert "within a factor of 1.22" in page.text
+
+
+def test_extrapolation_and_structure_are_told_in_numbers(page: Page) -> None:
+    assert "at 10 times their largest compute 1.6 %" in page.text
+    assert "four sizes are needed, three are in it" in page.text
+    assert "D0.0040.012structuredthe law lies 0.4 % above the runs with the most tokens" in page.text
+    assert "N0.410.82no structure shown" in page.text
+
+
+def test_flagged_runs_are_named_and_stay_in_the_fit(page: Page) -> None:
+    assert "Further off than 4 robust standard deviations. They are dropped only where that was asked for." in page.text
+    assert "n0-C4e+11-s1–3.4 %4.3kept" in page.text
+    assert "fitted, outlier" in page.text
+
+
+def test_excluded_runs_are_gathered_by_reason(study: Study) -> None:
+    frame = study.table.frame.copy()
+    gone = frame.index[:12]
+    frame.loc[gone, "excluded"] = "loss is missing"
+    frame.loc[gone, "row"] = range(1, 13)
+    fit = replace(study.fit, excluded=(Excluded(row=None, run_id="bad", reason="the loss is not finite at step 37"),))  # type: ignore[type-var]
+    page = Page(checks.set_aside(replace(study, fit=fit, table=replace(study.table, frame=frame))))
+    assert "Excluded runs (13)" in page.text
+    assert "loss is missing12" in page.text
+    assert "and 4 more" in page.text
+    assert page.text.index("loss is missing") < page.text.index("not finite at step 37")
+
+
+def many_runs(study: Study, count: int) -> Study:
+    frame = pd.concat([study.table.frame] * (count // len(study.table.frame) + 1), ignore_index=True).head(count)
+    frame["run_id"] = [f"run-{k}" for k in range(count)]
+    return replace(study, table=replace(study.table, frame=frame))
+
+
+def test_a_long_table_of_runs_is_folded_and_searched(study: Study) -> None:
+    few, many = Page(run_list.runs(study)), Page(run_list.runs(many_runs(study, 1000)))
+    assert not few.tags("details")
+    assert len(many.tags("details")) == 1
+    assert "open" not in many.tags("details")[0]
+    assert many.tags("label")[0]["for"] == many.tags("input")[0]["id"]
+    assert len(many.tags("tr")) == 1001
+
+
+def test_a_very_long_table_is_cut_and_its_csv_is_whole(study: Study) -> None:
+    large = many_runs(study, 2500)
+    page = Page(run_list.runs(large))
+    assert len(page.tags("tr")) == run_list.MOST_ROWS + 1
+    assert "The first 2,000 of 2,500 runs; all of them: runs.csv" in page.text
+    rows = list(csv.DictReader(io.StringIO(run_list.runs_csv(large))))
+    assert len(rows) == 2500
+    assert {"run_id", "n_params", "n_tokens", "loss", "predicted", "excluded"} <= set(rows[0])
+
+
+def test_the_panel_is_labelled_and_answers_without_scripts(study: Study, page: Page) -> None:
+    assert study.lifetime is not None
+    labels = {label["for"] for label in page.tags("label")}
+    for field in page.tags("input"):
+        assert field["id"] in labels or field.get("aria-label")
+    ranges = [field for field in page.tags("input") if field["type"] == "range"]
+    assert len(ranges) == 6
+    shown = [attributes["data-field"] for _, attributes in page.elements if "data-field" in attributes]
+    assert len(shown) == len(set(shown)) == 17
+    assert "the cheapest model to own has" in page.text
+    assert "where scripts are allowed, sliders ask others" in page.text

@@ -563,7 +563,12 @@ def _recommendation(fit: Fit, lifetime: Lifetime) -> Recommendation:
                 added("counting", 0.03, "over two counts of N"),
             ),
             choices=choices,
-            joint={"n_params": Interval(lo=n_params / 1.5, hi=n_params * 1.7)},
+            joint={
+                "n_params": Interval(lo=n_params / 1.5, hi=n_params * 1.7),
+                "n_tokens": Interval(lo=2e6, hi=5e6),
+                "loss": Interval(lo=lifetime.target_loss, hi=lifetime.target_loss),
+                "cost": Interval(lo=500.0, hi=1100.0),
+            },
             sd_log_n=0.2,
             draws=200,
         ),
@@ -733,7 +738,10 @@ def _lifetime(draws: np.ndarray) -> Lifetime:
     ]
 
     def at(k: int) -> Optimum:
-        ci95 = {"n_params": Interval(lo=float(bands[0].lo_G[k]), hi=float(bands[0].hi_G[k]))}
+        ci95 = {
+            name: Interval(lo=float(band.lo_G[k]), hi=float(band.hi_G[k]))
+            for name, band in zip(("n_params", "n_tokens", "cost"), bands, strict=True)
+        }
         return Optimum(
             n_params=float(n_mid[k]),
             n_tokens=float(d_mid[k]),
