@@ -13,9 +13,12 @@ from analysis.results import (
     Lifetime,
     MatchedPair,
     Optimum,
+    Recommendation,
+    ResidualStructure,
     Serving,
+    Uncertainty,
 )
-from analysis.words import as_fast, count, flops, ratio_of, seconds
+from analysis.words import as_fast, count, flops, ratio_of, seconds, times
 
 #: What the search for pairs looked for and didn't find.
 NO_PAIR = (
@@ -36,6 +39,8 @@ def put_in_words(
     lifetime: Lifetime | None,
     pairs: tuple[MatchedPair, ...],
     absent: dict[str, str],
+    recommendation: Recommendation | None = None,
+    structure: ResidualStructure | None = None,
 ) -> Answer:
     """One headline and the sentences below it; a missing part is said to be missing, with its reason."""
     measured_pairs = [pair for pair in pairs if pair.kind == "measured"]
@@ -55,6 +60,10 @@ def put_in_words(
         sentences.append(_serving(serving))
     if lifetime is not None:
         sentences.append(_lifetime(lifetime))
+    if recommendation is not None and recommendation.uncertainty is not None:
+        sentences += _whole_uncertainty(recommendation.uncertainty)
+    if structure is not None and structure.structured:
+        sentences.append(_structure(structure))
     for pair in pairs:
         if pair.kind == "fitted":
             sentences.append(_fitted_pair(pair))
@@ -181,6 +190,28 @@ def _lifetime(lifetime: Lifetime) -> str:
     if own.outside_fitted_range:
         said += f" This is extrapolated: {'; '.join(own.outside_fitted_range)}."
     return said
+
+
+def _whole_uncertainty(found: Uncertainty) -> list[str]:
+    """How far that size moves with what an analyst chooses, beside what sampling leaves open."""
+    if found.joint is None:
+        return []
+    spread = {part.factor: part.sd_log_n for part in found.contributions if part.sd_log_n}
+    chosen = {factor: sd for factor, sd in spread.items() if factor not in ("sampling", "seed")}
+    said = (
+        f"With every choice of objective, outliers, law and count that the runs don't reject, its 95 % interval is "
+        f"{brackets(found.joint['n_params'], count)}"
+    )
+    if chosen and spread.get("sampling"):
+        most = max(chosen, key=lambda factor: chosen[factor])
+        beside = times(chosen[most] / spread["sampling"])
+        said += f"; the choice of {most} moves it most (sd of ln N {beside} that of sampling)"
+    return [f"{said}."]
+
+
+def _structure(structure: ResidualStructure) -> str:
+    shapes = "; ".join(axis.shape for axis in structure.axes if axis.structured)
+    return f"The law leaves structure in its residuals: {shapes}."
 
 
 def _fitted_pair(pair: MatchedPair) -> str:

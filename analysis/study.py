@@ -202,6 +202,8 @@ def analyse(
             lifetime=owned,
             pairs=pairs,
             absent=absent,
+            recommendation=advice,
+            structure=structure,
         ),
         absent=absent,
     )

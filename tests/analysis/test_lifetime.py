@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from analysis.costs import flops_costs, flops_rule
 from analysis.fitting import fit
+from analysis.laws import get_law, law_names
 from analysis.laws.chinchilla import Chinchilla
-from analysis.lifetime import break_even_demand, cheapest, k_curve, lifetime, total_cost
-from analysis.results import Costs, Fit, Lifetime, TokenCost
+from analysis.lifetime import break_even_demand, k_curve, lifetime
+from analysis.results import Costs, Fit, Interval, Lifetime, TokenCost
 from analysis.runs import load_runs
+from analysis.search import cheapest, surface, total_cost
 from llama.errors import UserError
 from tests.analysis.synthetic import SyntheticSweep
 from tests.analysis.tables import make_table, predict, spread_design
@@ -20,6 +22,25 @@ from tests.analysis.tables import make_table, predict, spread_design
 LAW = Chinchilla()
 SARDANA = LAW.as_vector({"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.336, "beta": 0.283})
 FLOPS = flops_costs(flops_rule(6.0, "6 N"))
+#: Of every law, near what was published for it or fitted to published runs.
+PARAMS = {
+    "chinchilla": SARDANA,
+    "overtraining": get_law("overtraining").as_vector({"E": 1.5, "a": 141.0, "b": 190.0, "eta": 0.121}),
+    "data_constrained": get_law("data_constrained").as_vector(
+        {
+            "A": 521.0,
+            "B": 1488.0,
+            "E": 1.87,
+            "alpha": 0.353,
+            "R_N_star": 5.309743,
+            "R_D_star": 15.387756,
+        }
+    ),
+    "skaling": get_law("skaling").as_vector(
+        {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.336, "beta": 0.283, "k": 0.8}
+    ),
+    "kaplan": get_law("kaplan").as_vector({"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103}),
+}
 
 
 def test_loss_of_70b_on_1t() -> None:
@@ -76,6 +97,39 @@ def test_k_curve() -> None:
     assert curve.asymptote == pytest.approx(0.0974, abs=5e-5)
     assert np.isfinite(curve.k_d_G).all()
     assert curve.overhead_G.min() == pytest.approx(0, abs=1e-3)
+
+
+def test_the_pairs_costs_come_back_to_the_digits() -> None:
+    """The field notes' section 4: 70.96 % of the parameters, 146.77 % of the tokens, 95.22 % of the FLOPs."""
+    train, own = (cheapest(LAW, SARDANA, FLOPS, 1.947, demand) for demand in (0.0, 2e12))
+    assert 100 * float(own[0] / train[0]) == pytest.approx(70.96, abs=0.005)
+    assert 100 * float(own[1] / train[1]) == pytest.approx(146.77, abs=0.005)
+    spent = total_cost(FLOPS, *own, 2e12) / total_cost(FLOPS, *train, 2e12)
+    assert 100 * float(spent) == pytest.approx(95.22, abs=0.005)
+
+
+@settings(max_examples=20, deadline=None)
+@given(name=st.sampled_from(law_names()), demand=st.floats(0, 1e14), scarce=st.booleans())
+def test_every_law_has_a_cheapest_model(name: str, demand: float, scarce: bool) -> None:
+    """It reaches the loss, and its neighbours at that loss cost more; with unique tokens too."""
+    law, unique = get_law(name), 2e11 if scarce else np.inf
+    law = surface(law, unique)
+    params = PARAMS[name]
+    loss = max(2.4, float(law.limit(params)) + 0.45)
+    n, d = (float(value) for value in cheapest(law, params, FLOPS, loss, demand, unique_tokens=unique))
+    assert float(law.predict(params, n, d, unique)) == pytest.approx(loss, rel=1e-9)
+    best = float(total_cost(FLOPS, n, d, demand))
+    for factor in (0.9, 0.99, 1.01, 1.1):
+        tokens = law.tokens_for_loss(params, n * factor, loss, unique)
+        assert float(total_cost(FLOPS, n * factor, tokens, demand)) >= best * (1 - 1e-9)
+
+
+def test_sizes_within_limits() -> None:
+    n, _ = cheapest(LAW, SARDANA, FLOPS, 2.0, 1e12, sizes=Interval(lo=1e6, hi=1.5e10))
+    free, _ = cheapest(LAW, SARDANA, FLOPS, 2.0, 1e12)
+    assert float(free) == pytest.approx(float(n)) if free <= 1.5e10 else float(n) == pytest.approx(1.5e10)
+    too_small, _ = cheapest(LAW, SARDANA, FLOPS, 2.0, 1e12, sizes=Interval(lo=1.0, hi=1e6))
+    assert np.isinf(too_small)
 
 
 def test_launch_overhead_moves_the_optimum_up() -> None:
