@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from analysis.costs import Prices
     from analysis.fitting import fit
     from analysis.limits import Limits
-    from analysis.recommend import recommend
+    from analysis.recommending import recommend
     from analysis.results import Fit, Recommendation, Study
     from analysis.runs import load_curves, load_runs
     from analysis.study import analyse
@@ -31,7 +31,7 @@ _HOMES = {
     "fit": "analysis.fitting",
     "load_curves": "analysis.runs",
     "load_runs": "analysis.runs",
-    "recommend": "analysis.recommend",
+    "recommend": "analysis.recommending",
 }
 
 __all__ = [

@@ -18,7 +18,7 @@ from analysis.laws import get_law
 from analysis.lifetime import k_curve, lifetime
 from analysis.matched_pairs import fitted_pair, loss_noise, matched_pairs
 from analysis.optimum import budget_optimum, compute_ridge
-from analysis.recommend import recommend
+from analysis.recommending import recommend
 from analysis.residual_structure import residual_structure
 from analysis.results import Costs, Fit, KCurve, Lifetime, Study, TokenCost
 from analysis.search import surface

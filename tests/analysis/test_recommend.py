@@ -18,7 +18,7 @@ from analysis.fitting import fit
 from analysis.laws import get_law
 from analysis.lifetime import break_even_demand
 from analysis.limits import Limits, kv_elements
-from analysis.recommend import recommend
+from analysis.recommending import recommend
 from analysis.recommend_json import recommend_json
 from analysis.results import Extrapolation, Fit, Recommendation
 from analysis.runs import load_runs
@@ -603,3 +603,10 @@ class TestPublishedRuns:
         assert found.uncertainty is not None
         assert found.uncertainty.contribution("counting").sd_log_n is not None
         assert found.recommended.n_params > 0
+
+
+def test_the_package_hands_out_the_function() -> None:
+    """A module of the same name would stand in its way once it is imported."""
+    import analysis
+
+    assert analysis.recommend is recommend

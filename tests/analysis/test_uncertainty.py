@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.fitting import fit
-from analysis.recommend import recommend
+from analysis.recommending import recommend
 from analysis.results import Array, Uncertainty
 from analysis.runs import load_runs
 from analysis.table import RunTable
