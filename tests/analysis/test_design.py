@@ -11,6 +11,7 @@ from analysis.design import check_condition, check_design, design_condition
 from analysis.fitting import fit
 from analysis.laws import get_law
 from analysis.results import Array
+from analysis.table import RunTable
 from llama.errors import UserError
 from tests.analysis.tables import BESIROGLU, make_table, predict
 
@@ -38,8 +39,10 @@ def losses(n_params: Array, n_tokens: Array, noise: float, seed: int) -> Array:
     ratio_span=st.floats(8, 300),
     jitter=st.floats(0, 0.1),
     noise=st.floats(0, NOISE),
+    law=st.sampled_from(["chinchilla", "chinchilla", "overtraining", "kaplan", "skaling"]),
 )
 def test_a_good_design_is_fitted(
+    law: str,
     seed: int,
     first: float,
     sizes: int,
@@ -52,7 +55,7 @@ def test_a_good_design_is_fitted(
     """Four sizes or more over a factor of 8, three ratios or more a size over a factor of 8, at most 2 % of noise."""
     n, d = grid(10**first, sizes, size_span, ratios, ratio_span)
     d = d * np.exp(jitter * np.random.default_rng(seed).uniform(-1, 1, len(d)))
-    found = fit(make_table(n, d, losses(n, d, noise, seed)), bootstrap=0)
+    found = fit(make_table(n, d, losses(n, d, noise, seed)), law=law, bootstrap=0)
     assert np.isfinite(list(found.params.values())).all()
 
 
@@ -116,3 +119,33 @@ def test_the_condition_number_is_one_of_the_design() -> None:
     assert check_condition(CHINCHILLA, n[::-1] / 1e6, d[::-1] / 1e9, None) == pytest.approx(number, rel=1e-6)
     assert design_condition(CHINCHILLA, *grid(1e8, 4, 64, 4, 64)) < number / 2
     assert design_condition(CHINCHILLA, *grid(1e8, 4, 1.2, 4, 64)) > 10 * CHINCHILLA.max_condition
+
+
+@pytest.mark.parametrize("law", ["chinchilla", "overtraining", "kaplan", "skaling"])
+def test_designs_that_no_law_can_use(law: str) -> None:
+    """One ratio with 5 % jitter, sizes within a fifth of each other, two sizes: whatever the law."""
+    sizes = np.geomspace(1e8, 1e10, 40)
+    jitter = np.exp(0.05 * np.random.default_rng(0).standard_normal(40))
+    for n, d in ((sizes, 20 * sizes * jitter), grid(1e8, 4, 1.2, 8, 30), grid(1e8, 2, 10, 8, 100)):
+        with pytest.raises(UserError):
+            fit(make_table(n, d, losses(n, d, 0.005, 0)), law=law, bootstrap=0)
+
+
+def test_five_runs_are_enough_for_tied_exponents() -> None:
+    """Gadre et al. 2024: four sizes at 20 tokens a parameter and the smallest at 320 identify four parameters, not five."""
+    n = np.array([1.06e7, 7.9e7, 1.54e8, 4.1e8, 1.06e7])
+    d = n * np.array([20, 20, 20, 20, 320])
+    table = make_table(n, d, losses(n, d, 0.002, 0))
+    assert fit(table, law="overtraining", bootstrap=0).n_runs == 5
+    with pytest.raises(UserError, match="5 usable runs can't identify 5 parameters: at least 7 are needed"):
+        fit(table, bootstrap=0)
+
+
+def test_repetition_needs_runs_that_repeat() -> None:
+    n, d = grid(1e8, 5, 30, 4, 30)
+    table = make_table(n, d, losses(n, d, 0.005, 0))
+    with pytest.raises(UserError, match="add a column unique_tokens"):
+        fit(table, law="data_constrained", bootstrap=0)
+    fresh = RunTable(source="", frame=table.frame.assign(unique_tokens=d))
+    with pytest.raises(UserError, match="repeat"):
+        fit(fresh, law="data_constrained", bootstrap=0)
