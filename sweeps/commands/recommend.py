@@ -153,8 +153,8 @@ def recommend(
     from analysis.costs import Prices
     from analysis.describe_recommendation import describe_recommendation
     from analysis.limits import Limits
-    from analysis.recommending import recommend as decide
     from analysis.recommend_json import recommend_json
+    from analysis.recommending import recommend as decide
     from sweeps.runs_query import open_runs
 
     members = _members(family)

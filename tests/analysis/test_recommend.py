@@ -18,8 +18,8 @@ from analysis.fitting import fit
 from analysis.laws import get_law
 from analysis.lifetime import break_even_demand
 from analysis.limits import Limits, kv_elements
-from analysis.recommending import recommend
 from analysis.recommend_json import recommend_json
+from analysis.recommending import recommend
 from analysis.results import Extrapolation, Fit, Recommendation
 from analysis.runs import load_runs
 from analysis.search import cheapest, least_loss, surface, total_cost
