@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from analysis.loss_units import check_outlying_units, check_units
 from analysis.noise_model import noise_model, noise_warnings, noise_weights
 from analysis.objective import Objective
 from analysis.results import Excluded, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Interval
+from analysis.run_arrays import RunArrays, data_digest
 from analysis.solver import Solution, minimise
 from analysis.table import COUNTING, RunTable
 from llama.errors import UserError
@@ -69,7 +69,7 @@ def fit(
     frame, held_out_frame, uncounted = _select(best_rate, counting)
     with _computable(chosen, table.source):
         model = noise_model(frame, counting, table.source) if weights == "noise" else None
-        runs, held_out = _Runs.of(frame, counting), _Runs.of(held_out_frame, counting)
+        runs, held_out = RunArrays.of(frame, counting), RunArrays.of(held_out_frame, counting)
         warnings = list(best_rate.warnings)
         if model is not None:
             warnings += noise_warnings(model, runs.n_params, runs.weight)
@@ -170,62 +170,6 @@ def interval(values: Array, level: float = 0.95) -> Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Runs:
-    """Runs of a frame as the arrays that a law takes."""
-
-    frame: pd.DataFrame
-    n_params: Array
-    n_tokens: Array
-    loss: Array
-    weight: Array
-    unique_tokens: Array | None
-    """Infinite where nothing repeats; None where no run says."""
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, counting: str) -> _Runs:
-        unique = frame["unique_tokens"].to_numpy(dtype=np.float64)
-        arrays = [frame[name].to_numpy(dtype=np.float64) for name in (counting, "n_tokens", "loss", "weight")]
-        return cls(
-            frame=frame,
-            n_params=arrays[0],
-            n_tokens=arrays[1],
-            loss=arrays[2],
-            weight=arrays[3],
-            unique_tokens=None if np.isnan(unique).all() else np.where(np.isnan(unique), np.inf, unique),
-        )
-
-    @property
-    def names(self) -> list[str]:
-        return [str(name) for name in self.frame["name"]]
-
-    @property
-    def unique_or_inf(self) -> Array:
-        return np.full_like(self.loss, np.inf) if self.unique_tokens is None else self.unique_tokens
-
-    def only(self, mask_n: NDArray[np.bool_]) -> _Runs:
-        if mask_n.all():
-            return self
-        return _Runs(
-            frame=self.frame[mask_n],
-            n_params=self.n_params[mask_n],
-            n_tokens=self.n_tokens[mask_n],
-            loss=self.loss[mask_n],
-            weight=self.weight[mask_n],
-            unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask_n],
-        )
-
-    def weighted(self, weight_n: Array) -> _Runs:
-        return _Runs(
-            frame=self.frame.assign(weight=weight_n),
-            n_params=self.n_params,
-            n_tokens=self.n_tokens,
-            loss=self.loss,
-            weight=weight_n,
-            unique_tokens=self.unique_tokens,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Solved:
     """The optimum of a law on some runs."""
 
@@ -243,10 +187,10 @@ class _Solved:
     def converged(self) -> bool:
         return bool(self.solution.converged_K[self.best])
 
-    def predict(self, runs: _Runs) -> Array:
+    def predict(self, runs: RunArrays) -> Array:
         return self.law.predict(self.params, runs.n_params, runs.n_tokens, runs.unique_or_inf)
 
-    def residual(self, runs: _Runs) -> Array:
+    def residual(self, runs: RunArrays) -> Array:
         return np.asarray(np.log(self.predict(runs) / runs.loss))
 
 
@@ -260,13 +204,13 @@ def _computable(law: Law, source: str) -> Iterator[None]:
         raise UserError(f"the law {law.name} can't be computed on the runs of {source}: {error}") from None
 
 
-def _check(law: Law, runs: _Runs) -> None:
+def _check(law: Law, runs: RunArrays) -> None:
     check_design(runs.n_params, runs.n_tokens, runs.loss, law)
     law.check(runs.n_params, runs.n_tokens, runs.unique_tokens)
     check_condition(law, runs.n_params, runs.n_tokens, runs.unique_tokens)
 
 
-def _solve(law: Law, goal: Objective, runs: _Runs) -> _Solved:
+def _solve(law: Law, goal: Objective, runs: RunArrays) -> _Solved:
     problem = law.problem(runs.n_params, runs.n_tokens, runs.loss, runs.unique_tokens)
     scaled = runs.loss / problem.scale
     starts = problem.starts(scaled, runs.weight)
@@ -282,7 +226,7 @@ def _solve(law: Law, goal: Objective, runs: _Runs) -> _Solved:
 
 
 def _drop(
-    law: Law, goal: Objective, runs: _Runs, solved: _Solved, noise_scale_n: Array, drop: bool
+    law: Law, goal: Objective, runs: RunArrays, solved: _Solved, noise_scale_n: Array, drop: bool
 ) -> tuple[NDArray[np.bool_], _Solved, float]:
     """Which runs stay, the law through these, and its robust sd; without `drop` all stay."""
     kept = np.ones(len(runs.loss), dtype=np.bool_)
@@ -345,24 +289,14 @@ def why_none(table: RunTable) -> str:
     return f": of its {len(table.frame)} runs {int(reasons.iloc[0])} are left out as {str(reasons.index[0])!r}"
 
 
-def data_digest(runs: _Runs, held_out: _Runs, counting: str) -> str:
-    """SHA-256 of what was fitted and held out and of the counting rule; the order and names of runs don't count."""
-    lines = [
-        " ".join([*(float(value).hex() for value in row), str(is_held_out)])
-        for part, is_held_out in ((runs, False), (held_out, True))
-        for row in zip(part.n_params, part.n_tokens, part.loss, part.weight, part.unique_or_inf, strict=True)
-    ]
-    return hashlib.sha256("\n".join([counting, *sorted(lines)]).encode()).hexdigest()
-
-
-def _held_out_error(solved: _Solved, held_out: _Runs) -> HeldOut | None:
+def _held_out_error(solved: _Solved, held_out: RunArrays) -> HeldOut | None:
     if not len(held_out.loss):
         return None
     error = np.abs(solved.predict(held_out) / held_out.loss - 1)
     return HeldOut(n=len(error), mean_abs_rel_error=float(error.mean()), max_abs_rel_error=float(error.max()))
 
 
-def _points(solved: _Solved, runs: _Runs, held_out: _Runs) -> tuple[FittedPoint, ...]:
+def _points(solved: _Solved, runs: RunArrays, held_out: RunArrays) -> tuple[FittedPoint, ...]:
     """The runs in table order."""
     points = []
     for part in (runs, held_out):
