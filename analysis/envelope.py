@@ -22,6 +22,7 @@ GRID = 240
 MIN_SIZES = 3
 #: Runs of one size nearer in compute than this share are one point of its curve.
 SAME_COMPUTE = 1e-6
+SLACK = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,47 +48,25 @@ class Envelopes:
 
 
 class _Size:
-    """One size: its runs' compute, and interpolation between them, linear in the losses so that resamples are one product."""
+    """One size: its runs' compute, and interpolation between those that a resample drew."""
 
     def __init__(self, n_params: float, members_n: NDArray[np.intp], log_flops_n: Array, log_d_n: Array) -> None:
         self.log_n = float(np.log(n_params))
         order = members_n[np.argsort(log_flops_n[members_n], kind="stable")]
         new = np.concatenate([[True], np.diff(log_flops_n[order]) > SAME_COMPUTE])
         knot = np.cumsum(new) - 1
-        self.members_n, self.knot_n = order, knot
-        count = np.bincount(knot)
-        self.x_U = np.bincount(knot, weights=log_flops_n[order]) / count
+        self.members_n = order
+        self.one_hot_nU = np.eye(int(knot[-1]) + 1)[knot]
+        self.x_U = log_flops_n[order] @ self.one_hot_nU / self.one_hot_nU.sum(axis=0)
         #: ln of the FLOPs a token, by which D follows from C.
         self.log_per_token = float(np.median(log_flops_n[order] - log_d_n[order]))
-        self._weights: dict[bytes, tuple[int, int, Array]] = {}
 
     def curves(self, log_loss_Kn: Array, weight_Kn: Array, at_G: Array) -> Array:
         """Interpolated log loss of K resamples (K, G); NaN outside the runs that a resample drew."""
-        k = max(len(log_loss_Kn), len(weight_Kn))
-        one_hot_nU = np.eye(len(self.x_U))[self.knot_n]
-        weight = np.broadcast_to(weight_Kn[:, self.members_n], (k, len(self.members_n)))
-        total_KU = weight @ one_hot_nU
+        weight = weight_Kn[:, self.members_n]
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean_KU = ((weight * log_loss_Kn[:, self.members_n]) @ one_hot_nU) / total_KU
-        out = np.full((k, len(at_G)), np.nan)
-        patterns, which = np.unique(total_KU > 0, axis=0, return_inverse=True)
-        for number, present in enumerate(patterns):
-            if present.sum() < 2:
-                continue
-            rows = np.flatnonzero(which.ravel() == number)
-            first, last, weights_GU = self._interpolation(present, at_G)
-            out[rows[:, None], np.arange(first, last)] = mean_KU[rows][:, present] @ weights_GU.T
-        return out
-
-    def _interpolation(self, present_U: NDArray[np.bool_], at_G: Array) -> tuple[int, int, Array]:
-        key = present_U.tobytes()
-        if key not in self._weights:
-            x_U = self.x_U[present_U]
-            # A hair's breadth of slack, so that a budget that is a run's own is covered by it.
-            first = int(np.searchsorted(at_G, x_U[0] - 1e-12))
-            last = int(np.searchsorted(at_G, x_U[-1] + 1e-12, side="right"))
-            self._weights[key] = (first, last, hermite_weights(x_U, at_G[first:last]))
-        return self._weights[key]
+            mean_KU = ((weight * log_loss_Kn[:, self.members_n]) @ self.one_hot_nU) / (weight @ self.one_hot_nU)
+        return interpolate(self.x_U, mean_KU, at_G)
 
 
 class EnvelopeDesign:
@@ -129,31 +108,44 @@ class EnvelopeDesign:
         )
 
 
-def hermite_weights(x_U: Array, at_G: Array) -> Array:
-    """W (G, U) with W @ y the cubic Hermite interpolation of y, slopes by the parabola through three neighbours.
+def interpolate(x_U: Array, y_KU: Array, at_G: Array) -> Array:
+    """Cubic Hermite interpolation of K functions (K, G), slopes by the parabola through three neighbours.
 
-    Exact for parabolas; with two points it is the straight line. `at_G` lies within `x_U`, which ascends.
+    Knots that are NaN are not there. Exact for parabolas; a straight line between two knots; NaN beyond the outer ones.
     """
-    knots = len(x_U)
-    gaps = np.diff(x_U)
-    slopes_UU = np.zeros((knots, knots))
-    if knots == 2:
-        slopes_UU[:] = np.array([-1.0, 1.0]) / gaps[0]
-    else:
-        for i in range(knots):
-            three = min(max(i - 1, 0), knots - 3) + np.arange(3)
-            x, others = x_U[i], x_U[three]
-            for j in range(3):
-                # The derivative at x of Lagrange's polynomial of the j-th neighbour.
-                rest = np.delete(others, j)
-                slopes_UU[i, three[j]] = ((x - rest[0]) + (x - rest[1])) / np.prod(others[j] - rest)
-    left = np.clip(np.searchsorted(x_U, at_G, side="right") - 1, 0, knots - 2)
-    h = gaps[left]
-    t = np.clip((at_G - x_U[left]) / h, 0.0, 1.0)
-    identity = np.eye(knots)
-    return np.asarray(
-        (2 * t**3 - 3 * t**2 + 1)[:, None] * identity[left]
-        + (3 * t**2 - 2 * t**3)[:, None] * identity[left + 1]
-        + ((t**3 - 2 * t**2 + t) * h)[:, None] * slopes_UU[left]
-        + ((t**3 - t**2) * h)[:, None] * slopes_UU[left + 1]
-    )
+    present = ~np.isnan(y_KU)
+    last_K1 = present.sum(axis=1)[:, None] - 1
+    # Knots that are there come first, in their order.
+    order = np.argsort(~present, axis=1, kind="stable")
+    x_KU, y_KU = x_U[order], np.take_along_axis(y_KU, order, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gap = np.diff(x_KU, axis=1)
+        rise = np.diff(y_KU, axis=1) / gap
+        slope_KU = np.empty_like(y_KU)
+        slope_KU[:, 1:-1] = (gap[:, 1:] * rise[:, :-1] + gap[:, :-1] * rise[:, 1:]) / (gap[:, :-1] + gap[:, 1:])
+        bend = np.diff(rise, axis=1) / (gap[:, :-1] + gap[:, 1:])
+        slope_KU[:, 0] = rise[:, 0] - (gap[:, 0] * bend[:, 0] if bend.shape[1] else 0.0)
+        rows = np.arange(len(y_KU))[:, None]
+        before = np.clip(last_K1 - 1, 0, gap.shape[1] - 1)
+        end = rise[rows, before]
+        if bend.shape[1]:
+            end = end + gap[rows, before] * bend[rows, np.clip(last_K1 - 2, 0, bend.shape[1] - 1)]
+        slope_KU[rows, last_K1] = end
+        two = last_K1[:, 0] == 1
+        slope_KU[two, :2] = rise[two, :1]
+        # A hair's breadth of slack, so that a budget that is a run's own is covered by it.
+        passed_KG = np.pad(np.cumsum(present, axis=1), ((0, 0), (1, 0)))[
+            :, np.searchsorted(x_U, at_G + SLACK, side="right")
+        ]
+        left = np.clip(passed_KG - 1, 0, np.maximum(last_K1 - 1, 0))
+        right = np.minimum(left + 1, x_KU.shape[1] - 1)
+        x0, h = x_KU[rows, left], x_KU[rows, right] - x_KU[rows, left]
+        t = np.clip((at_G - x0) / h, 0.0, 1.0)
+        value = (
+            (2 * t**3 - 3 * t**2 + 1) * y_KU[rows, left]
+            + (3 * t**2 - 2 * t**3) * y_KU[rows, right]
+            + h * (t**3 - 2 * t**2 + t) * slope_KU[rows, left]
+            + h * (t**3 - t**2) * slope_KU[rows, right]
+        )
+    beyond = at_G > x_KU[rows, np.maximum(last_K1, 0)] + SLACK
+    return np.where((passed_KG > 0) & ~beyond & (last_K1 > 0), value, np.nan)
