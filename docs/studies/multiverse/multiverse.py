@@ -76,6 +76,7 @@ def main() -> None:
     draw(asked, answers, arguments.out / "multiverse.png")
     for question in asked:
         print(f"\n{question.title}\n\n{as_markdown(answers[answers['table'] == question.name])}")
+    print(f"\nSardana et al.'s longer runs, predicted from the shorter\n\n{longer_runs(load_runs(arguments.sardana))}")
 
 
 def besiroglu(path: Path) -> Question:
@@ -111,6 +112,7 @@ def sardana(path: Path) -> Question:
         flops=1e22,
         demand_tokens=1e12,
         rows={f"D/N ≤ {up_to:,}": subset(table, ratio <= up_to) for up_to in (100, 500, 10_000)},
+        laws=("chinchilla", "skaling"),
     )
 
 
@@ -125,6 +127,20 @@ def gadre(path: Path) -> Question:
         countings=("n_params", "n_params_non_embedding"),
         laws=("chinchilla", "overtraining", "skaling"),
     )
+
+
+def longer_runs(table: RunTable) -> str:
+    """Each law fitted up to a ratio of tokens to parameters, and how far it misses the runs beyond."""
+    ratio = (table.frame["n_tokens"] / table.frame["n_params"]).round()
+    lines = ["| fitted up to | runs beyond | law | mean error | largest |", "|---|---|---|---|---|"]
+    for up_to, law in itertools.product((100, 250, 500), ("chinchilla", "overtraining", "skaling")):
+        found = fit(replace(table, frame=table.frame.assign(held_out=ratio > up_to)), law=law, bootstrap=0)
+        assert found.held_out is not None
+        error = found.held_out
+        lines.append(
+            f"| {up_to} | {error.n} | {law} | {error.mean_abs_rel_error:.1%} | {error.max_abs_rel_error:.1%} |"
+        )
+    return "\n".join(lines)
 
 
 def as_table(columns: pd.DataFrame, source: str) -> RunTable:
