@@ -62,7 +62,14 @@ def test_it_asks_for_what_the_whole_install_asks_for(light: dict[str, str], whol
     assert not light.keys() & {"torch", "ray[default]", "mlflow", "optuna"}
 
 
-@pytest.mark.parametrize("command", ["fit --bootstrap 20 --json", "report --out report"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit --bootstrap 20 --json",
+        "recommend --compute 1e22 --demand 1e11 --bootstrap 20 --json",
+        "report --out report",
+    ],
+)
 def test_commands_need_no_more(
     command: str, table: Path, tmp_path: Path, light: dict[str, str], whole: dict[str, str]
 ) -> None:
