@@ -17,10 +17,10 @@ from analysis.costs import training_flops
 from analysis.counting import largest_flops
 from analysis.fitting import fit as fit_law
 from analysis.fitting import why_none
-from analysis.results import Approach, Approaches, Estimate, Excluded, Fit
+from analysis.results import Approaches, Excluded, Fit
 from analysis.table import COUNTING, RunTable
-from analysis.words import count, times
 from analysis.words import flops as say_flops
+from analysis.words import times
 from llama.errors import UserError
 
 #: The target budget over the largest fitted run's, where none is named.
@@ -171,33 +171,3 @@ def _or_why(work: Callable[[], Fit]) -> Fit | str:
         return work()
     except UserError as error:
         return str(error)
-
-
-def describe_approaches(found: Approaches) -> tuple[str, ...]:
-    """The approaches in sentences, one each; what one can't say with its reason."""
-    return (
-        f"At {say_flops(found.flops)}, {times(found.flops / found.largest_flops)} the largest fitted run's "
-        f"({found.counting}, {found.flops_rule}):",
-        *(_in_words(one) for one in found.approaches),
-        *(f"warning: approach {one.number}: {words}" for one in found.approaches[:2] for words in one.warnings),
-        *(f"warning: {words}" for words in found.warnings),
-    )
-
-
-def _in_words(one: Approach) -> str:
-    name = f"Approach {one.number} ({one.name})"
-    if "all" in one.absent:
-        return f"{name}: none, since {one.absent['all']}."
-
-    def told(estimate: Estimate | None, show: Callable[[float], str]) -> str:
-        if estimate is None:
-            return "unknown"
-        known = estimate.ci95
-        return show(estimate.value) + ("" if known is None else f" [{show(known.lo)}, {show(known.hi)}]")
-
-    return (
-        f"{name}: N = {told(one.n_opt, count)}, D = {told(one.d_opt, count)}, loss {told(one.loss, '{:.3f}'.format)}; "
-        f"N_opt ~ C^{told(one.n_opt_exponent, '{:.3f}'.format)}, from {one.n_runs} runs"
-        + "".join(f"; no {part}: {why}" for part, why in one.absent.items())
-        + "."
-    )
