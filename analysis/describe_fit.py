@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from analysis.laws import get_law
 from analysis.outliers import off_in_words
 from analysis.results import Excluded, Extrapolation, Fit, Interval, ResidualStructure
 from analysis.words import count, number
@@ -50,7 +51,7 @@ def law_in_words(fit: Fit) -> str:
     form = (
         f"L = {shown['E']} + {shown['A']} N^-({shown['alpha']}) + {shown['B']} D^-({shown['beta']})"
         if fit.law == "chinchilla"
-        else ", ".join(f"{name} {value}" for name, value in shown.items())
+        else f"{get_law(fit.law).form} with {', '.join(f'{name} {value}' for name, value in shown.items())}"
     )
     how = "no intervals were asked for" if fit.resampling is None else f"intervals are 95 %. {fit.resampling.reason}"
     return (

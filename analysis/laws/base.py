@@ -94,6 +94,8 @@ class Law(ABC):
     name: str
     source: str
     """The paper and its equation."""
+    form: str
+    """The equation on a line, in the parameters' names."""
     parameters: tuple[Parameter, ...]
     counting: str
     """The column of the runs table that the paper counts N by."""

@@ -13,6 +13,7 @@ class Chinchilla(Law):
 
     name = "chinchilla"
     source = "Hoffmann et al. 2022 (arXiv 2203.15556), equation 2"
+    form = "L = E + A N^-alpha + B D^-beta"
     parameters = (
         Parameter(name="A", unit="nats * parameters^alpha", meaning="amplitude of what a finite size costs"),
         Parameter(name="B", unit="nats * tokens^beta", meaning="amplitude of what finite data cost"),

@@ -167,6 +167,7 @@ class DataConstrained(Law):
 
     name = "data_constrained"
     source = "Muennighoff et al. 2023 (arXiv 2305.16264), section 3"
+    form = "L = E + A N'^-alpha + B D'^-alpha"
     parameters = (
         Parameter(name="A", unit="nats * parameters^alpha", meaning="amplitude of what a finite size costs"),
         Parameter(name="B", unit="nats * tokens^alpha", meaning="amplitude of what finite data cost"),

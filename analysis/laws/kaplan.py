@@ -20,6 +20,7 @@ class Kaplan(Law):
 
     name = "kaplan"
     source = "Kaplan et al. 2020 (arXiv 2001.08361), equation 1.5"
+    form = "L = ((N_c/N)^(alpha_N/alpha_D) + D_c/D)^alpha_D"
     parameters = (
         Parameter(name="N_c", unit="parameters", meaning="size at which endless data would give a loss of 1"),
         Parameter(name="D_c", unit="tokens", meaning="data on which an endless size would have a loss of 1"),

@@ -24,6 +24,7 @@ class Overtraining(Law):
 
     name = "overtraining"
     source = "Gadre et al. 2024 (arXiv 2403.08540), equation 4"
+    form = "L = E + (a M^eta + b M^-eta) C^-eta, M = D/N, C = 6 N D"
     parameters = (
         Parameter(name="E", unit="nats a token", meaning="loss at infinite compute"),
         Parameter(name="a", unit="nats * FLOPs^eta", meaning="amplitude of what too many tokens a parameter cost"),

@@ -22,6 +22,7 @@ class Skaling(Law):
 
     name = "skaling"
     source = "arXiv 2608.07222"
+    form = "L = E + (A N^-alpha + B D^-beta)^k"
     parameters = (
         Parameter(name="A", unit="nats^(1/k) * parameters^alpha", meaning="amplitude of what a finite size costs"),
         Parameter(name="B", unit="nats^(1/k) * tokens^beta", meaning="amplitude of what finite data cost"),
