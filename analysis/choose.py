@@ -82,7 +82,8 @@ def pick(setting: Setting, law: Law, params: Array) -> Pick:
 
 def _pick(setting: Setting, law: Law, params: Array, n: Array, d: Array, demand: float) -> Pick:
     known = np.isfinite(n) & np.isfinite(d)
-    some_n, some_d = np.where(known, n, 1.0), np.where(known, d, 1.0)
+    # A draw without an effect of size or data would have no parameter or no token: one of each is as near as a model comes.
+    some_n, some_d = (np.maximum(np.where(known, value, 1.0), 1.0) for value in (n, d))
     loss = law.predict(params, some_n, some_d, setting.unique_tokens)
     cost = total_cost(setting.costs, some_n, some_d, demand)
     n, d, loss, cost = (np.where(known, value, np.inf) for value in (some_n, some_d, loss, cost))

@@ -53,7 +53,7 @@ def recommend_json(recommendation: Recommendation) -> dict[str, Any]:
             ],
             "family": _family(recommendation.family),
         },
-        "law": fit_json(recommendation.fit),
+        "law": fit_json(recommendation.fit, extrapolation=recommendation.extrapolation),
         "costs": _costs(recommendation.costs, recommendation.recommended),
         "training_optimal": _optimum(recommendation.training_optimal) | ({} if own is not None else bands),
         "lifetime_optimal": None if own is None else _optimum(own) | about,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import combinations, pairwise
 from typing import Literal
 
@@ -114,7 +115,7 @@ def recommend(
     )
     counting = fitted.counting
     table = table.at_the_best_rate()
-    if kind == "budget" and costs == "auto" and not prices.named:
+    if kind == "budget" and costs == "auto" and prices.price_per_hour is None:
         costs = "flops"
     found = bounds(
         limits,
@@ -124,6 +125,7 @@ def recommend(
         law_repeats=get_law(fitted.law).uses_unique_tokens,
     )
 
+    @cache
     def setting(rule: str, within_bounds: tuple[Bound, ...] = found) -> Setting:
         train = training_flops(table, counting=rule)
         decided = decide_costs(

@@ -53,7 +53,8 @@ def cheapest(
     smallest = law.smallest_size(params, loss, unique_tokens)
     reachable = np.isfinite(smallest)
     shape = np.broadcast_shapes(np.shape(smallest), np.shape(demand_tokens))
-    low = np.broadcast_to(np.log(np.where(reachable, smallest, 1.0)), shape).copy()
+    # A law without an effect of size would send N to 0: a model has a parameter at least.
+    low = np.broadcast_to(np.log(np.where(reachable, np.maximum(smallest, SIZES.lo), 1.0)), shape).copy()
     high = low + np.log(SEARCH_FACTOR)
     if sizes is not None:
         low, high = np.maximum(low, np.log(sizes.lo)), np.minimum(high, np.log(sizes.hi))
@@ -119,7 +120,7 @@ def within(
     n_best, d_best = (np.asarray(value, dtype=np.float64) for value in best)
     allowed = (1 + share) * total_cost(costs, n_best, d_best, demand_tokens)
     smallest = float(law.smallest_size(params, loss, unique_tokens))
-    ends = np.full_like(n_best, np.log(smallest)), np.log(n_best) + np.log(SEARCH_FACTOR)
+    ends = np.full_like(n_best, np.log(max(smallest, SIZES.lo))), np.log(n_best) + np.log(SEARCH_FACTOR)
     if sizes is not None:
         ends = np.maximum(ends[0], np.log(sizes.lo)), np.minimum(ends[1], np.log(sizes.hi))
     edges = []

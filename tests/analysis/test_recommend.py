@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.costs import Prices, flops_costs, flops_rule, mix, priced_flops
+from analysis.counting import convert
 from analysis.describe_recommendation import describe_recommendation, headline
 from analysis.extrapolation import expanding_window
 from analysis.fitting import fit
@@ -580,6 +581,64 @@ class TestWhatIsPrinted:
         best = found.training_optimal
         assert best.ci95 is not None
         assert found.loss_forecast.hi - found.loss_forecast.lo > best.ci95["loss"].hi - best.ci95["loss"].lo
+
+
+class TestAnyTable:
+    """Whatever the runs, the answer is finite numbers and nulls, or one message."""
+
+    @settings(max_examples=8, deadline=None)
+    @given(
+        seed=st.integers(0, 10_000),
+        runs=st.integers(6, 40),
+        noise=st.sampled_from([0.0, 0.003, 0.1, 1.0]),
+        question=st.sampled_from([{"flops": 1e21}, {"budget": 1e22}, {"target_loss": 2.5}]),
+        demand=st.sampled_from([None, 1e6, 1e12, 1e18]),
+        unique=st.sampled_from([None, 1e10]),
+    )
+    def test_no_traceback_and_no_nan(
+        self,
+        seed: int,
+        runs: int,
+        noise: float,
+        question: dict[str, float],
+        demand: float | None,
+        unique: float | None,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        n_params, n_tokens = spread_design(runs, rng)
+        loss = predict(TRUTH, n_params, n_tokens) * np.exp(noise * rng.standard_normal(runs))
+        table = make_table(n_params, n_tokens, loss, groups=[f"g{i % 9}" for i in range(runs)] if seed % 2 else None)
+        try:
+            found = recommend(
+                table,
+                **question,  # type: ignore[arg-type]
+                demand_tokens=demand,
+                unique_tokens=unique,
+                members=None if "target_loss" in question else 2,
+                bootstrap=10,
+            )
+        except UserError:
+            return
+        json.dumps(recommend_json(found), allow_nan=False)
+        assert np.isfinite([found.recommended.n_params, found.recommended.n_tokens, found.recommended.loss]).all()
+        assert "nan" not in describe_recommendation(found).lower()
+
+    def test_limits_and_sizes_in_another_count(self, sweep: SyntheticSweep) -> None:
+        """A limit is named in all parameters, the answer in what the fit counts."""
+        table = load_runs(sweep.folder)
+        found = recommend(
+            table,
+            target_loss=2.75,
+            demand_tokens=1e7,
+            counting="n_params_matmul",
+            limits=Limits(largest_size=45_000),
+            bootstrap=0,
+            vary=False,
+        )
+        assert found.limits[0].binds
+        allowed = float(convert(table, 45_000, "n_params", "n_params_matmul").value)
+        assert found.recommended.n_params == pytest.approx(allowed)
+        assert allowed < 40_000
 
 
 class TestPublishedRuns:
