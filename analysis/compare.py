@@ -79,13 +79,14 @@ def compare(
         without = table_a if not len(costs[0].n_params_G) else table_b
         warnings.append(f"compute is counted as 6 N D on both sides, since {without.source} has no FLOPs of its own")
         costs = [flops_rule(6.0, "6 N FLOPs a token: a named rule")] * 2
+    name_a, name_b = _names(table_a.source, table_b.source)
     same_design = paired(a, b, counting) if pair and bootstrap else None
     if same_design is not None:
         a, b = same_design.a, same_design.b
         if same_design.left_out_a or same_design.left_out_b:
             warnings.append(
-                f"both were cut to the {len(a.fitted)} runs of one design, to be resampled together: {table_a.source} leaves "
-                f"out {same_design.left_out_a}, {table_b.source} {same_design.left_out_b}"
+                f"both were cut to the {len(a.fitted)} runs of one design, to be resampled together: {name_a} leaves out "
+                f"{same_design.left_out_a}, {name_b} {same_design.left_out_b}"
             )
 
     def fitted(table: RunTable, name: str, number: int) -> Fit:
@@ -353,6 +354,7 @@ def describe_comparison(comparison: Comparison) -> tuple[str, ...]:
     """The comparison in sentences, the one number first."""
     found = comparison
     m, ci95 = found.headline.value, found.headline.ci95
+    a, b = _names(found.a.source, found.b.source)
     known = "" if ci95 is None else f" (95 % interval {_times(ci95.lo)} to {_times(ci95.hi)})"
     where = (
         f"from {flops(found.covered.lo)} to {flops(found.covered.hi)}"
@@ -365,13 +367,11 @@ def describe_comparison(comparison: Comparison) -> tuple[str, ...]:
     better = (
         "which of the two is better these runs can't tell"
         if ci95 is not None and not clear
-        else f"{found.b.source} is the better"
+        else f"{b} is the better"
         if m > 1
-        else f"{found.a.source} is the better"
+        else f"{a} is the better"
     )
-    said = [
-        f"{found.a.source} needs {_times(m)} the compute of {found.b.source} for the same loss{known}, {where}: {better}."
-    ]
+    said = [f"{a} needs {_times(m)} the compute of {b} for the same loss{known}, {where}: {better}."]
     if found.p_constant is None:
         said.append("Nothing was resampled, so neither an interval nor a test of a changing multiplier is told.")
     elif found.verdict == "constant":
@@ -390,6 +390,11 @@ def describe_comparison(comparison: Comparison) -> tuple[str, ...]:
         else "The two were resampled independently of each other."
     )
     return (*said, *found.warnings)
+
+
+def _names(a: str, b: str) -> tuple[str, str]:
+    """What to call the two: by their sources, unless both are parts of one."""
+    return (a, b) if a != b else ("A", "B")
 
 
 def _times(value: float) -> str:

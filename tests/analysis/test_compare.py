@@ -268,6 +268,12 @@ def test_the_closed_form_is_the_laws_own_optimum(
     assert growth(curve, moved, log_c[[0, -1]]) == pytest.approx(0, abs=1e-4)
 
 
+def test_parts_of_one_file_are_called_a_and_b() -> None:
+    found = compare(made(BESIROGLU, name="all.csv"), made(better(4.0), design=1, name="all.csv"), bootstrap=50)
+    assert describe_comparison(found)[0].startswith("A needs ")
+    assert "B is the better" in describe_comparison(found)[0]
+
+
 @pytest.mark.parametrize("law_name", law_names())
 def test_every_law_compares(law_name: str) -> None:
     """The closed form holds for each law as it was fitted, and twice the compute is found under each that can show it."""
