@@ -56,10 +56,10 @@ def _body(study: Study, pictures: list[Picture], absent: list[Absent], provenanc
     figures = [sections.figure(picture, _inline_svg(picture)) for picture in pictures]
     parts: dict[str, tuple[str, Html]] = {
         "decision": ("Decide: demand, prices, utilisation, target loss", decision.panel(study)),
-        "law": ("The fitted law", sections.law(study)),
-        "pictures": ("Pictures", join([*figures, sections.missing_pictures(absent)])),
         "recommendation": ("What to train", advice.recommendation(study)),
         "uncertainty": ("What the decision hangs on", advice.uncertainty(study)),
+        "law": ("The fitted law", sections.law(study)),
+        "pictures": ("Pictures", join([*figures, sections.missing_pictures(absent)])),
         "approaches": ("Three approaches side by side", checks.approaches(study)),
         "extrapolation": ("Extrapolation, tried on the runs at hand", checks.extrapolation(study)),
         "structure": ("Structure in the residuals", checks.structure(study)),

@@ -12,6 +12,7 @@ from analysis.results import Approach, Estimate, Excluded, Outlier, Study
 
 #: Excluded runs of one reason that are named.
 _MOST_NAMED = 8
+_APPROACH_WORDS = {"envelope": "1: envelope", "isoflop": "2: isoFLOP bowls", "surface": "3: fitted surface"}
 
 
 def approaches(study: Study) -> Html:
@@ -22,9 +23,10 @@ def approaches(study: Study) -> Html:
     rows = [_approach_cells(one) for one in three.approaches]
     columns = [
         Column(heading="approach", align="left"),
-        *(Column(heading=heading) for heading in ("runs", "N ~ C^", "95 %", "D ~ C^", "95 %")),
-        *(Column(heading=heading) for heading in ("N_opt", "95 %", "D_opt", "95 %", "loss", "95 %")),
-        Column(heading="remarks", align="left"),
+        *(
+            Column(heading=heading)
+            for heading in ("runs", "power of C in N", "power of C in D", "N_opt", "D_opt", "loss")
+        ),
     ]
     words = (
         f"At {format_number(three.flops, 'power')} FLOPs, {three.flops / three.largest_flops:.3g} times the largest fitted "
@@ -33,7 +35,13 @@ def approaches(study: Study) -> Html:
     )
     if three.n_opt_spread is not None:
         words += f" The approaches' N_opt lie within a factor of {three.n_opt_spread:.3g}."
-    told = [text for text in three.warnings if text not in study.table.warnings]
+    # The surface's own warnings stand at the top of the page.
+    told = [
+        f"{_APPROACH_WORDS[one.name]}: {text}"
+        for one in three.approaches
+        for text in (*one.absent.values(), *(one.warnings if one.number != 3 else ()))
+    ]
+    told += [text for text in three.warnings if text not in study.table.warnings]
     return join(
         [
             element("p", words),
@@ -44,23 +52,20 @@ def approaches(study: Study) -> Html:
 
 
 def _approach_cells(one: Approach) -> list[str]:
-    def pair(estimate: Estimate | None, unit: Unit) -> list[str]:
+    def told(estimate: Estimate | None, unit: Unit) -> str:
         if estimate is None:
-            return [NOTHING, NOTHING]
-        return [format_number(estimate.value, unit), span(estimate.ci95, unit)]
+            return NOTHING
+        between = "" if estimate.ci95 is None else f" [{span(estimate.ci95, unit)}]"
+        return f"{format_number(estimate.value, unit)}{between}"
 
-    names = {"envelope": "1: envelope", "isoflop": "2: isoFLOP bowls", "surface": "3: fitted surface"}
-    # The surface's own warnings stand at the top of the page.
-    remarks = [*one.absent.values(), *(one.warnings if one.number != 3 else ())]
     return [
-        names[one.name],
+        _APPROACH_WORDS[one.name],
         str(one.n_runs),
-        *pair(one.n_opt_exponent, "plain"),
-        *pair(one.d_opt_exponent, "plain"),
-        *pair(one.n_opt, "count"),
-        *pair(one.d_opt, "count"),
-        *pair(one.loss, "plain"),
-        "; ".join(remarks),
+        told(one.n_opt_exponent, "plain"),
+        told(one.d_opt_exponent, "plain"),
+        told(one.n_opt, "count"),
+        told(one.d_opt, "count"),
+        told(one.loss, "plain"),
     ]
 
 
@@ -75,7 +80,7 @@ def extrapolation(study: Study) -> Html:
             str(window.n_runs),
             str(window.n_predicted),
             NOTHING if window.rms_log_error is None else percent(window.rms_log_error),
-            NOTHING if window.skipped else f"{_farthest(study, k):.3g}×",
+            NOTHING if window.skipped else f"{format_number(_farthest(study, k), 'count')}×",
             window.skipped or "",
         ]
         for k, window in enumerate(tried.windows)
@@ -89,7 +94,8 @@ def extrapolation(study: Study) -> Html:
         f"A law was fitted to the runs up to each compute and held against the larger ones. Sd of log error: "
         f"{percent(tried.residual_sd)} at the fitted runs; at 10 times their largest compute "
         f"{percent(tried.log_error_sd(10.0))}, "
-        f"at 100 times {percent(tried.log_error_sd(100.0))}. Beyond {tried.max_distance:.3g} times nothing was tried."
+        f"at 100 times {percent(tried.log_error_sd(100.0))}. Beyond "
+        f"{format_number(tried.max_distance, 'count')} times nothing was tried."
     )
     return join([element("p", words), table(columns, rows, label="Windows of the smaller runs")])
 

@@ -28,6 +28,9 @@
     });
     out.height = 120 + 330 * panels.length;
     out.margin = { l: 48, r: 8, t: out.margin.t, b: 110 };
+    out.annotations = out.annotations.map((each) => ({ ...each, font: { ...each.font, size: 10 } }));
+    for (const key of Object.keys(out).filter((each) => /^[xy]axis/.test(each))) out[key].title.font = { size: 11.5 };
+    out.legend.title.side = "top";
     out.legend = { ...out.legend, orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } };
     out.dragmode = false;
     return out;
@@ -120,6 +123,12 @@
     }
     list.querySelector("#found-runs").textContent = wanted === "" ? "" : `${shown} found`;
   });
+
+  // What is folded on the screen is printed, but for the list of runs.
+  for (const [event, open] of [["beforeprint", true], ["afterprint", false]])
+    window.addEventListener(event, () => {
+      for (const each of document.querySelectorAll("details.printed")) each.open = open;
+    });
 
   for (const figure of document.querySelectorAll("figure[data-stem]")) {
     const stem = figure.dataset.stem;

@@ -22,21 +22,17 @@ from analysis.plots.inference import measured_sizes
 from analysis.plots.parts import OBJECTIVE_WORDS, counting_words
 from analysis.plots.picture import Absent, Picture
 from analysis.plots.style import format_number
-from analysis.results import Fit, Lifetime, MatchedPair, Optimum, PairSide, Study
+from analysis.results import Answer, Fit, Lifetime, MatchedPair, Optimum, PairSide, Study
+
+#: Grounds of the answer that stand open.
+_MOST_GROUNDS = 9
+#: Measured pairs that are shown.
+_MOST_PAIRS = 12
 
 
 def opening(study: Study, contents: Mapping[str, str]) -> Html:
     """The answer in words, what it rests on, and the warnings: all that a reader in a hurry needs."""
     answer = study.answer
-    grounds = [
-        element("div", element("h3", heading), bullets(items))
-        for heading, items in (
-            ("Measured", answer.measured),
-            ("Interpolated", answer.interpolated),
-            ("Extrapolated", answer.extrapolated),
-        )
-        if items
-    ]
     return join(
         [
             element("h1", "Scaling study"),
@@ -44,7 +40,7 @@ def opening(study: Study, contents: Mapping[str, str]) -> Html:
             element("p", answer.headline, class_="headline"),
             element("p", headline(study.recommendation), class_="advice") if study.recommendation else Html(),
             bullets(answer.sentences) if answer.sentences else Html(),
-            element("div", *grounds, class_="columns") if grounds else Html(),
+            _grounds(answer),
             _warnings(study),
             element(
                 "nav",
@@ -55,6 +51,23 @@ def opening(study: Study, contents: Mapping[str, str]) -> Html:
             ),
         ]
     )
+
+
+def _grounds(answer: Answer) -> Html:
+    """What was measured and what lies between and beyond it; folded where it would push the decision off the screen."""
+    parts = (
+        ("Measured", answer.measured),
+        ("Interpolated", answer.interpolated),
+        ("Extrapolated", answer.extrapolated),
+    )
+    columns = [element("div", element("h3", heading), bullets(items)) for heading, items in parts if items]
+    if not columns:
+        return Html()
+    grounds = element("div", *columns, class_="columns")
+    if sum(len(items) for _, items in parts) <= _MOST_GROUNDS:
+        return grounds
+    told = ", ".join(f"{len(items)} {heading.lower()}" for heading, items in parts if items)
+    return element("details", element("summary", f"What this rests on: {told}"), grounds, class_="printed")
 
 
 def _warnings(study: Study) -> Html:
@@ -183,7 +196,10 @@ def pairs(study: Study) -> Html:
     """Smaller models trained longer beside larger ones of near-equal loss."""
     if not study.pairs:
         return missing(study, "pairs")
-    rows = [_pair_cells(pair) for pair in study.pairs]
+    # Measured pairs come first, the most telling first; fitted ones are few and never cut.
+    measured = [pair for pair in study.pairs if pair.kind == "measured"]
+    shown = [*measured[:_MOST_PAIRS], *(pair for pair in study.pairs if pair.kind != "measured")]
+    rows = [_pair_cells(pair) for pair in shown]
     columns = [
         Column(heading="kind", align="left"),
         Column(heading="smaller", align="left"),
@@ -197,6 +213,8 @@ def pairs(study: Study) -> Html:
         "smaller model. The last number is the demand in tokens at which serving has paid for the longer training, "
         "with its 5th to 95th percentile from the spread of the timings."
     )
+    if len(measured) > _MOST_PAIRS:
+        words += f" Of {len(measured):,} measured pairs these are the {_MOST_PAIRS} most telling."
     return join([element("p", words, class_="soft"), table(columns, rows, label="Matched pairs")])
 
 

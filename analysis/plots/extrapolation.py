@@ -43,7 +43,7 @@ def extrapolation_error(study: Study) -> Picture | Absent:
         caption=f"{caption}{parts.counting_words(study)}",
         panels=[
             Panel(
-                x=Axis(column="distance", label="distance in compute (times the window's largest N D)", unit="count"),
+                x=Axis(column="distance", label="distance in compute (times the largest fitted N D)", unit="count"),
                 y=Axis(
                     column="error",
                     label="predicted over measured loss − 1",

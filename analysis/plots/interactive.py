@@ -242,6 +242,8 @@ def _annotations(panel: Panel, suffix: str) -> list[dict[str, Any]]:
             )
     for layer in panel.layers:
         for text, x, y in _labels(panel, layer):
+            low, high = (_position(panel.x, end) for end in panel.limits(panel.x))
+            leftwards = isinstance(layer, Line) or _position(panel.x, x) > low + 0.75 * (high - low)
             found.append(
                 {
                     "text": _text(text),
@@ -249,7 +251,7 @@ def _annotations(panel: Panel, suffix: str) -> list[dict[str, Any]]:
                     "y": _position(panel.y, y),
                     "xref": f"x{suffix}",
                     "yref": f"y{suffix}",
-                    "xanchor": "right" if isinstance(layer, Line) else "left",
+                    "xanchor": "right" if leftwards else "left",
                     "yanchor": "bottom",
                     "showarrow": False,
                     "font": {"size": 11, "color": layer.colour if isinstance(layer, Line) else style.INK},

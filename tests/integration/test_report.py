@@ -8,11 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from analysis import load_runs
+from analysis.laws import get_law
+from analysis.plots.style import format_number
+from analysis.report import write_report
+from analysis.search import cheapest
 from llama.records import DONE
+from tests.analysis.plots.studies import make_study
 from tests.integration.conftest import Launcher, read_index
+from tests.sweeps.tracking.browser import find_chromium, screenshot
 
 KEYS = {
     "law",
@@ -94,3 +101,43 @@ def test_a_sweep_named_by_its_folder_uses_that_folders_storage(launcher: Launche
     assert (result["finished"], result["trained_tokens"]) == (1, 0)
     assert list(elsewhere.iterdir()) == []
     assert {run.key: (one.storage / "runs" / run.key / DONE).exists() for run in runs} == before
+
+
+#: Moves the demand's slider to its end, types an impossible utilisation and searches nothing; true once the page has followed.
+MOVE = """(() => {
+  const place = document.getElementById('decision');
+  if (!place || !place.querySelector('.chart .main-svg')) return false;
+  const slider = document.getElementById('decide-demand-slider');
+  const share = document.getElementById('decide-trainUtilisation');
+  if (slider.value !== slider.max) {
+    place.dataset.before = place.querySelector('[data-field="own-n"]').textContent;
+    slider.value = slider.max;
+    slider.dispatchEvent(new Event('input'));
+    share.value = '250';
+    share.dispatchEvent(new Event('input'));
+    return false;
+  }
+  return share.getAttribute('aria-invalid') === 'true'
+    && place.querySelector('[data-field="own-n"]').textContent !== place.dataset.before;
+})()"""
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium on this machine")
+def test_a_moved_slider_gives_the_analysis_s_own_answer_in_the_browser(tmp_path: Path) -> None:
+    study = make_study()
+    assert study.fit is not None
+    assert study.lifetime is not None
+    path = write_report(study, tmp_path)
+    text = screenshot(path.as_uri(), tmp_path / "page.png", width=1200, height=1400, until=MOVE)
+    law = get_law(study.fit.law)
+    demand = study.lifetime.demand_tokens * 1e4
+    n, d = cheapest(
+        law, law.as_vector(study.fit.params), study.lifetime.costs, study.lifetime.target_loss, np.array(demand)
+    )
+    words = (
+        f"At {format_number(demand, 'count')} tokens served and a loss of 2.750, the cheapest model to own has "
+        f"{format_number(float(n), 'count')} parameters, trained on {format_number(float(d), 'count')} tokens"
+    )
+    assert words in text
+    assert "where scripts are allowed" not in text
+    assert (tmp_path / "page.png").stat().st_size > 20_000
