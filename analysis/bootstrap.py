@@ -16,7 +16,10 @@ from analysis.laws.base import Array, Problem
 from analysis.objective import Objective
 from analysis.results import Resampling
 from analysis.solver import minimise
+from llama.errors import UserError
 
+#: How resamples may be asked for: `auto` picks by the table, `residual` redraws the law with the fit's own residuals.
+RESAMPLINGS = ("auto", "group", "parametric", "run", "residual")
 #: Fewer groups than this can't be resampled: the intervals then come from the noise.
 MIN_GROUPS = 8
 #: Share of group resamples that must still identify the law; with fewer, leaving a group out is leaving the design.
@@ -65,9 +68,14 @@ def refit(
     counting: str,
     draws: int,
     seed: int,
+    resampling: str = "auto",
 ) -> Sample:
-    """Refit every resample from the optimum, all at once."""
-    drawn = draw(runs, predicted_n, residual_sd, counting=counting, draws=draws, seed=seed)
+    """Refit every resample from the optimum, all at once.
+
+    Raises:
+        UserError: `resampling` is unknown, or asks for groups that the runs don't have.
+    """
+    drawn = draw(runs, predicted_n, residual_sd, counting=counting, draws=draws, seed=seed, resampling=resampling)
     # From the optimum Huber's last stage is enough; |r| has no curvature to start from and goes through all of them.
     stages = objective.stages if objective.name == "lad_log" else objective.stages[-1:]
     start = np.repeat(theta_P[None], draws, axis=0)
@@ -87,13 +95,28 @@ def draw(
     counting: str,
     draws: int,
     seed: int,
+    resampling: str = "auto",
 ) -> Draws:
-    """K resamples of the fitted `runs` (a RunTable frame): by group, parametric or by run, whichever the table allows."""
+    """K resamples of the fitted `runs` (a RunTable frame), by `resampling` or by what the table allows."""
+    if resampling not in RESAMPLINGS:
+        raise UserError(f"no resampling is called {resampling!r}; there are {', '.join(RESAMPLINGS)}")
     rng = np.random.default_rng(seed)
     groups = runs["group"].to_numpy(dtype=str)
     weight = runs["weight"].to_numpy(dtype=float)
     log_loss = np.log(runs["loss"].to_numpy(dtype=float))
-    if not (groups != "").all():
+    grouped = bool((groups != "").all())
+    if resampling == "group" and not grouped:
+        raise UserError(
+            f"resampling by group was asked for, and {int((groups == '').sum())} of {len(runs)} runs have no group: fill the "
+            "column group, or resample by run"
+        )
+    if resampling == "residual":
+        return _residual(runs, predicted_n, draws=draws, seed=seed, rng=rng, residual_sd=residual_sd)
+    if resampling == "parametric":
+        alone = np.array([group or f"\n{row}" for row, group in enumerate(groups)])
+        member = np.unique(alone, return_inverse=True)[1]
+        return _parametric(runs, predicted_n, residual_sd, member, "as was asked", draws=draws, seed=seed, rng=rng)
+    if resampling == "run" or not grouped:
         counts = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=draws)
         return Draws(
             log_loss_Kn=log_loss[None],
@@ -104,7 +127,8 @@ def draw(
                 seed=seed,
                 groups=len(runs),
                 noise_sd=None,
-                reason="Single runs were resampled, since nothing in the table groups them.",
+                reason="Single runs were resampled, "
+                + ("as was asked." if resampling == "run" else "since nothing in the table groups them."),
             ),
         )
     names, member = np.unique(groups, return_inverse=True)
@@ -128,6 +152,10 @@ def draw(
             )
         why_not = (
             f"only {sound.mean():.0%} of resamples of the {len(names)} groups of runs could still identify the law"
+        )
+    if resampling == "group":
+        raise UserError(
+            f"resampling by group was asked for, and {why_not}: resample parametrically, or leave it to auto"
         )
     return _parametric(runs, predicted_n, residual_sd, member, why_not, draws=draws, seed=seed, rng=rng)
 
@@ -167,6 +195,32 @@ def _parametric(
             noise_sd=sd,
             reason=f"The law with noise of log loss was redrawn: {origin}, {share:.0%} of its variance shared along a trunk; "
             f"{why}.",
+        ),
+    )
+
+
+def _residual(
+    runs: pd.DataFrame, predicted_n: Array, *, draws: int, seed: int, rng: np.random.Generator, residual_sd: float
+) -> Draws:
+    """The law plus its own residuals in another order, widened to the sd that the fit's parameters took from them."""
+    measured = np.log(runs["loss"].to_numpy(dtype=float))
+    # In units of each run's noise: a run of weight w scatters as 1/sqrt(w) of one of weight 1.
+    scale = 1 / np.sqrt(runs["weight"].to_numpy(dtype=float))
+    residual = (measured - np.log(predicted_n)) / scale
+    residual = residual - residual.mean()
+    spread = float((measured - np.log(predicted_n)).std())
+    widened = residual * (residual_sd / spread if spread > 0 else 1.0)
+    drawn = widened[rng.integers(0, len(runs), (draws, len(runs)))]
+    return Draws(
+        log_loss_Kn=np.log(predicted_n) + drawn * scale,
+        weight_Kn=runs["weight"].to_numpy(dtype=float)[None],
+        resampling=Resampling(
+            method="residual",
+            draws=draws,
+            seed=seed,
+            groups=len(runs),
+            noise_sd=None,
+            reason="The law was redrawn with its own residuals, as was asked; they are taken as independent.",
         ),
     )
 

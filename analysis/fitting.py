@@ -37,6 +37,7 @@ def fit(
     counting: str = "n_params",
     weights: str = "column",
     bootstrap: int = 1000,
+    resampling: str = "auto",
     seed: int = 0,
     drop_outliers: bool = False,
 ) -> Fit:
@@ -51,6 +52,7 @@ def fit(
         counting: the column that N is: n_params, n_params_non_embedding or n_params_matmul.
         weights: `column`, the table's own, or `noise`, by the noise between seeds as a power of N (`analysis.noise_model`).
         bootstrap: resamples for the intervals; 0 for none.
+        resampling: group, parametric, run, residual, or auto: by what the table allows (`analysis.bootstrap`).
         seed: of the resampling.
         drop_outliers: take out the runs that lie too far off (`analysis.outliers` states the rule), fit again, and go on
             until none does. Otherwise they are named and stay.
@@ -107,6 +109,7 @@ def fit(
                 counting=counting,
                 draws=bootstrap,
                 seed=seed,
+                resampling=resampling,
             )
             if sample.unconverged > 0.01 * bootstrap:
                 warnings.append(

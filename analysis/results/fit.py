@@ -71,8 +71,9 @@ class Convergence:
 class Resampling:
     """How the intervals came about."""
 
-    method: Literal["group", "parametric", "run"]
-    """`group`: whole trunks or seed groups drawn with replacement; `parametric`: the law plus noise; `run`: single runs."""
+    method: Literal["group", "parametric", "run", "residual"]
+    """`group`: whole trunks or seed groups drawn with replacement; `parametric`: the law plus noise; `run`: single runs;
+    `residual`: the law plus its own residuals."""
     draws: int
     seed: int
     groups: int

@@ -282,6 +282,34 @@ def test_few_trunks_are_drawn_from_the_seed_noise() -> None:
     assert "25 degrees of freedom" in found.resampling.reason
 
 
+@pytest.mark.parametrize("method", ["run", "residual", "parametric"])
+def test_resampling_as_asked(method: str) -> None:
+    """Independent noise: every way gives about the same interval, which holds the truth."""
+    table = noisy_table(11, runs=120, outliers=0.0)
+    found = fit(table, resampling=method, bootstrap=400, objective="lsq_log")
+    assert found.resampling is not None
+    assert found.resampling.method == method
+    assert "as was asked" in found.resampling.reason
+    assert found.ci95 is not None
+    assert BESIROGLU["beta"] in found.ci95["beta"]
+    by_run = fit(table, bootstrap=400, objective="lsq_log").ci95
+    assert by_run is not None
+    assert found.ci95["beta"].hi - found.ci95["beta"].lo == pytest.approx(
+        by_run["beta"].hi - by_run["beta"].lo, rel=0.3
+    )
+
+
+def test_resampling_that_the_runs_do_not_allow() -> None:
+    table = noisy_table(11, runs=40)
+    with pytest.raises(UserError, match="40 of 40 runs have no group"):
+        fit(table, resampling="group")
+    few = RunTable(source="", frame=table.frame.assign(group=[f"trunk-{i % 4}" for i in range(40)]))
+    with pytest.raises(UserError, match="4 groups of runs are fewer than the 8"):
+        fit(few, resampling="group")
+    with pytest.raises(UserError, match="no resampling is called 'jackknife'; there are auto, group"):
+        fit(table, resampling="jackknife")
+
+
 def test_without_a_bootstrap_there_are_no_intervals() -> None:
     found = fit(noisy_table(0, runs=30), bootstrap=0)
     assert (found.ci95, found.exponents.ci95, found.draws_KP, found.resampling) == (None, None, None, None)
