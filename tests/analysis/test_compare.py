@@ -261,11 +261,13 @@ def test_the_closed_form_is_the_laws_own_optimum(
     expected = law.predict(params, *law.compute_optimum(params, np.exp(log_c), 6.0, power))
     assert curve.at(log_c) == pytest.approx(expected, rel=1e-9)
     moved = replace(curve, log_amplitude_K=curve.log_amplitude_K - curve.exponent_K * np.log(by))
-    assert log_multiplier(curve, moved, log_c) == pytest.approx(np.full(3, np.log(by)), abs=1e-4)
+    # What is above the limit is known to the rounding of the loss.
+    rounding = 10 * np.finfo(float).eps * moved.at(log_c) / moved.above(log_c) / curve.exponent_K
+    assert (np.abs(log_multiplier(curve, moved, log_c) - np.log(by)) <= 1e-9 + rounding).all()
     tied, misfit = tied_multiplier(curve, moved, log_c)
     assert float(tied[0]) == pytest.approx(np.log(by), abs=1e-4)
     assert np.abs(misfit).max() < 1e-6
-    assert growth(curve, moved, log_c[[0, -1]]) == pytest.approx(0, abs=1e-4)
+    assert abs(float(growth(curve, moved, log_c[[0, -1]]))) <= 1e-9 + rounding.max()
 
 
 def test_parts_of_one_file_are_called_a_and_b() -> None:
