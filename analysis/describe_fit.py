@@ -38,7 +38,6 @@ def describe_fit(
     dropped = {run.run_id for run in fit.dropped}
     lines += [f"dropped: {run.name}: {off_in_words(run)}" for run in fit.dropped]
     lines += _left_out([out for out in fit.excluded if out.run_id not in dropped])
-    lines += [f"outlier: {run.name}: {off_in_words(run)}" for run in fit.outliers[:MOST_LISTED]]
     lines += [f"warning: {warning}" for warning in fit.warnings]
     return "\n".join(lines)
 

@@ -58,7 +58,8 @@ def fit(
             until none does. Otherwise they are named and stay.
 
     Raises:
-        UserError: an unknown name, a count that the runs lack, losses in two units, or a design that can't identify the law.
+        UserError: an unknown name, a count that the runs lack, a design that can't identify the law, or losses that look
+            like two units where not every run states its own (`loss_unit`).
     """
     if counting not in COUNTING:
         raise UserError(f"no counting rule is called {counting!r}; there are {', '.join(COUNTING)}")
@@ -78,9 +79,17 @@ def fit(
             runs = runs.weighted(noise_weights(model, runs.n_params))
         digest = data_digest(runs, held_out, counting)
         _check(chosen, runs)
-        check_units(runs.n_params, runs.n_tokens, runs.loss, runs.names)
+        unit_unsaid = bool((frame["loss_unit"] == "").any())
+        if unit_unsaid:
+            check_units(runs.n_params, runs.n_tokens, runs.loss, runs.names)
         solved = _solve(chosen, goal, runs)
         noise_scale = np.ones_like(runs.loss) if model is None else 1 / np.sqrt(runs.weight)
+        if unit_unsaid:
+            residual = solved.residual(runs)
+            off = outliers.outlying(
+                residual, noise_scale, outliers.robust_sd(residual / noise_scale, len(solved.params))
+            )
+            check_outlying_units(residual, off, runs.names)
         kept, solved, sd = _drop(chosen, goal, runs, solved, noise_scale, drop_outliers)
         residual = solved.residual(runs)
         off = outliers.outlying(residual, noise_scale, sd)
@@ -237,8 +246,6 @@ def _drop(
         residual = solved.residual(runs)
         sd = outliers.robust_sd((residual / noise_scale_n)[kept], len(solved.params))
         off = outliers.outlying(residual, noise_scale_n, sd)
-        if round_number == 0:
-            check_outlying_units(residual, off, runs.names)
         if not drop or round_number == outliers.MAX_ROUNDS or not (off & kept).any():
             break
         kept = kept & ~off

@@ -83,7 +83,8 @@ def _message(rows_n: NDArray[np.bool_], above: bool, names: Sequence[str]) -> st
     rest = "nats" if above else "bits"
     return (
         f"{len(chosen)} of {len(rows_n)} losses are {factor} what their neighbours' would make them: they look like {others} "
-        f"a token among {rest} a token ({named}). State every loss in one unit, nats a token"
+        f"a token among {rest} a token ({named}). State every loss in one unit, or each row's "
+        "in a column loss_unit (nats or bits)"
     )
 
 

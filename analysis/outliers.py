@@ -77,11 +77,11 @@ def warnings(outliers: tuple[Outlier, ...], dropped: tuple[Outlier, ...], n_runs
     """What to say of runs that are off, `n_runs` of them fitted."""
     said = []
     if outliers:
-        named = ", ".join(run.name for run in outliers[:5])
+        named = ", ".join(f"{run.name} ({np.expm1(-run.log_residual):+.1%})" for run in outliers[:5])
         named += f" and {len(outliers) - 5} more" if len(outliers) > 5 else ""
         said.append(
             f"{len(outliers)} of {n_runs} runs lie more than {OUTLIER_SDS:g} robust sds ({sd:.2%}) off the law: {named}; "
-            f"they stay in the fit"
+            "they stay in the fit"
         )
     if len(dropped) > MANY * (n_runs + len(dropped)):
         said.append(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from analysis.fitting import fit
 from analysis.loss_units import check_units
 from analysis.results import Array
+from analysis.table import RunTable
 from llama.errors import UserError
 from tests.analysis.tables import BESIROGLU, make_table, predict, spread_design
 
@@ -89,3 +90,11 @@ def test_two_rows_are_outliers() -> None:
     loss = predict(BESIROGLU, n, d) * np.exp(0.01 * rng.standard_normal(100))
     loss[[5, 50]] /= np.log(2)
     assert {run.run_id for run in fit(make_table(n, d, loss), bootstrap=0).outliers} == {"run-5", "run-50"}
+
+
+def test_runs_that_state_their_unit_are_believed() -> None:
+    n, d, loss, _ = pooled(0)
+    table = make_table(n, d, loss)
+    with pytest.raises(UserError, match="column loss_unit"):
+        fit(table, bootstrap=0)
+    assert fit(RunTable(source="", frame=table.frame.assign(loss_unit="nats")), bootstrap=0).n_runs == len(loss)
