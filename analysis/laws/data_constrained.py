@@ -61,6 +61,11 @@ def discount(log_x: Array, log_unique: Array, r_star: Array) -> Discount:
     )
 
 
+def _usable_per_token(a: Array, b: Array, alpha: Array) -> Array:
+    """N_opt(U)/U; resamples gone astray have it beyond what doubles hold."""
+    return np.asarray(np.exp(np.clip((np.log(a) - np.log(b)) / alpha, -500.0, 500.0)))
+
+
 class DataConstrainedProblem(Problem):
     """theta = (E/s, a, b, alpha, ln R_D*, ln R_N*): the power sum's coordinates with n and d replaced by centred ln N', ln D'.
 
@@ -126,7 +131,7 @@ class DataConstrainedProblem(Problem):
         for r_d in START_R_D:
             fresh = effective_tokens(np.exp(self.log_d_n), unique, r_d)
             _, a, b, alpha = _plain_starts(size, fresh, loss_n * self.scale, weight_n)[0]
-            usable = np.exp(np.minimum(np.log(a / b) / alpha, 500.0)) * unique
+            usable = _usable_per_token(a, b, alpha) * unique
             for r_n in START_R_N if (size > usable).any() else START_R_N[:1]:
                 plain = _plain_starts(effective_tokens(size, usable, r_n), fresh, loss_n * self.scale, weight_n)[
                     :STARTS_EACH
@@ -190,7 +195,7 @@ class DataConstrained(Law):
 
     def repetition(self, params_KP: Array, unique_tokens: Array | float) -> Repetition:
         a, b, _, alpha, r_d, r_n = np.moveaxis(params_KP, -1, 0)
-        return Repetition(np.power(a / b, 1 / alpha) * unique_tokens, r_n, unique_tokens, r_d)
+        return Repetition(_usable_per_token(a, b, alpha) * unique_tokens, r_n, unique_tokens, r_d)
 
     def gradient(
         self,

@@ -238,20 +238,26 @@ class PowerSumProblem(Problem):
         """
         shape = grid[POWER].shape
         by_size, by_data, k, limit = (grid[place].ravel()[:, None] for place in (BY_SIZE, BY_DATA, POWER, E))
-        basis_n, basis_d = np.exp(-by_size / k * self.n_n), np.exp(-by_data / k * self.d_n)
         relative = np.sqrt(weight_n) / loss_n
         floor = np.exp(-20.0)
         if not self.has_power:
+            basis_n, basis_d = np.exp(-by_size * self.n_n), np.exp(-by_data * self.d_n)
             columns = np.stack([np.ones_like(basis_n), basis_n, basis_d], axis=1)
             columns *= relative
             amplitudes, cost = nonnegative_amplitudes(columns, np.sqrt(weight_n))
             return amplitudes[:, 0], *np.log(np.maximum(amplitudes[:, 1:], floor)).T, cost.reshape(shape)
         e = limit * loss_n.min()
-        room = loss_n - e
-        scaled = k * np.power(room, 1 - 1 / k) * relative
-        columns = np.stack([basis_n, basis_d], axis=1) * scaled[:, None]
-        amplitudes, cost = nonnegative_amplitudes(columns, np.power(room, 1 / k) * scaled)
-        return e[:, 0], *(k * np.log(np.maximum(amplitudes, floor))).T, cost.reshape(shape)
+        # Over the largest: powers of 1/k would overflow.
+        most = (loss_n - e).max(axis=1, keepdims=True)
+        room = (loss_n - e) / most
+        powers = np.stack([-by_size / k * self.n_n, -by_data / k * self.d_n], axis=1)
+        highest = powers.max(axis=2, keepdims=True)
+        scaled = k * np.power(room, 1 - 1 / k) * relative * most
+        # Rows of next to no room weigh next to nothing in the power of it, and may not overflow in the weight.
+        columns = np.exp(powers - highest) * np.minimum(scaled, 1e100)[:, None]
+        amplitudes, cost = nonnegative_amplitudes(columns, np.power(room, 1 / k) * np.minimum(scaled, 1e100))
+        logs = np.log(np.maximum(amplitudes, floor)) - highest[:, :, 0]
+        return e[:, 0], *(np.log(most) + k * logs).T, cost.reshape(shape)
 
 
 def _promising(cost: Array, most: int) -> NDArray[np.intp]:
