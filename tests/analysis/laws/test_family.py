@@ -200,3 +200,20 @@ def test_weights_count_runs_as_copies_do() -> None:
     weighted = minimise(problem, goal, (loss / problem.scale)[None], weight[None].astype(float), starts, goal.stages)
     expected = copies.to_params(solution.theta_KP)[best]
     assert problem.to_params(weighted.theta_KP)[np.argmin(weighted.value_K)] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", law_names())
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), spread=st.floats(1e-6, 3), largest=st.floats(5, 12))
+def test_starts_of_any_table_are_numbers(name: str, seed: int, spread: float, largest: float) -> None:
+    """Sizes from 1,000 up to any, losses that follow no law, all but equal or a hundredfold apart."""
+    rng, law = np.random.default_rng(seed), get_law(name)
+    n_params, n_tokens = (10.0 ** rng.uniform(low, largest + low - 3, 12) for low in (3, 4))
+    unique, loss = n_tokens / 10 ** rng.uniform(0.5, 2, 12), 3 * np.exp(spread * rng.standard_normal(12))
+    problem = law.problem(n_params, n_tokens, loss, unique)
+    starts = problem.starts(loss / problem.scale, np.ones(12))
+    assert np.isfinite(starts).all()
+    for theta in np.clip(starts, problem.lower_P, problem.upper_P):
+        predicted = law.predict(problem.to_params(theta[None])[0], n_params, n_tokens, unique)
+        assert (np.isfinite(predicted) & (predicted >= 0)).all()
