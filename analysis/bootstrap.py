@@ -1,25 +1,38 @@
-"""Intervals by refitting: whole groups of runs drawn again, or the fitted law with noise drawn on top.
+"""Intervals by refitting: noise drawn again along whole groups of runs, or as the residuals make it likely, or runs redrawn.
 
 Residuals along a trunk are not independent, so single runs are resampled only where nothing groups them (DESIGN, decision 6).
+`benchmarks/recovery.py` counts how often the intervals hold a known truth (docs/studies/recovery.md).
+
+- `group`, from eight trunks or seed groups on: the wild cluster bootstrap (Cameron, Gelbach and Miller 2008). Every group's
+  residuals, corrected for what the fit took from them, are multiplied by one number from Webb's six (2014). Drawing the groups
+  themselves would leave whole sizes out of the design.
+- `parametric`, below that: the law plus noise, whose sd and share along a trunk are drawn from what residuals say of them.
+- `run`, where nothing groups them: runs drawn with replacement, the pairs bootstrap (Davison and Hinkley 1997, section 6.2.4).
+- `residual`, when asked: the law plus its own residuals in another order (there, section 6.2.3).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.design import identifies
 from analysis.laws.base import Array, Problem
 from analysis.objective import Objective
+from analysis.residual_noise import Member, leverage_corrected, noise_draws, tangent
 from analysis.results import Resampling
 from analysis.solver import minimise
 from llama.errors import UserError
 
 #: How resamples may be asked for: `auto` picks by the table, `residual` redraws the law with the fit's own residuals.
 RESAMPLINGS = ("auto", "group", "parametric", "run", "residual")
+#: Six multipliers of mean 0 and variance 1 (Webb 2014): signs alone would give eight groups only 256 resamples.
+WEBB = np.array([-np.sqrt(1.5), -1.0, -np.sqrt(0.5), np.sqrt(0.5), 1.0, np.sqrt(1.5)])
+#: Noise of log loss beyond this is no loss any more: what few residuals' chi-square may draw, capped.
+MAX_SD = 0.5
 #: Fewer groups than this can't be resampled: the intervals then come from the noise.
 MIN_GROUPS = 8
 #: Share of group resamples that must still identify the law; with fewer, leaving a group out is leaving the design.
@@ -75,7 +88,16 @@ def refit(
     Raises:
         UserError: `resampling` is unknown, or asks for groups that the runs don't have.
     """
-    drawn = draw(runs, predicted_n, residual_sd, counting=counting, draws=draws, seed=seed, resampling=resampling)
+    drawn = draw(
+        runs,
+        predicted_n,
+        residual_sd,
+        counting=counting,
+        draws=draws,
+        seed=seed,
+        resampling=resampling,
+        tangent_nr=tangent(problem, theta_P, noise_scale(runs)),
+    )
     # From the optimum Huber's last stage is enough; |r| has no curvature to start from and goes through all of them.
     stages = objective.stages if objective.name == "lad_log" else objective.stages[-1:]
     start = np.repeat(theta_P[None], draws, axis=0)
@@ -96,8 +118,13 @@ def draw(
     draws: int,
     seed: int,
     resampling: str = "auto",
+    tangent_nr: Array | None = None,
 ) -> Draws:
-    """K resamples of the fitted `runs` (a RunTable frame), by `resampling` or by what the table allows."""
+    """K resamples of the fitted `runs` (a RunTable frame), by `resampling` or by what the table allows.
+
+    `tangent_nr` is the fit's (`analysis.residual_noise`). Readings without one, which are no fit of a surface, have their
+    groups drawn with replacement, and noise of `residual_sd`.
+    """
     if resampling not in RESAMPLINGS:
         raise UserError(f"no resampling is called {resampling!r}; there are {', '.join(RESAMPLINGS)}")
     rng = np.random.default_rng(seed)
@@ -112,10 +139,10 @@ def draw(
         )
     if resampling == "residual":
         return _residual(runs, predicted_n, draws=draws, seed=seed, rng=rng, residual_sd=residual_sd)
+    redraw = partial(_parametric, runs, predicted_n, residual_sd, tangent_nr, draws=draws, seed=seed, rng=rng)
     if resampling == "parametric":
         alone = np.array([group or f"\n{row}" for row, group in enumerate(groups)])
-        member = np.unique(alone, return_inverse=True)[1]
-        return _parametric(runs, predicted_n, residual_sd, member, "as was asked", draws=draws, seed=seed, rng=rng)
+        return redraw(np.unique(alone, return_inverse=True)[1], "as was asked")
     if resampling == "run" or not grouped:
         counts = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=draws)
         return Draws(
@@ -133,6 +160,8 @@ def draw(
         )
     names, member = np.unique(groups, return_inverse=True)
     why_not = f"{len(names)} groups of runs are fewer than the {MIN_GROUPS} that resampling them needs"
+    if len(names) >= MIN_GROUPS and tangent_nr is not None:
+        return _wild(runs, predicted_n, tangent_nr, member, draws=draws, seed=seed, rng=rng)
     if len(names) >= MIN_GROUPS:
         n_params, n_tokens = runs[counting].to_numpy(dtype=float), runs["n_tokens"].to_numpy(dtype=float)
         counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=2 * draws)[:, member]
@@ -157,44 +186,101 @@ def draw(
         raise UserError(
             f"resampling by group was asked for, and {why_not}: resample parametrically, or leave it to auto"
         )
-    return _parametric(runs, predicted_n, residual_sd, member, why_not, draws=draws, seed=seed, rng=rng)
+    return redraw(member, why_not)
+
+
+def noise_scale(runs: pd.DataFrame) -> Array:
+    """The noise of each run over the typical one's: a run of weight w scatters as 1/sqrt(w)."""
+    weight = runs["weight"].to_numpy(dtype=float)
+    return np.asarray(1 / np.sqrt(weight / np.exp(np.log(weight).mean())))
+
+
+def _wild(
+    runs: pd.DataFrame,
+    predicted_n: Array,
+    tangent_nr: Array,
+    member_n: Member,
+    *,
+    draws: int,
+    seed: int,
+    rng: np.random.Generator,
+) -> Draws:
+    """The law plus each group's corrected residuals times one number, the whole over a chi of groups - 1 degrees of freedom.
+
+    G groups know their own variance only to G - 1 degrees of freedom, which Student's t allows for and percentiles of a plain
+    wild bootstrap don't.
+    """
+    groups = int(member_n.max()) + 1
+    scale = noise_scale(runs)
+    log_predicted = np.log(predicted_n)
+    residual = (np.log(runs["loss"].to_numpy(dtype=float)) - log_predicted) / scale
+    corrected = leverage_corrected(residual, member_n, tangent_nr) * scale
+    wide = np.sqrt((groups - 1) / rng.chisquare(groups - 1, size=(draws, 1)))
+    noise = (wide * rng.choice(WEBB, size=(draws, groups)))[:, member_n] * corrected
+    return Draws(
+        log_loss_Kn=log_predicted + np.clip(noise, -3 * MAX_SD, 3 * MAX_SD),
+        weight_Kn=runs["weight"].to_numpy(dtype=float)[None],
+        resampling=Resampling(
+            method="group",
+            draws=draws,
+            seed=seed,
+            groups=groups,
+            noise_sd=None,
+            reason=f"The residuals of whole groups of runs ({groups} trunks or seed groups) were redrawn by a wild bootstrap, "
+            "corrected for what the fit took from them.",
+        ),
+    )
 
 
 def _parametric(
     runs: pd.DataFrame,
     predicted_n: Array,
     residual_sd: float,
-    member_n: NDArray[np.intp],
+    tangent_nr: Array | None,
+    member_n: Member,
     why: str,
     *,
     draws: int,
     seed: int,
     rng: np.random.Generator,
 ) -> Draws:
+    """The law plus noise, shared along a trunk in part."""
     noise = seed_noise(runs)
-    if noise is None:
-        sd, share = residual_sd, TRUNK_SHARE
-        origin = f"the residuals' sd {sd:.2%}, since no seeds repeat"
+    groups = int(member_n.max()) + 1
+    scale = noise_scale(runs)
+    log_predicted = np.log(predicted_n)
+    seeds = (
+        "no seeds repeat"
+        if noise is None
+        else f"the seeds' sd is {noise.sd:.2%} ({noise.degrees_of_freedom} degrees of freedom)"
+    )
+    if tangent_nr is not None and len(runs) > tangent_nr.shape[1]:
+        residual = (np.log(runs["loss"].to_numpy(dtype=float)) - log_predicted) / scale
+        sd_K, share_K = noise_draws(residual, member_n, tangent_nr, draws, rng)
+        sd = float(np.median(sd_K))
+        freedom = len(runs) - tangent_nr.shape[1]
+        origin = f"an sd of {sd:.2%} by the residuals, drawn as {freedom} degrees of freedom leave it open; {seeds}"
+        told = f"{np.median(share_K):.0%} ({np.quantile(share_K, 0.05):.0%} to {np.quantile(share_K, 0.95):.0%})"
+        if groups == len(runs):
+            told = "none"
     else:
-        sd = max(noise.sd, residual_sd)
-        share = TRUNK_SHARE if noise.trunk_share is None else noise.trunk_share
-        origin = f"the seeds' sd {noise.sd:.2%} ({noise.degrees_of_freedom} degrees of freedom)"
-        if residual_sd > noise.sd:
-            origin = f"the residuals' sd {residual_sd:.2%}, which is more than {origin}"
-    shared = rng.standard_normal((draws, int(member_n.max()) + 1))[:, member_n]
+        share = TRUNK_SHARE if noise is None or noise.trunk_share is None else noise.trunk_share
+        sd = max(residual_sd, noise.sd if noise else 0.0)
+        sd_K, share_K = np.full(draws, sd), np.full(draws, share)
+        origin, told = f"an sd of {sd:.2%}; {seeds}", f"{share:.0%}"
+    sd_K1, share_K1 = np.minimum(sd_K, MAX_SD)[:, None], share_K[:, None]
+    shared = rng.standard_normal((draws, groups))[:, member_n]
     own = rng.standard_normal((draws, len(runs)))
-    log_loss = np.log(predicted_n) + sd * (np.sqrt(share) * shared + np.sqrt(1 - share) * own)
     return Draws(
-        log_loss_Kn=log_loss,
+        log_loss_Kn=log_predicted + scale * sd_K1 * (np.sqrt(share_K1) * shared + np.sqrt(1 - share_K1) * own),
         weight_Kn=runs["weight"].to_numpy(dtype=float)[None],
         resampling=Resampling(
             method="parametric",
             draws=draws,
             seed=seed,
-            groups=int(member_n.max()) + 1,
+            groups=groups,
             noise_sd=sd,
-            reason=f"The law with noise of log loss was redrawn: {origin}, {share:.0%} of its variance shared along a trunk; "
-            f"{why}.",
+            reason=f"The law with noise of log loss was redrawn: {origin}; {told} of its variance shared along a trunk; {why}.",
         ),
     )
 
