@@ -150,20 +150,20 @@ def compare(
     tied_c = np.linspace(span[0], span[1], TIED_GRID)
     constant, misfit = tied_multiplier(here_a, here_b, tied_c)
     slope = growth(here_a, here_b, span)
-    constant_K = None if drawn is None else np.exp(tied_multiplier(*drawn, tied_c)[0])[..., 0]
+    constant_K = None if drawn is None else _exp(tied_multiplier(*drawn, tied_c)[0])[..., 0]
     slope_K = None if drawn is None else growth(*drawn, span)
     p_constant = None if slope_K is None else _two_sided(slope_K)
     grows = p_constant is not None and p_constant < LEVEL and covered is not None
     verdict: Literal["constant", "grows", "shrinks"] = (
         "constant" if not grows else "grows" if float(slope) > 0 else "shrinks"
     )
-    constant_told = _estimate(float(np.exp(constant[..., 0])), constant_K)
+    constant_told = _estimate(float(_exp(constant)[0]), constant_K)
     top = np.array([span[1]])
     headline, headline_flops = constant_told, None
     if verdict != "constant":
         headline = _estimate(
-            float(np.exp(log_multiplier(here_a, here_b, top))[0]),
-            None if drawn is None else np.exp(log_multiplier(*drawn, top))[:, 0],
+            float(_exp(log_multiplier(here_a, here_b, top))[0]),
+            None if drawn is None else _exp(log_multiplier(*drawn, top))[:, 0],
         )
         headline_flops = float(np.exp(top[0]))
     if sampled is not None and float(np.isnan(sampled).mean()) > LOST:
@@ -172,35 +172,40 @@ def compare(
     if covered is not None:
         inside = (np.exp(log_c) >= covered.lo * (1 - 1e-9)) & (np.exp(log_c) <= covered.hi * (1 + 1e-9))
     grid = np.exp(log_c)
+    return Comparison(
+        a=_side(table_a, fits[0], ranges[0], here_a, None if drawn is None else drawn[0]),
+        b=_side(table_b, fits[1], ranges[1], here_b, None if drawn is None else drawn[1]),
+        law=fit_a.law,
+        objective=fit_a.objective,
+        counting=counting,
+        flops_rule=costs[0].rule if costs[0].rule == costs[1].rule else f"A: {costs[0].rule}; B: {costs[1].rule}",
+        flops_G=grid,
+        loss=_band(grid, here_b.at(log_c), None if drawn is None else drawn[1].at(log_c)),
+        loss_a=_band(grid, here_a.at(log_c), None if drawn is None else drawn[0].at(log_c)),
+        multiplier=_band(grid, _exp(mid), None if sampled is None else _exp(sampled)),
+        inside_G=inside,
+        covered=covered,
+        constant=constant_told,
+        constant_loss_error=float(np.abs(np.expm1(misfit)).max()),
+        slope=_estimate(float(slope), slope_K),
+        p_constant=p_constant,
+        verdict=verdict,
+        headline=headline,
+        headline_flops=headline_flops,
+        paired=together,
+        resampling=fit_a.resampling,
+        warnings=(
+            *warnings,
+            *(f"A: {words}" for words in fit_a.warnings),
+            *(f"B: {words}" for words in fit_b.warnings),
+        ),
+    )
+
+
+def _exp(log: Array) -> Array:
+    """Past the largest double it is infinite, which a multiplier may be."""
     with np.errstate(over="ignore"):
-        return Comparison(
-            a=_side(table_a, fits[0], ranges[0], here_a, None if drawn is None else drawn[0]),
-            b=_side(table_b, fits[1], ranges[1], here_b, None if drawn is None else drawn[1]),
-            law=fit_a.law,
-            objective=fit_a.objective,
-            counting=counting,
-            flops_rule=costs[0].rule if costs[0].rule == costs[1].rule else f"A: {costs[0].rule}; B: {costs[1].rule}",
-            flops_G=grid,
-            loss=_band(grid, here_b.at(log_c), None if drawn is None else drawn[1].at(log_c)),
-            loss_a=_band(grid, here_a.at(log_c), None if drawn is None else drawn[0].at(log_c)),
-            multiplier=_band(grid, np.exp(mid), None if sampled is None else np.exp(sampled)),
-            inside_G=inside,
-            covered=covered,
-            constant=constant_told,
-            constant_loss_error=float(np.abs(np.expm1(misfit)).max()),
-            slope=_estimate(float(slope), slope_K),
-            p_constant=p_constant,
-            verdict=verdict,
-            headline=headline,
-            headline_flops=headline_flops,
-            paired=together,
-            resampling=fit_a.resampling,
-            warnings=(
-                *warnings,
-                *(f"A: {words}" for words in fit_a.warnings),
-                *(f"B: {words}" for words in fit_b.warnings),
-            ),
-        )
+        return np.asarray(np.exp(log))
 
 
 def _two_sided(slope_K: Array) -> float | None:
@@ -371,7 +376,12 @@ def describe_comparison(comparison: Comparison) -> tuple[str, ...]:
         if m > 1
         else f"{a} is the better"
     )
-    said = [f"{a} needs {_times(m)} the compute of {b} for the same loss{known}, {where}: {better}."]
+    needs = (
+        f"{a} needs {times(m)} the compute of {b} for the same loss"
+        if np.isfinite(m)
+        else f"{a} never reaches {b}'s loss"
+    )
+    said = [f"{needs}{known}, {where}: {better}."]
     if found.p_constant is None:
         said.append("Nothing was resampled, so neither an interval nor a test of a changing multiplier is told.")
     elif found.verdict == "constant":
@@ -381,8 +391,9 @@ def describe_comparison(comparison: Comparison) -> tuple[str, ...]:
         )
     else:
         said.append(
-            f"The multiplier {found.verdict} with compute, as C^{found.slope.value:.2g} (p = {found.p_constant:.2g}), so it "
-            "holds at that compute alone."
+            f"The multiplier {found.verdict} with compute"
+            + (f", as C^{found.slope.value:.2g}" if np.isfinite(found.slope.value) else " past every bound")
+            + f" (p = {found.p_constant:.2g}), so it holds at that compute alone."
         )
     said.append(
         "Both ran one design and were resampled run by run."

@@ -312,7 +312,9 @@ def test_random_tables_end_in_a_refusal_or_in_numbers(seed: int, runs: int, spre
         return
     document = json.loads(json.dumps(compare_json(found), allow_nan=False))
     assert document["verdict"] in ("constant", "grows", "shrinks")
-    assert np.isfinite(document["constant"]["multiplier"]["value"])
+    # Where A's curve is all but flat no finite compute makes up for B's: infinite, and null in JSON.
+    assert found.constant.value >= 0
+    assert np.isinf(found.constant.value) == (document["constant"]["multiplier"]["value"] is None)
     assert not any(re.search(r"\bnan", words) for words in describe_comparison(found))
 
 
