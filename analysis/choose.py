@@ -50,11 +50,13 @@ def training_pick(setting: Setting, law: Law, params: Array) -> Pick:
         n, d = cheapest(law, params, costs, question.value, 0.0, unique_tokens=unique, sizes=setting.sizes)
     elif question.kind == "compute":
         train = setting.train_flops
-        n, _ = law.compute_optimum(params, question.value, train.slope, train.exponent, unique)
-        if setting.sizes is not None:
-            # Along a compute budget the loss has one minimum in N: the nearest size allowed is the best allowed.
-            n = np.clip(n, setting.sizes.lo, setting.sizes.hi)
-        d = question.value / train(n)
+        # A draw without an effect of size or data has its optimum at 0 or infinity.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            n, _ = law.compute_optimum(params, question.value, train.slope, train.exponent, unique)
+            if setting.sizes is not None:
+                # Along a compute budget the loss has one minimum in N: the nearest size allowed is the best allowed.
+                n = np.clip(n, setting.sizes.lo, setting.sizes.hi)
+            d = question.value / train(n)
     else:
         n, d = least_loss(law, params, costs, question.value, 0.0, unique_tokens=unique, sizes=setting.sizes)
     return _pick(setting, law, params, n, d, 0.0)
@@ -68,10 +70,13 @@ def lifetime_pick(setting: Setting, law: Law, params: Array) -> Pick:
     if question.kind == "budget":
         n, d = least_loss(law, params, setting.costs, question.value, demand, unique_tokens=unique, sizes=setting.sizes)
     else:
-        loss: Array | float = question.value
-        if question.kind == "compute":
-            loss = training_pick(setting, law, params).loss
+        trained = training_pick(setting, law, params) if question.kind == "compute" else None
+        loss = question.value if trained is None else trained.loss
         n, d = cheapest(law, params, setting.costs, loss, demand, unique_tokens=unique, sizes=setting.sizes)
+        if trained is not None:
+            # Where limits or repetition leave room for one model only, rounding may lose it: it is the one that was trained.
+            lost = ~np.isfinite(n)
+            n, d = np.where(lost, trained.n_params, n), np.where(lost, trained.n_tokens, d)
     return _pick(setting, law, params, n, d, demand)
 
 

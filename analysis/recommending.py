@@ -70,6 +70,7 @@ def recommend(
     weights: str = "column",
     drop_outliers: bool = False,
     bootstrap: int = 1000,
+    resampling: str = "auto",
     seed: int = 0,
     vary: bool = True,
     fit: Fit | None = None,
@@ -92,7 +93,7 @@ def recommend(
         sizes: in parameters as `counting` counts them, to have break-evens between all; () takes the neighbours among the
             measured sizes.
         members: of a family under the one budget (`analysis.family`).
-        law, objective, delta, counting, weights, drop_outliers, bootstrap, seed: as `analysis.fit` takes them.
+        law, objective, delta, counting, weights, drop_outliers, bootstrap, resampling, seed: as `analysis.fit` takes them.
         vary: repeat the fit under other objectives, outlier rules, laws and counts for the joint interval.
         fit, extrapolation: of this table with these options, where they are at hand.
 
@@ -110,6 +111,7 @@ def recommend(
         counting=counting,
         weights=weights,
         bootstrap=bootstrap,
+        resampling=resampling,
         seed=seed,
         drop_outliers=drop_outliers,
     )
@@ -186,7 +188,7 @@ def recommend(
     found_limits = tuple(
         _bind(bound, found, best, lambda without: pick(setting(counting, without), chosen, params)) for bound in found
     )
-    spread = uncertainty(table, fitted, setting, seed=seed) if vary else None
+    spread = uncertainty(table, fitted, setting, resampling=resampling, seed=seed) if vary else None
     return Recommendation(
         question=asked.question,
         fit=fitted,
@@ -355,14 +357,16 @@ def _regret(fit: Fit, setting: Setting, law: Law, best: Pick) -> tuple[Regret, .
             total_cost(costs, np.where(known, n, 1.0), np.where(known, d, 1.0), demand)
             for n, d in ((n_chosen, d_chosen), (n_best, d_best))
         )
-        # The search is exact to rounding: a forecast that comes true costs nothing more. A draw that never reaches the loss
-        # has no regret to tell.
+        # The search is exact to rounding: a forecast that comes true costs nothing more. A law that never reaches the loss has
+        # no regret to tell.
         return n_best, np.where(known, np.maximum(0.0, paid / due - 1), np.nan)
 
     regrets = []
     for factor in FORECAST_ERRORS:
         demand = factor * setting.demand_tokens
         n_best, share = extra(get_law(fit.law).as_vector(fit.params), demand)
+        if np.isnan(share):
+            continue
         ci95 = None if fit.draws_KP is None else interval(extra(fit.draws_KP, demand)[1])
         if ci95 is not None and np.isnan(ci95.lo):
             ci95 = None
@@ -386,7 +390,8 @@ def _bind(bound: Bound, found: tuple[Bound, ...], best: Pick, decide: Callable[[
         return bound.found(None)
     effect = f"without it: {count(float(free.n_params))} parameters on {count(float(free.n_tokens))} tokens"
     if abs(float(free.cost / best.cost) - 1) > MOVES:
-        effect += f", {float(1 - free.cost / best.cost):.1%} less cost"
+        saved = float(1 - free.cost / best.cost)
+        effect += f", {abs(saved):.1%} {'less' if saved > 0 else 'more'} cost"
     if abs(float(free.loss / best.loss) - 1) > MOVES / 10:
         effect += f", a loss of {float(free.loss):.4f} instead of {float(best.loss):.4f}"
     return bound.found(effect)

@@ -48,6 +48,7 @@ def analyse(
     delta: float = 1e-3,
     counting: str = "n_params",
     bootstrap: int = 1000,
+    resampling: str = "auto",
     seed: int = 0,
     target_loss: float | None = None,
     demand_tokens: float | None = None,
@@ -63,7 +64,7 @@ def analyse(
     Args:
         table: from `load_runs`.
         curves: from `load_curves`, for the plots.
-        law, objective, delta, counting, weights, drop_outliers, bootstrap, seed: as `analysis.fit` takes them.
+        law, objective, delta, counting, weights, drop_outliers, bootstrap, resampling, seed: as `analysis.fit` takes them.
         target_loss: of the lifetime optimum, nats a token; None takes the law's best at half the largest budget.
         demand_tokens: tokens to be served; None takes the demand at which serving costs as much as training.
         prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
@@ -103,6 +104,7 @@ def analyse(
             counting=counting,
             weights=weights,
             bootstrap=bootstrap,
+            resampling=resampling,
             seed=seed,
             drop_outliers=drop_outliers,
         ),
@@ -153,6 +155,7 @@ def analyse(
                     costs="auto" if costs.source == "measured" or prices is not None else "flops",
                     fit=fitted,
                     extrapolation=extrapolation,
+                    resampling=resampling,
                     seed=seed,
                 ),
             )

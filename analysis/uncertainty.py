@@ -54,7 +54,13 @@ class _Tried:
 
 
 def uncertainty(
-    table: RunTable, fit: Fit, setting: Callable[[str], Setting], *, draws: int | None = None, seed: int = 0
+    table: RunTable,
+    fit: Fit,
+    setting: Callable[[str], Setting],
+    *,
+    draws: int | None = None,
+    resampling: str = "auto",
+    seed: int = 0,
 ) -> Uncertainty:
     """The decision that `setting` asks for under every choice, and the joint interval.
 
@@ -63,7 +69,7 @@ def uncertainty(
         fit: the fit that the recommendation rests on.
         setting: the question, its costs and limits in a counting rule.
         draws: resamples a choice; None takes 300, fewer beyond 240 runs. Never more than `fit` has.
-        seed: of the resampling.
+        resampling, seed: of the refits, as `analysis.fit` takes them.
     """
     if draws is None:
         draws = int(np.clip(RUN_DRAWS / fit.n_runs, LEAST_DRAWS, DRAWS))
@@ -95,6 +101,7 @@ def uncertainty(
             "weights": fit.weights,
             "drop_outliers": bool(fit.dropped),
             "bootstrap": draws,
+            "resampling": resampling,
             "seed": seed,
         }
         try:
@@ -203,7 +210,7 @@ def _seed_draws(
         return None, "no cell of the design was trained with several seeds, so their noise is not told apart"
     tried = base
     if fit.resampling is None or fit.resampling.method != "parametric":
-        return None, "the resampling holds the noise between seeds and does not tell it apart"
+        tried = decide(again("seed", "parametric", resampling="parametric"))
     if tried.fit is None or tried.fit.resampling is None or tried.drawn is None:
         return None, tried.refused or "the noise between seeds could not be drawn"
     # Where residuals are larger than the noise between seeds they are what is drawn: to first order the decision goes with it.

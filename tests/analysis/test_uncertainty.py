@@ -13,7 +13,7 @@ from analysis.results import Array, Uncertainty
 from analysis.runs import load_runs
 from analysis.table import RunTable
 from analysis.uncertainty import FACTORS, LAW_FORMS, evidence
-from tests.analysis.synthetic import SyntheticSweep
+from tests.analysis.synthetic import SyntheticSweep, write_sweep
 from tests.analysis.tables import make_table, predict, spread_design
 
 #: alpha far from beta, so that the law of over-training (alpha = beta) can't be right.
@@ -142,10 +142,24 @@ class TestASweep:
         # The truth is a law of all parameters; the others are near it once they are told in them.
         assert max(sizes) / min(sizes) < 1.5
 
-    def test_seeds_are_a_part_of_sampling(self, sweep: SyntheticSweep) -> None:
-        found = of(load_runs(sweep.folder), bootstrap=40, flops=1e12)
-        seed = found.contribution("seed")
-        assert seed.reason
+    def test_noise_between_seeds_is_a_part_of_sampling(self, sweep: SyntheticSweep) -> None:
+        """Three seeds at two sizes, 1 % of noise: what that alone does is less than a few times what resampling shows."""
+        found = of(load_runs(sweep.folder), bootstrap=60, flops=1e12)
+        seed, sampling = found.contribution("seed"), found.contribution("sampling")
+        assert "noise between seeds" in seed.reason
+        assert seed.sd_log_n is not None
+        assert sampling.sd_log_n is not None
+        assert 0.1 < seed.sd_log_n / sampling.sd_log_n < 3
+
+    def test_seed_noise_scales_what_is_drawn(self, sweep: SyntheticSweep, tmp_path: Path) -> None:
+        quiet, loud = (
+            of(load_runs(folder), bootstrap=40, flops=1e12)
+            for folder in (write_sweep(tmp_path, noise=0.002).folder, sweep.folder)
+        )
+        small, large = (found.contribution("seed").sd_log_n for found in (quiet, loud))
+        assert small is not None
+        assert large is not None
+        assert 2 < large / small < 12
 
 
 def test_published_runs_vary_by_choice(published_runs: Path) -> None:
