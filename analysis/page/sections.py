@@ -19,7 +19,7 @@ from analysis.page.cells import (
 )
 from analysis.page.markup import Column, Html, bullets, element, join, table
 from analysis.plots.inference import measured_sizes
-from analysis.plots.parts import OBJECTIVE_WORDS, counting_words
+from analysis.plots.parts import OBJECTIVE_WORDS, counting_words, evenly
 from analysis.plots.picture import Absent, Picture
 from analysis.plots.style import format_number
 from analysis.results import Answer, Fit, Lifetime, MatchedPair, Optimum, PairSide, Study
@@ -28,6 +28,8 @@ from analysis.results import Answer, Fit, Lifetime, MatchedPair, Optimum, PairSi
 _MOST_GROUNDS = 9
 #: Measured pairs that are shown.
 _MOST_PAIRS = 12
+#: Break-evens that are shown; of more, evenly picked ones.
+_MOST_BREAK_EVENS = 30
 
 
 def opening(study: Study, contents: Mapping[str, str]) -> Html:
@@ -291,12 +293,16 @@ def _break_evens(decision: Lifetime) -> Html:
     if not decision.break_even:
         return Html()
     rows = []
-    for crossing in decision.break_even:
+    for k in evenly(len(decision.break_even), _MOST_BREAK_EVENS):
+        crossing = decision.break_even[k]
         ci95 = span(crossing.ci95, "count") if crossing.demand_tokens else NOTHING
         sizes = [format_number(size, "count") for size in (crossing.small, crossing.large)]
         rows.append([*sizes, demand_words(crossing.demand_tokens), ci95])
     columns = [Column(heading=heading) for heading in ("smaller", "larger", "tokens served to break even", "95 %")]
-    return join([element("h3", "Break-even demand between sizes"), table(columns, rows, label="Break-even demand")])
+    title = "Break-even demand between sizes"
+    if len(rows) < len(decision.break_even):
+        title += f" ({len(rows)} of {len(decision.break_even):,} neighbours)"
+    return join([element("h3", title), table(columns, rows, label="Break-even demand")])
 
 
 def inference(study: Study) -> Html:

@@ -6,13 +6,15 @@ Demand is the number of tokens served over the model's life (Sardana et al. 2024
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
+from analysis.lifetime import break_even_demand
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Dash, Layer, Line, Panel, Picture, Points, Shade
-from analysis.results import Array, Costs, Lifetime, Study
+from analysis.results import Array, Costs, Lifetime, SizeLine, Study
 from analysis.results import Band as Curve
 
 #: Forecasts of the regret picture, as multiples of the study's own demand.
@@ -21,6 +23,8 @@ _FORECASTS = (0.1, 1.0, 10.0)
 _MOST_REGRET = 2.0
 #: Break-evens that are written out; between many sizes, evenly picked ones.
 _MOST_LABELS = 5
+#: Sizes that have a line; of more, evenly picked ones.
+_MOST_SIZES = 24
 
 
 def lifetime_cost(study: Study) -> Picture | Absent:
@@ -29,12 +33,13 @@ def lifetime_cost(study: Study) -> Picture | Absent:
     lifetime = study.lifetime
     if lifetime is None:
         return _absent(study, stem, title)
-    colours = style.size_colours(size.n_params for size in lifetime.sizes)
+    sizes = [lifetime.sizes[k] for k in parts.evenly(len(lifetime.sizes), _MOST_SIZES)]
+    colours = style.size_colours(size.n_params for size in sizes)
     demand, least = lifetime.demand_tokens_G, lifetime.cost.mid_G
     names = parts.legend_names(colours)
     cost_layers: list[Layer] = []
     excess_layers: list[Layer] = []
-    for size in lifetime.sizes:
+    for size in sizes:
         table = pd.DataFrame(
             {
                 "demand_tokens": demand,
@@ -51,19 +56,20 @@ def lifetime_cost(study: Study) -> Picture | Absent:
         {"demand_tokens": demand, "cost": least, "excess": 0.0, "n_params": lifetime.n_params.mid_G}
     )
     best = Line(table=least_table, series="any size", colour=style.INK, dash="dotted", legend="any size")
-    crossings = _crossings(lifetime)
+    crossings = _crossings(lifetime, sizes)
     cost_layers += [best, *crossings]
     excess_layers += [best, *(replace(points, labels=None, legend=None) for points in crossings)]
     loss = style.format_number(lifetime.target_loss, "plain", digits=4)
+    picked = f"{len(sizes)} of {len(lifetime.sizes)} sizes. " if len(sizes) < len(lifetime.sizes) else ""
     caption = (
         f"Every size trained until the fitted law gives {loss} nats a token, then serving. {parts.cost_words(lifetime.costs)} "
         f"Right: cost over the least that any size could have. Diamonds: demand from which the smaller of two neighbouring "
-        f"sizes is the cheaper to own. "
+        f"sizes is the cheaper to own. {picked}"
         f"{parts.counting_words(study)}"
     )
     shades = _extrapolated(lifetime)
     # Twice the least cost is as far as a choice of size is worth looking at.
-    most = min(1.0, max([0.05, *(1.05 * float(np.max(size.cost_G / least - 1)) for size in lifetime.sizes)]))
+    most = min(1.0, max([0.05, *(1.05 * float(np.max(size.cost_G / least - 1)) for size in sizes)]))
     excess = Axis(column="excess", label="cost over the least", unit="percent", log=False, limits=(-0.03 * most, most))
     cost = Axis(column="cost", label=f"training and serving ({lifetime.costs.unit})", unit=_cost_unit(lifetime.costs))
     return Picture(
@@ -200,32 +206,31 @@ def _level(demand: Array, column: str, value: float) -> Line:
     return Line(table=table, series="training-optimal", colour=style.INK, dash="dotted", legend="training-optimal")
 
 
-def _crossings(lifetime: Lifetime) -> list[Points]:
-    """Break-evens between neighbouring sizes, as diamonds on the sizes' lines."""
-    lines = {size.n_params: size.cost_G for size in lifetime.sizes}
+def _crossings(lifetime: Lifetime, sizes: list[SizeLine]) -> list[Points]:
+    """Break-evens between neighbours among the drawn sizes, as diamonds on their lines."""
     rows = []
-    for crossing in lifetime.break_even:
-        demand = crossing.demand_tokens
+    for small, large in pairwise(sizes):
+        demand = break_even_demand(lifetime.costs, (small.n_params, small.n_tokens), (large.n_params, large.n_tokens))
         if demand is None or not lifetime.demand_tokens_G[0] <= demand <= lifetime.demand_tokens_G[-1]:
             continue
         log_demand = np.log(lifetime.demand_tokens_G)
         cost, least = (
             float(np.exp(np.interp(np.log(demand), log_demand, np.log(cost_G))))
-            for cost_G in (lines[crossing.small], lifetime.cost.mid_G)
+            for cost_G in (small.cost_G, lifetime.cost.mid_G)
         )
         rows.append(
             {
                 "demand_tokens": demand,
                 "cost": cost,
                 "excess": cost / least - 1,
-                "small": crossing.small,
-                "large": crossing.large,
+                "small": small.n_params,
+                "large": large.n_params,
                 "label": style.format_number(demand, "count"),
             }
         )
     if not rows:
         return []
-    written = set(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_LABELS)).round().astype(int).tolist())
+    written = parts.evenly(len(rows), _MOST_LABELS)
     for k, row in enumerate(rows):
         if k not in written:
             row["label"] = ""

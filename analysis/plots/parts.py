@@ -33,6 +33,7 @@ _BEYOND = 10.0
 DEMAND = Axis(column="demand_tokens", label="demand: tokens served", unit="count")
 
 _MOST_NAMES = 12
+_MOST_LOOKS = 48
 _DOT_SIZE, _MANY_RUNS = 5.5, 200
 
 _RUN_COLUMNS = [
@@ -104,8 +105,7 @@ def counted(study: Study) -> dict[float, float]:
 def legend_names(values: Iterable[float], unit: Unit = "count") -> dict[float, str]:
     """Texts of the values that the legend names: all of a few, else evenly picked ones from the first to the last."""
     distinct = sorted(set(values))
-    picked = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), _MOST_NAMES)).round().astype(int))
-    return {distinct[k]: format_number(distinct[k], unit) for k in picked}
+    return {distinct[k]: format_number(distinct[k], unit) for k in evenly(len(distinct), _MOST_NAMES)}
 
 
 def colours_by_size(study: Study) -> dict[float, str]:
@@ -135,30 +135,41 @@ def flops_per_token(study: Study) -> dict[float, float]:
 
 
 def final_points(table: pd.DataFrame, *, colours: dict[float, str], named: bool) -> list[Layer]:
-    """Finished runs as dots in their size's colour, held-out ones hollow; `named` puts the sizes into the legend."""
+    """Finished runs as dots in their size's colour, held-out ones hollow; `named` puts the sizes into the legend.
+
+    Where almost every run has a size of its own, neighbouring sizes share a look: no eye tells more shades apart.
+    """
+    sizes = sorted(colours)
+    groups = np.array_split(np.array(sizes), min(len(sizes), _MOST_LOOKS)) if sizes else []
+    names = legend_names(float(group[0]) for group in groups) if named else {}
+    look_of = {float(size): k for k, group in enumerate(groups) for size in group}
+    parts = dict(iter(table.groupby([table["n_params"].map(look_of), table["held_out"]])))
+    dot = _DOT_SIZE if len(table) <= _MANY_RUNS else 0.6 * _DOT_SIZE
+    only_held_out = {k for k in range(len(groups)) if (k, False) not in parts}
+    named_held_out = any(float(groups[k][0]) in names for k in only_held_out)
     layers: list[Layer] = []
-    names = legend_names(colours) if named else {}
-    parts = dict(iter(table.groupby(["n_params", "held_out"])))
-    size = _DOT_SIZE if len(table) <= _MANY_RUNS else 0.6 * _DOT_SIZE
-    only_held_out = {n_params for n_params in colours if (n_params, False) not in parts}
-    named_held_out = any(n_params in names for n_params in only_held_out)
-    for n_params, colour in colours.items():
-        name = names.get(n_params)
+    for k, group in enumerate(groups):
+        name = names.get(float(group[0]))
         for held_out in (False, True):
-            part = parts.get((n_params, held_out))
+            part = parts.get((k, held_out))
             if part is None:
                 continue
             layers.append(
                 Points(
                     table=part,
                     series="held-out run" if held_out else "run",
-                    colour=colour,
+                    colour=colours[float(group[len(group) // 2])],
                     hollow=held_out,
-                    size=size,
-                    legend=_held_out_name(name, n_params in only_held_out, named_held_out) if held_out else name,
+                    size=dot,
+                    legend=_held_out_name(name, k in only_held_out, named_held_out) if held_out else name,
                 )
             )
     return layers
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the indices below `count`, evenly picked, the first and the last among them."""
+    return sorted({round(float(place)) for place in np.linspace(0, max(0, count - 1), min(count, most))})
 
 
 def _held_out_name(name: str | None, only_held_out: bool, named_elsewhere: bool) -> str | None:

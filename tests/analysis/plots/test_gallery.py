@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.plots import canvas, loss_curves, parts
+from analysis.laws import get_law
+from analysis.plots import canvas, loss_curves, parts, style
 from analysis.plots.bowls import isoflop_bowls
 from analysis.plots.extrapolation import extrapolation_error
 from analysis.plots.gallery import SavedPicture, make_pictures, save_picture, save_pictures
@@ -25,8 +26,9 @@ from analysis.plots.pairs import matched_pair
 from analysis.plots.picture import Absent, Band, Line, Picture, Points
 from analysis.plots.residuals import residuals
 from analysis.plots.uncertainty import uncertainty
-from analysis.results import Study
-from tests.analysis.plots.studies import BUDGETS, FLOPS_PER_PARAM, SIZES, bare_study, make_study, without_law
+from analysis.results import SizeLine, Study
+from analysis.search import total_cost
+from tests.analysis.plots.studies import BUDGETS, FLOPS_PER_PARAM, LAW, SIZES, bare_study, make_study, without_law
 
 STEMS = {
     "loss-tokens",
@@ -377,14 +379,44 @@ def test_a_shade_that_begins_with_the_grid_begins_at_the_picture_s_edge(study: S
     assert (shade.start, shade.end) == (None, None)
 
 
+def many_sizes(study: Study, count: int) -> Study:
+    """The study with `count` sizes in its lifetime decision, each with its own tokens and cost."""
+    lifetime = study.lifetime
+    assert lifetime is not None
+    law, vector = get_law("chinchilla"), get_law("chinchilla").as_vector(LAW)
+    sizes = np.geomspace(2.6e4, 2e5, count)
+    tokens = law.tokens_for_loss(vector, sizes, lifetime.target_loss)
+    lines = tuple(
+        SizeLine(
+            n_params=float(n), n_tokens=float(d), cost_G=total_cost(lifetime.costs, n, d, lifetime.demand_tokens_G)
+        )
+        for n, d in zip(sizes, tokens, strict=True)
+    )
+    return replace(study, lifetime=replace(lifetime, sizes=lines))
+
+
 def test_break_evens_of_many_sizes_are_drawn_but_not_all_written(study: Study) -> None:
-    assert study.lifetime is not None
-    demand = np.geomspace(2e5, 5e8, 12)
-    crossings = tuple(replace(study.lifetime.break_even[0], demand_tokens=float(value)) for value in demand)
-    lifetime = replace(study.lifetime, break_even=crossings)
-    left, right = drawn(lifetime_cost(replace(study, lifetime=lifetime))).panels
+    left, right = drawn(lifetime_cost(many_sizes(study, 12))).panels
     for panel in (left, right):
         diamonds = next(layer for layer in panel.layers if isinstance(layer, Points))
-        assert len(diamonds.table) == 12
+        assert len(diamonds.table) > 5
         assert (diamonds.table["label"] != "").sum() == 5
     assert [layer.labels for layer in right.layers if isinstance(layer, Points)] == [None]
+
+
+def test_of_a_thousand_sizes_some_have_a_line_and_the_caption_says_so(study: Study) -> None:
+    picture = drawn(lifetime_cost(many_sizes(study, 1000)))
+    lines = [layer for layer in picture.panels[0].layers if layer.series == "size"]
+    assert len(lines) == 24
+    assert "24 of 1000 sizes." in picture.caption
+
+
+def test_runs_that_all_differ_in_size_share_looks_and_keep_every_point() -> None:
+    sizes = np.geomspace(1e6, 1e9, 1000)
+    table = pd.DataFrame({"n_params": sizes, "loss": 3.0, "held_out": sizes > 9e8})
+    layers = parts.final_points(table, colours=style.size_colours(sizes), named=True)
+    assert sum(len(layer.table) for layer in layers) == 1000
+    assert len(layers) <= 2 * 48
+    luminance = [int(layer.colour[3:5], 16) for layer in layers if isinstance(layer, Points) and not layer.hollow]
+    assert luminance == sorted(luminance, reverse=True)
+    assert len({layer.legend for layer in layers} - {None}) <= 13
