@@ -72,8 +72,8 @@ class Resampling:
     """How the intervals came about."""
 
     method: Literal["group", "parametric", "run", "residual"]
-    """`group`: whole trunks or seed groups drawn with replacement; `parametric`: the law plus noise; `run`: single runs;
-    `residual`: the law plus its own residuals."""
+    """`group`: the residuals of whole trunks or seed groups redrawn; `parametric`: the law plus noise; `run`: single runs drawn
+    with replacement; `residual`: the law plus its own residuals in another order."""
     draws: int
     seed: int
     groups: int
