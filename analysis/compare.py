@@ -50,6 +50,7 @@ def compare(
     weights: str = "column",
     drop_outliers: bool = False,
     bootstrap: int = 1000,
+    resampling: str = "auto",
     seed: int = 0,
     pair: bool = True,
 ) -> Comparison:
@@ -62,7 +63,8 @@ def compare(
         table_a, table_b: losses on the same validation text, by one tokenizer.
         at_flops: B's compute at which the multiplier is told; None takes the whole range of both tables.
         at_loss: losses at which it is told instead.
-        law, objective, delta, counting, weights, drop_outliers, bootstrap, seed: as `analysis.fit` takes them.
+        law, objective, delta, counting, weights, drop_outliers, bootstrap, resampling, seed: as `analysis.fit` takes
+            them.
         pair: False resamples the two independently, with all their runs, whatever their designs.
 
     Raises:
@@ -100,6 +102,7 @@ def compare(
                 weights=weights,
                 drop_outliers=drop_outliers,
                 bootstrap=bootstrap,
+                resampling=resampling,
                 seed=seed + number,
             )
         except UserError as error:

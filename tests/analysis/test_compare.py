@@ -318,6 +318,20 @@ def test_random_tables_end_in_a_refusal_or_in_numbers(seed: int, runs: int, spre
     assert not any(re.search(r"\bnan", words) for words in describe_comparison(found))
 
 
+def test_one_design_with_noise_drawn_is_not_taken_to_err_alike() -> None:
+    """Redrawn noise of one stream would cancel between the two, which real noise doesn't: each side gets its own."""
+    a = made(BESIROGLU, noise=0.01)
+    ratio = predict(better(2.0), *_cells(a)) / predict(BESIROGLU, *_cells(a))
+    b = replace(a, frame=a.frame.assign(loss=a.frame["loss"] * ratio))
+    drawn = compare(a, b, bootstrap=100, resampling="parametric")
+    by_run = compare(a, b, bootstrap=100, resampling="run")
+    assert not drawn.paired
+    assert by_run.paired
+    assert _width(drawn) > 2 * _width(by_run)
+    assert drawn.resampling is not None
+    assert drawn.resampling.method == "parametric"
+
+
 def test_outliers_dropped_on_one_side_end_the_pairing() -> None:
     a, b = made(BESIROGLU), made(better(2.0), seed=1)
     odd = replace(b, frame=b.frame.assign(loss=np.where(b.frame["run_id"] == "run-4", 8.0, b.frame["loss"])))
