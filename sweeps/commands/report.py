@@ -56,6 +56,7 @@ def report(
     tracking_uri: TrackingOption = None,
 ) -> None:
     """The study of a sweep or of anyone's table of runs: report.html, every picture, every plotted point."""
+    from analysis.costs import Prices
     from sweeps.reporting import Asked, report_runs
     from sweeps.runs_query import runs_query
     from sweeps.storage import open_storage
@@ -78,7 +79,7 @@ def report(
         "target_loss": target_loss,
         "demand_tokens": demand,
         "prompt_share": prompt_share,
-        "usd_per_hour": price_per_hour,
+        "prices": None if price_per_hour is None else Prices(price_per_hour=price_per_hour),
     }
     asked = Asked(query=query, options=options)
     report_runs(runs, open_storage(storage), asked=asked, out=out, tracking_uri=tracking_uri, say=say)
