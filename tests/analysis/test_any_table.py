@@ -15,6 +15,7 @@ from analysis.describe_fit import describe_fit
 from analysis.extrapolation import expanding_window, forecast
 from analysis.fit_json import fit_json
 from analysis.fitting import fit
+from analysis.laws import law_names
 from analysis.objective import OBJECTIVES
 from analysis.residual_structure import residual_structure
 from analysis.runs import load_runs
@@ -58,13 +59,20 @@ one_loss = st.lists(st.tuples(cell(1e6, 1e10), cell(1e8, 1e12)).map(lambda nd: [
 @given(
     rows=st.one_of(anything, one_loss, near_law(), near_law(), near_law()),
     objective=st.sampled_from(OBJECTIVES),
+    law=st.sampled_from(["chinchilla", "chinchilla", *law_names()]),
     drop=st.booleans(),
     more=st.sampled_from([(), ("weight",), ("held_out",), ("unique_tokens",), ("weight", "held_out", "unique_tokens")]),
     data=st.data(),
 )
 @pytest.mark.filterwarnings("error")
 def test_finite_numbers_or_a_message(
-    tmp_path: Path, rows: list[list[str]], objective: str, drop: bool, more: tuple[str, ...], data: st.DataObject
+    tmp_path: Path,
+    rows: list[list[str]],
+    objective: str,
+    law: str,
+    drop: bool,
+    more: tuple[str, ...],
+    data: st.DataObject,
 ) -> None:
     file = tmp_path / "runs.csv"
     extra = {
@@ -78,7 +86,7 @@ def test_finite_numbers_or_a_message(
         writer.writerows([*row, *(data.draw(extra[name]) for name in more)] for row in rows)
     try:
         table = load_runs(file)
-        found = fit(table, objective=objective, bootstrap=20, drop_outliers=drop)
+        found = fit(table, law=law, objective=objective, bootstrap=20, drop_outliers=drop)
     except UserError:
         return
     document = fit_json(found)
