@@ -37,6 +37,9 @@ COLUMNS: dict[str, str] = {
     "loss": "float64",  # final validation loss, nats a token
     "loss_unit": "str",  # nats where the source stated a unit (a loss in bits was converted), "" where it stated none
     "bpb": "float64",  # bits a UTF-8 byte over all domains
+    "task_error": "float64",  # downstream error over tasks, a share from 0 to 1
+    "task_accuracy": "float64",  # downstream accuracy, a share from 0 to 1
+    "task_loss": "float64",  # loss on the tasks' own answers, nats a token; NaN: `loss` stands for it
     "held_out": "bool",  # kept out of fits, to be predicted
     "weight": "float64",  # weight in the objective
     "status": "str",  # finished, diverged, failed, started or absent

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.table import COLUMNS, REQUIRED, WHOLE_SCHEDULE, frame_of
 
-MAY_BE_0 = ("seed", "gpu_share")
+MAY_BE_0 = ("seed", "gpu_share", "task_error", "task_accuracy")
 TRUE, FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0", "")
 #: Nats in one of each unit that a loss may be stated in.
 NATS = {"nats": 1.0, "nat": 1.0, "bits": float(np.log(2)), "bit": float(np.log(2))}

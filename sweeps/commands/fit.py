@@ -123,10 +123,9 @@ def fit(
         print_json(check_json(checked)) if as_json else say("\n".join(describe_check(checked)))
         return
     if approach != "3":
-        from analysis.describe_approaches import describe_approaches
-
         from analysis.approaches import approach as one_approach
         from analysis.approaches import approaches
+        from analysis.describe_approaches import describe_approaches
         from analysis.fit_json import approaches_json, fit_json
 
         numbers: dict[str, Literal[1, 2]] = {"1": 1, "2": 2}
@@ -147,6 +146,7 @@ def fit(
             say(describe_approaches(found))
         return
     from analysis.describe_fit import describe_fit
+    from analysis.downstream_runs import describe_downstream, downstream_json, downstream_results
     from analysis.extrapolation import expanding_window
     from analysis.fit_json import fit_json
     from analysis.residual_structure import residual_structure
@@ -176,10 +176,14 @@ def fit(
         frozen = write_frozen(fitted, table, freeze, cells=cells, extrapolation=extrapolation)
         for line in describe_frozen(frozen):
             (note if as_json else say)(line)
+    downstream = downstream_results(table, bootstrap=bootstrap, seed=seed)
     if as_json:
-        print_json(fit_json(fitted, structure=structure, extrapolation=extrapolation))
+        document = fit_json(fitted, structure=structure, extrapolation=extrapolation)
+        print_json({**document, "downstream": downstream_json(downstream)})
     else:
         say(describe_fit(fitted, structure=structure, extrapolation=extrapolation))
+        for line in describe_downstream(downstream):
+            say(line)
 
 
 def _cell(text: str) -> tuple[float, float]:
