@@ -12,6 +12,7 @@ from sweeps.commands.options import (
     CountingOption,
     DColumnOption,
     DeltaOption,
+    DropOutliersOption,
     JsonOption,
     KeepOption,
     LawOption,
@@ -19,8 +20,10 @@ from sweeps.commands.options import (
     MapOption,
     NColumnOption,
     ObjectiveOption,
+    ResamplingOption,
     SeedOption,
     StorageOption,
+    WeightsOption,
     WhereOption,
 )
 from sweeps.commands.terminal import print_json, say
@@ -56,7 +59,10 @@ def compare(
     objective: ObjectiveOption = "huber_log",
     delta: DeltaOption = 1e-3,
     counting: CountingOption = "n_params",
+    weights: WeightsOption = "column",
+    drop_outliers: DropOutliersOption = False,
     bootstrap: BootstrapOption = 1000,
+    resampling: ResamplingOption = "auto",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,7 +93,10 @@ def compare(
         objective=objective,
         delta=delta,
         counting=counting,
+        weights=weights,
+        drop_outliers=drop_outliers,
         bootstrap=bootstrap,
+        resampling=resampling,
         seed=seed,
     )
     if as_json:

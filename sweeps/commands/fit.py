@@ -64,6 +64,14 @@ def fit(
     objective: ObjectiveOption = "huber_log",
     delta: DeltaOption = 1e-3,
     counting: CountingOption = "n_params",
+    convert_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Tell the law in another count of N as well, with the error of the conversion.",
+            rich_help_panel=FIT_PANEL,
+        ),
+    ] = None,
     weights: WeightsOption = "column",
     drop_outliers: DropOutliersOption = False,
     bootstrap: BootstrapOption = 1000,
@@ -145,6 +153,8 @@ def fit(
         else:
             say(describe_approaches(found))
         return
+    from analysis.counting import convert_law
+    from analysis.describe_counting import conversion_json, describe_conversion
     from analysis.describe_fit import describe_fit
     from analysis.downstream_runs import describe_downstream, downstream_json, downstream_results
     from analysis.extrapolation import expanding_window
@@ -176,13 +186,15 @@ def fit(
         frozen = write_frozen(fitted, table, freeze, cells=cells, extrapolation=extrapolation)
         for line in describe_frozen(frozen):
             (note if as_json else say)(line)
+    converted = None if convert_to is None else convert_law(fitted, table, convert_to)
     downstream = downstream_results(table, bootstrap=bootstrap, seed=seed)
     if as_json:
         document = fit_json(fitted, structure=structure, extrapolation=extrapolation)
+        document["converted"] = None if converted is None else conversion_json(converted)
         print_json({**document, "downstream": downstream_json(downstream)})
     else:
         say(describe_fit(fitted, structure=structure, extrapolation=extrapolation))
-        for line in describe_downstream(downstream):
+        for line in (*(() if converted is None else describe_conversion(converted)), *describe_downstream(downstream)):
             say(line)
 
 

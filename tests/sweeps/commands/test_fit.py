@@ -168,3 +168,14 @@ def test_three_rows_and_an_empty_file_are_refused(isoloss: Isoloss, tmp_path: Pa
     pd.DataFrame(columns=["n_params", "n_tokens", "loss"]).to_csv(path, index=False)
     assert isoloss("fit", path).code == 2
     assert isoloss("fit", tmp_path / "nowhere.csv").code == 2
+
+
+def test_a_law_is_told_in_another_count_with_the_error_of_that(isoloss: Isoloss, tmp_path: Path) -> None:
+    runs = made_runs()
+    runs["n_params_non_embedding"] = runs["n_params"] - 2e7 * (runs["n_params"] / 3e7) ** 0.5
+    path = tmp_path / "runs.csv"
+    runs.to_csv(path, index=False)
+    told = isoloss("fit", path, "--convert-to", "n_params_non_embedding", "--bootstrap", 0, "--json").json
+    assert told["converted"]["exponents"]["n_opt"] > told["exponents"]["n_opt"]
+    assert isoloss("fit", path, "--convert-to", "n_params_non_embedding", "--bootstrap", 0).code == 0
+    assert isoloss("fit", path, "--convert-to", "n_params_matmul", "--bootstrap", 0).code == 2
