@@ -181,7 +181,7 @@ def _hover(layer: Layer) -> dict[str, Any]:
     elif "run" in table:
         texts = [f"<br><b>{_text(str(run))}</b>{text}" for run, text in zip(table["run"], texts, strict=True)]
     trace["text"] = texts
-    trace["hovertemplate"] = "<br>".join([opening, *filter(None, shared)]) + "%{text}<extra></extra>"
+    trace["hovertemplate"] = "<br>".join([f"{opening}%{{text}}", *filter(None, shared)]) + "<extra></extra>"
     if "mlflow_url" in table:
         trace["customdata"] = [safe_url(str(url)) for url in table["mlflow_url"]]
         trace["meta"] = [str(run) for run in table["run"]]

@@ -23,6 +23,7 @@ _FORECASTS = (0.1, 1.0, 10.0)
 _MOST_REGRET = 2.0
 #: Break-evens that are written out; between many sizes, evenly picked ones.
 _MOST_LABELS = 5
+_TRIED_WORDS = "Squares: the recommended model at 0.1, 1 and 10 times its forecast, bars 95 %. "
 #: Sizes that have a line; of more, evenly picked ones.
 _MOST_SIZES = 24
 
@@ -158,8 +159,12 @@ def forecast_regret(study: Study) -> Picture | Absent:
     limits = style.padded(0.0, min(max(most, 0.01), _MOST_REGRET), log=False)
     if not layers:
         return Absent(stem=stem, title=title, reason="the study's demand lies outside its own grid")
+    tried = _tried_forecasts(study)
+    layers += tried
     caption = (
-        f"Each line is the model that is cheapest at the demand it was planned for. {parts.cost_words(lifetime.costs)} "
+        f"Each line is the model that is cheapest at the demand it was planned for. "
+        f"{_TRIED_WORDS if tried else ''}"
+        f"{parts.cost_words(lifetime.costs)} "
         f"{parts.counting_words(study)}"
     )
     return Picture(
@@ -176,6 +181,28 @@ def forecast_regret(study: Study) -> Picture | Absent:
         ],
         legend_title="planned for a demand of",
     )
+
+
+def _tried_forecasts(study: Study) -> list[Layer]:
+    """The recommendation's own regret, with its interval, where it was asked at the study's demand."""
+    advice, lifetime = study.recommendation, study.lifetime
+    assert lifetime is not None
+    if advice is None or not advice.regret or advice.question.demand_tokens != lifetime.demand_tokens:
+        return []
+    known = [
+        one for one in advice.regret if lifetime.demand_tokens_G[0] <= one.demand_tokens <= lifetime.demand_tokens_G[-1]
+    ]
+    table = pd.DataFrame(
+        {
+            "demand_tokens": [one.demand_tokens for one in known],
+            "regret": [one.extra_cost for one in known],
+            "low": [one.ci95.lo if one.ci95 else one.extra_cost for one in known],
+            "high": [one.ci95.hi if one.ci95 else one.extra_cost for one in known],
+            "n_params": advice.recommended.n_params,
+        }
+    )
+    name = "recommended, 95 %"
+    return [Points(table=table, series=name, legend=name, colour=style.ACCENT, marker="square", size=5.0)]
 
 
 def _absent(study: Study, stem: str, title: str) -> Absent:

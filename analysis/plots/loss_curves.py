@@ -52,21 +52,9 @@ def loss_against_flops(study: Study) -> Picture | Absent:
     layers = _curve_layers(study, "flops") + parts.final_points(finals, colours=colours, named=not study.curves)
     shades: list[Shade] = []
     caption = f"Dots: finished runs, held-out runs hollow. {_curve_words(study)}"
-    if study.frontier:
-        table = pd.DataFrame(
-            {
-                "flops": [p.flops for p in study.frontier],
-                "loss": [p.loss for p in study.frontier],
-                "n_params": [p.n_params for p in study.frontier],
-                "n_tokens": [p.n_tokens for p in study.frontier],
-                "run": [p.name for p in study.frontier],
-            }
-        )
-        # Whole batches leave runs of one budget a little apart: the last, the best of them, stands for the budget.
-        table = table[table["flops"].shift(-1, fill_value=np.inf) > _SAME_COMPUTE * table["flops"]]
-        name = "measured frontier"
-        layers.append(Line(table=table, series=name, colour=style.INK, width=1.4, legend=name))
-        caption += " Measured frontier: runs that no run of the same or less compute beats."
+    name = "measured frontier"
+    layers.append(Line(table=_frontier(study, finals), series=name, colour=style.INK, width=1.4, legend=name))
+    caption += " Measured frontier: runs that no run of the same or less compute beats."
     caption += parts.flops_words(study)
     if study.fit:
         layers += _law_frontier(study)
@@ -81,6 +69,26 @@ def loss_against_flops(study: Study) -> Picture | Absent:
         panels=[panel],
         legend_title="parameters N",
     )
+
+
+def _frontier(study: Study, finals: pd.DataFrame) -> pd.DataFrame:
+    """The study's frontier; where no run states its compute, the runs' own by the study's rule."""
+    if study.frontier:
+        table = pd.DataFrame(
+            {
+                "flops": [p.flops for p in study.frontier],
+                "loss": [p.loss for p in study.frontier],
+                "n_params": [p.n_params for p in study.frontier],
+                "n_tokens": [p.n_tokens for p in study.frontier],
+                "run": [p.name for p in study.frontier],
+            }
+        )
+    else:
+        columns = ["flops", "loss", "n_params", "n_tokens", "run"]
+        table = finals[columns].sort_values(["flops", "loss"], ignore_index=True)
+        table = table[table["loss"] < table["loss"].cummin().shift(fill_value=np.inf)]
+    # Whole batches leave runs of one budget a little apart: the last, the best of them, stands for the budget.
+    return table[table["flops"].shift(-1, fill_value=np.inf) > _SAME_COMPUTE * table["flops"]]
 
 
 def _x_limits(study: Study, finals: pd.Series[float]) -> tuple[float, float]:

@@ -420,3 +420,21 @@ def test_runs_that_all_differ_in_size_share_looks_and_keep_every_point() -> None
     luminance = [int(layer.colour[3:5], 16) for layer in layers if isinstance(layer, Points) and not layer.hollow]
     assert luminance == sorted(luminance, reverse=True)
     assert len({layer.legend for layer in layers} - {None}) <= 13
+
+
+def test_without_a_frontier_of_the_study_the_runs_own_is_drawn(study: Study) -> None:
+    panel = drawn(loss_against_flops(replace(study, frontier=()))).panels[0]
+    own = next(layer for layer in panel.layers if layer.series == "measured frontier").table
+    assert list(own["run"]) == [point.name for point in study.frontier]
+
+
+def test_the_recommended_plan_s_regret_stands_on_its_line(study: Study) -> None:
+    assert study.recommendation is not None
+    layers = drawn(forecast_regret(study)).panels[0].layers
+    squares = next(layer.table for layer in layers if layer.series == "recommended, 95 %")
+    assert squares["regret"].tolist() == [one.extra_cost for one in study.recommendation.regret]
+    asked = replace(study.recommendation.question, demand_tokens=1.0)
+    elsewhere = replace(study, recommendation=replace(study.recommendation, question=asked))
+    picture = drawn(forecast_regret(elsewhere))
+    assert "Squares" not in picture.caption
+    assert not any(layer.series == "recommended, 95 %" for layer in picture.panels[0].layers)
