@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
 
+from analysis.alternatives import break_evens, regret, saved
 from analysis.choose import Pick, Setting, lifetime_pick, pick, training_pick
 from analysis.costs import Prices, decide_costs, training_flops
 from analysis.extrapolation import expanding_window, forecast
@@ -17,12 +17,11 @@ from analysis.fitting import fit as fit_law
 from analysis.fitting import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
-from analysis.lifetime import break_even, out_of_reach
+from analysis.lifetime import out_of_reach
 from analysis.limits import Bound, Limits, allowed, bounds
 from analysis.optimum import outside
 from analysis.results import (
     Array,
-    BreakEven,
     Extrapolation,
     Fit,
     Interval,
@@ -30,18 +29,15 @@ from analysis.results import (
     Optimum,
     Question,
     Recommendation,
-    Regret,
     Serving,
 )
-from analysis.search import cheapest, surface, total_cost, within
+from analysis.search import surface, within
 from analysis.serving import measure_serving
 from analysis.table import RunTable
 from analysis.uncertainty import uncertainty
 from analysis.words import count, number
 from llama.errors import UserError
 
-#: True demand over the forecast, for the regret.
-FORECAST_ERRORS = (0.1, 1.0, 10.0)
 #: No fit says anything this many times beyond (or below) the compute that it was fitted to.
 SENSELESS = 1e9
 #: ln N or ln D moving by more than this is another recommendation.
@@ -197,9 +193,9 @@ def recommend(
         lifetime_optimal=lifetime_optimal,
         within_1pct=near[0],
         within_5pct=near[1],
-        saved=_saved(asked, law_here, params, best) if demand_tokens is not None else None,
-        break_even=_break_evens(table, fitted, asked, recommended.loss, sizes),
-        regret=_regret(fitted, asked, law_here, best) if demand_tokens is not None else (),
+        saved=saved(asked, law_here, params, best) if demand_tokens is not None else None,
+        break_even=break_evens(table, fitted, asked, recommended.loss, sizes),
+        regret=regret(fitted, asked, law_here, best) if demand_tokens is not None else (),
         limits=found_limits,
         family=family(fitted, asked, members, alone=recommended.n_params) if members is not None else None,
         uncertainty=spread,
@@ -317,71 +313,6 @@ def _check_reach(fit: Fit, question: Question, best: Pick) -> None:
             )
 
 
-def _saved(setting: Setting, law: Law, params: Array, best: Pick) -> float:
-    """Share of its lifetime cost that the training-optimal model of the same loss would have cost on top."""
-    n, d = cheapest(
-        law, params, setting.costs, best.loss, 0.0, unique_tokens=setting.unique_tokens, sizes=setting.sizes
-    )
-    return float(1 - best.cost / total_cost(setting.costs, n, d, setting.demand_tokens))
-
-
-def _break_evens(
-    table: RunTable, fit: Fit, setting: Setting, loss: float, sizes: Sequence[float]
-) -> tuple[BreakEven, ...]:
-    """Between all the sizes named, or between neighbours among the measured ones; only sizes that can reach the loss."""
-    law, unique = surface(get_law(fit.law), setting.unique_tokens), setting.unique_tokens
-    measured = table.usable[fit.counting].dropna().to_numpy(dtype=np.float64)
-    wanted = np.unique(np.array(sizes, dtype=np.float64) if len(sizes) else measured)
-    able = np.isfinite(law.tokens_for_loss(law.as_vector(fit.params), wanted, loss, unique))
-    if len(sizes) and not able.all():
-        raise UserError(f"--size {count(float(wanted[~able][0]))} never reaches a loss of {loss:.4g} by the law")
-    pairs = combinations(wanted, 2) if len(sizes) else pairwise(wanted[able])
-    return tuple(
-        break_even(fit, law, setting.costs, loss, float(small), float(large), unique_tokens=unique)
-        for small, large in pairs
-    )
-
-
-def _regret(fit: Fit, setting: Setting, law: Law, best: Pick) -> tuple[Regret, ...]:
-    """The size chosen by the forecast, paid for by the truth, over what the truth's own optimum costs, all at one loss."""
-    costs, unique = setting.costs, setting.unique_tokens
-
-    def least(params: Array, demand: float) -> tuple[Array, Array]:
-        return cheapest(law, params, costs, best.loss, demand, unique_tokens=unique, sizes=setting.sizes)
-
-    def extra(params: Array, demand: float) -> tuple[Array, Array]:
-        n_chosen, d_chosen = least(params, setting.demand_tokens)
-        n_best, d_best = least(params, demand)
-        known = np.isfinite(n_chosen) & np.isfinite(n_best)
-        paid, due = (
-            total_cost(costs, np.where(known, n, 1.0), np.where(known, d, 1.0), demand)
-            for n, d in ((n_chosen, d_chosen), (n_best, d_best))
-        )
-        # The search is exact to rounding: a forecast that comes true costs nothing more. A law that never reaches the loss has
-        # no regret to tell.
-        return n_best, np.where(known, np.maximum(0.0, paid / due - 1), np.nan)
-
-    regrets = []
-    for factor in FORECAST_ERRORS:
-        demand = factor * setting.demand_tokens
-        n_best, share = extra(get_law(fit.law).as_vector(fit.params), demand)
-        if np.isnan(share):
-            continue
-        ci95 = None if fit.draws_KP is None else interval(extra(fit.draws_KP, demand)[1])
-        if ci95 is not None and np.isnan(ci95.lo):
-            ci95 = None
-        regrets.append(
-            Regret(
-                factor=factor,
-                demand_tokens=demand,
-                n_params_best=float(n_best),
-                extra_cost=float(share),
-                ci95=ci95,
-            )
-        )
-    return tuple(regrets)
-
-
 def _bind(bound: Bound, found: tuple[Bound, ...], best: Pick, decide: Callable[[tuple[Bound, ...]], Pick]) -> Limit:
     """The limit, and what the recommendation would be without it."""
     free = decide(tuple(other for other in found if other is not bound))
@@ -390,8 +321,8 @@ def _bind(bound: Bound, found: tuple[Bound, ...], best: Pick, decide: Callable[[
         return bound.found(None)
     effect = f"without it: {count(float(free.n_params))} parameters on {count(float(free.n_tokens))} tokens"
     if abs(float(free.cost / best.cost) - 1) > MOVES:
-        saved = float(1 - free.cost / best.cost)
-        effect += f", {abs(saved):.1%} {'less' if saved > 0 else 'more'} cost"
+        less = float(1 - free.cost / best.cost)
+        effect += f", {abs(less):.1%} {'less' if less > 0 else 'more'} cost"
     if abs(float(free.loss / best.loss) - 1) > MOVES / 10:
         effect += f", a loss of {float(free.loss):.4f} instead of {float(best.loss):.4f}"
     return bound.found(effect)
