@@ -250,16 +250,16 @@ def _parametric(
     scale = noise_scale(runs)
     log_predicted = np.log(predicted_n)
     seeds = (
-        "no seeds repeat"
+        "since no seeds repeat"
         if noise is None
-        else f"the seeds' sd is {noise.sd:.2%} ({noise.degrees_of_freedom} degrees of freedom)"
+        else f"where the seeds' sd is {noise.sd:.2%} with {noise.degrees_of_freedom} degrees of freedom"
     )
     if tangent_nr is not None and len(runs) > tangent_nr.shape[1]:
         residual = (np.log(runs["loss"].to_numpy(dtype=float)) - log_predicted) / scale
         sd_K, share_K = noise_draws(residual, member_n, tangent_nr, draws, rng)
         sd = float(np.median(sd_K))
         freedom = len(runs) - tangent_nr.shape[1]
-        origin = f"an sd of {sd:.2%} by the residuals, drawn as {freedom} degrees of freedom leave it open; {seeds}"
+        origin = f"the residuals' sd {sd:.2%} with {freedom} degrees of freedom, {seeds}"
         told = f"{np.median(share_K):.0%} ({np.quantile(share_K, 0.05):.0%} to {np.quantile(share_K, 0.95):.0%})"
         if groups == len(runs):
             told = "none"
@@ -267,7 +267,7 @@ def _parametric(
         share = TRUNK_SHARE if noise is None or noise.trunk_share is None else noise.trunk_share
         sd = max(residual_sd, noise.sd if noise else 0.0)
         sd_K, share_K = np.full(draws, sd), np.full(draws, share)
-        origin, told = f"an sd of {sd:.2%}; {seeds}", f"{share:.0%}"
+        origin, told = f"sd {sd:.2%}, {seeds}", f"{share:.0%}"
     sd_K1, share_K1 = np.minimum(sd_K, MAX_SD)[:, None], share_K[:, None]
     shared = rng.standard_normal((draws, groups))[:, member_n]
     own = rng.standard_normal((draws, len(runs)))

@@ -15,7 +15,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def main() -> None:
     print(text)
 
 
-def run(wanted: list[tuple[str, int]], path: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def run(wanted: list[tuple[str, int]], path: Path, settings: dict[str, Any]) -> Generator[dict[str, Any], None, None]:
     """The lines of `wanted`, in order: those that `path` holds, and the others worked out and appended to it.
 
     Raises:

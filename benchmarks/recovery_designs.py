@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -202,6 +202,17 @@ def ceiling(rng: np.random.Generator) -> Study:
     )
 
 
+def wsd_5_shared(rng: np.random.Generator) -> Study:
+    """`wsd_5` with nine tenths of the variance shared along a trunk: hard on five trunks, which can't show that they share it."""
+    return replace(_wsd(5), shared=0.9)
+
+
+def floor_6(rng: np.random.Generator) -> Study:
+    """`wsd_6` with noise that falls as N^-1/2 from 1 % to a floor of 0.2 %, and no repeated seed that would show it."""
+    study = _wsd(6)
+    return replace(study, sd=np.hypot(0.002, 0.01 * (study.n_params / study.n_params.min()) ** -0.5))
+
+
 def outliers(rng: np.random.Generator) -> Study:
     """Sixty runs over sizes and ratios as on a public figure, 0.5 % noise, 3 % of runs with ten times that."""
     n = np.exp(rng.uniform(np.log(5e7), np.log(1e10), 60)).round()
@@ -256,6 +267,8 @@ DESIGNS: dict[str, Callable[[np.random.Generator], Study]] = {
         quickstart,
         noise_floor,
         ceiling,
+        wsd_5_shared,
+        floor_6,
         outliers,
         random_design,
     )
