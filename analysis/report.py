@@ -14,7 +14,7 @@ from string import Template
 from typing import Any
 
 from analysis.page import advice, checks, decision, run_list, sections
-from analysis.page.cells import section
+from analysis.page.cells import Missing, section
 from analysis.page.markup import Html, escape, join
 from analysis.plots import canvas, interactive
 from analysis.plots.gallery import make_pictures
@@ -71,6 +71,10 @@ def _body(study: Study, pictures: list[Picture], absent: list[Absent], provenanc
         "runs": ("Runs", run_list.runs(study)),
         "provenance": ("Where this comes from", sections.provenance({**_facts(study), **provenance})),
     }
+    absent_parts = [(title, body) for title, body in parts.values() if isinstance(body, Missing)]
+    parts = {anchor: part for anchor, part in parts.items() if not isinstance(part[1], Missing)}
+    if absent_parts:
+        parts["absent"] = ("What these runs can't give", sections.absent_parts(absent_parts))
     contents = {anchor: title for anchor, (title, _) in parts.items()}
     return join(
         [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from analysis.page.markup import Html, element, join
+from analysis.page.markup import Html, element, escape, join
 from analysis.plots.style import Unit, format_number
 from analysis.results import Interval, Study
 
@@ -18,8 +18,14 @@ def section(anchor: str, title: str, *parts: Html) -> Html:
     return element("section", element("h2", title), *parts, id=anchor)
 
 
-def missing(study: Study, part: str) -> Html:
-    return element("p", f"Absent: {study.absent.get(part, 'these runs do not give it')}.")
+class Missing(Html):
+    """The body of a section that these runs can't give: its reason, to be gathered with the others'."""
+
+    __slots__ = ()
+
+
+def missing(study: Study, part: str) -> Missing:
+    return Missing(escape(f"{study.absent.get(part, 'these runs do not give it')}."))
 
 
 def facts(values: Mapping[str, str]) -> Html:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from analysis.laws import get_law
+from analysis.page.cells import missing
 from analysis.page.markup import Html, element, join
 from analysis.plots.parts import counting_words
 from analysis.plots.style import Unit, format_number
@@ -27,6 +28,7 @@ DEMAND_REACH = (1e-4, 1e4)
 #: The least target loss is the law's best at this many times the largest fitted compute.
 BEYOND = 100.0
 NOTHING = "–"
+CHART_NOTE = "Blue ground: sizes within 5 % of the least cost. Grey: sizes that no fitted run has."
 STATIC_NOTE = "This is the study's own question; where scripts are allowed, sliders ask others."
 SHAPE = ("A", "B", "E", "alpha", "beta", "k")
 
@@ -72,7 +74,7 @@ def payload(study: Study) -> dict[str, Any] | None:
 def panel(study: Study) -> Html:
     """The controls, hidden until the script shows them, and the answer to the study's own question."""
     if study.fit is None or study.lifetime is None:
-        return element("p", f"Absent: {study.absent.get('lifetime', 'no law or no costs to weigh')}.")
+        return missing(study, "lifetime")
     lifetime = study.lifetime
     controls = [_control(control) for control in _controls(study, _base(lifetime.costs))]
     sentence, answer = _answer(lifetime, study.fit)
@@ -91,6 +93,7 @@ def panel(study: Study) -> Html:
             element(
                 "div", class_="chart", hidden="hidden", role="img", aria_label="Cost of training and serving against N"
             ),
+            element("p", CHART_NOTE, class_="soft", hidden="hidden"),
             element(
                 "p",
                 STATIC_NOTE,

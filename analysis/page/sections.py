@@ -357,6 +357,11 @@ def figure(picture: Picture, svg: str) -> Html:
     )
 
 
+def absent_parts(found: Sequence[tuple[str, Html]]) -> Html:
+    """Sections that these runs can't give, each with its reason."""
+    return bullets(join([element("b", title), ": ", reason]) for title, reason in found)
+
+
 def missing_pictures(absent: Sequence[Absent]) -> Html:
     if not absent:
         return Html()

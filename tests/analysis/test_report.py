@@ -180,7 +180,10 @@ def test_the_report_is_the_same_every_time(study: Study, written: str, tmp_path:
 def test_a_bare_table_still_gives_a_report_that_says_what_is_missing(tmp_path: Path) -> None:
     page = Page(write_report(bare_study(), tmp_path).read_text(encoding="utf-8"))
     assert "No law was fitted." in page.text
-    assert "Absent: three runs can't identify five parameters." in page.text
+    assert "The fitted law: three runs can't identify five parameters." in page.text
+    assert len(page.tags("section")) == 5  # pictures, runs set aside, runs, provenance, and what is absent
+    links = {link["href"] for link in page.tags("a")}
+    assert links == {f"#{section['id']}" for section in page.tags("section")}
     assert "Pictures that these runs can't give" in page.text
     assert len(page.tags("figure")) == 2
 
