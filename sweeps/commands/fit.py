@@ -174,10 +174,11 @@ def fit(
         seed=seed,
     )
     structure = residual_structure(fitted)
+    extrapolation, untested = None, None
     try:
         extrapolation = expanding_window(table, fitted)
-    except UserError:  # too few runs for a law of the smaller ones; the fit says what it has
-        extrapolation = None
+    except UserError as refused:
+        untested = str(refused)
     frozen = None
     if freeze is not None:
         from analysis.freeze import describe_frozen
@@ -190,10 +191,13 @@ def fit(
     downstream = downstream_results(table, bootstrap=bootstrap, seed=seed)
     if as_json:
         document = fit_json(fitted, structure=structure, extrapolation=extrapolation)
+        document["extrapolation_absent"] = untested
         document["converted"] = None if converted is None else conversion_json(converted)
         print_json({**document, "downstream": downstream_json(downstream)})
     else:
         say(describe_fit(fitted, structure=structure, extrapolation=extrapolation))
+        if untested is not None:
+            say(f"How far the law extrapolates can't be tested: {untested}")
         for line in (*(() if converted is None else describe_conversion(converted)), *describe_downstream(downstream)):
             say(line)
 

@@ -26,6 +26,7 @@ from sweeps.commands.options import (
     ObjectiveOption,
     PriceOption,
     PromptShareOption,
+    ResamplingOption,
     RunsArgument,
     SeedOption,
     StorageOption,
@@ -113,13 +114,17 @@ def recommend(
             help="Bytes a second of the serving device, where decoding was not measured.", rich_help_panel=LIMITS
         ),
     ] = None,
-    largest_size: Annotated[float | None, typer.Option(help="In parameters.", rich_help_panel=LIMITS)] = None,
-    smallest_size: Annotated[float | None, typer.Option(help="In parameters.", rich_help_panel=LIMITS)] = None,
+    largest_size: Annotated[
+        float | None, typer.Option(help="In parameters, all counted.", rich_help_panel=LIMITS)
+    ] = None,
+    smallest_size: Annotated[
+        float | None, typer.Option(help="In parameters, all counted.", rich_help_panel=LIMITS)
+    ] = None,
     size: Annotated[
         list[float] | None,
         typer.Option(
             metavar="N",
-            help="A size to tell break-evens between (default: the measured ones). Repeatable.",
+            help="A size to tell break-evens between, counted as --counting says (default: the measured ones). Repeatable.",
             rich_help_panel=FAMILY,
         ),
     ] = None,
@@ -146,6 +151,7 @@ def recommend(
     weights: WeightsOption = "column",
     drop_outliers: DropOutliersOption = False,
     bootstrap: BootstrapOption = 1000,
+    resampling: ResamplingOption = "auto",
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -211,6 +217,7 @@ def recommend(
         weights=weights,
         drop_outliers=drop_outliers,
         bootstrap=bootstrap,
+        resampling=resampling,
         seed=seed,
     )
     if as_json:
