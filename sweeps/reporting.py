@@ -211,7 +211,10 @@ def _digest(sweep: SweepFolder, asked: Asked) -> str:
         {
             "index": sweep.index.model_dump(mode="json"),
             "runs": evidence,
-            "asked": {"query": asked.query.as_dict(), "options": {name: repr(value) for name, value in asked.options.items()}},
+            "asked": {
+                "query": asked.query.as_dict(),
+                "options": {name: repr(value) for name, value in asked.options.items()},
+            },
             "code": code_tags(),
         }
     )
