@@ -63,7 +63,7 @@ def payload(study: Study) -> dict[str, Any] | None:
         "costs": {"train": base.train, "serve": base.serve},
         "unit": lifetime.costs.unit,
         "range": {name: [getattr(range_, name).lo, getattr(range_, name).hi] for name in spans}
-        | {"residual_sd": fit.residual_sd},
+        | {"residual_sd": fit.residual_sd if math.isfinite(fit.residual_sd) else 0.0},
         "controls": [
             {"name": one.name, "log": one.log, "low": one.low, "high": one.high, "start": one.start}
             for one in _controls(study, base)
@@ -149,9 +149,11 @@ def _scaled(cost: TokenCost, factor: float) -> dict[str, float]:
 def _shapes(fit: Fit, params_KP: Array, *, digits: int = 17) -> list[dict[str, float]]:
     shape = get_law(fit.law).shape(params_KP)
     columns = [np.broadcast_to(part, len(params_KP)) for part in shape]
+    # A draw whose amplitude ran past what a double holds has no place in JSON, and none in an answer.
     return [
         {name: float(f"{value:.{digits}g}") for name, value in zip(SHAPE, row, strict=True)}
         for row in zip(*columns, strict=True)
+        if np.isfinite(row).all()
     ]
 
 

@@ -169,6 +169,7 @@
       later();
     });
     number.addEventListener("change", () => reflect(null));
+    if (optional) number.placeholder = "not named";
     reflect(null);
   }
 

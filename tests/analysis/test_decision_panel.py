@@ -220,6 +220,19 @@ def test_draws_are_thinned_evenly_and_named_as_shapes() -> None:
     assert without["draws"] == []
 
 
+def test_what_json_cannot_hold_stays_off_the_page() -> None:
+    study = make_study()
+    assert study.fit is not None
+    assert study.fit.draws_KP is not None
+    draws = study.fit.draws_KP.copy()
+    draws[3, 0] = np.inf
+    broken = replace(study.fit, draws_KP=draws, residual_sd=float("nan"))
+    data = decision.payload(replace(study, fit=broken))
+    assert data is not None
+    json.dumps(data, allow_nan=False)
+    assert len(data["draws"]) == len(draws) - 1
+
+
 def test_what_the_study_put_into_its_costs_is_where_the_sliders_start() -> None:
     study = make_study()
     assert study.lifetime is not None
