@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.laws import get_law
+from analysis.laws import get_law, law_names
 from analysis.laws.base import Law, PowerSum
 from analysis.lifetime import break_even_demand
 from analysis.optimum import outside
@@ -151,6 +151,36 @@ def test_the_page_opens_with_the_study_s_own_answer() -> None:
     assert js["ci95"]["n"] == pytest.approx(np.quantile(n_K, [0.025, 0.975], method="nearest"), rel=TOLERANCE)
     assert bool(js["outside"]) == bool(outside(study.fit, js["toOwn"]["n"], js["toOwn"]["d"]))
     assert d_K.shape == (200,)
+
+
+#: Parameters of each law near the studies' own scale.
+LAWS: dict[str, dict[str, float]] = {
+    "chinchilla": LAW,
+    "overtraining": {"E": 1.9, "a": 60.0, "b": 40.0, "eta": 0.24},
+    "data_constrained": {"A": 300.0, "B": 500.0, "E": 1.9, "alpha": 0.48, "R_D_star": 15.4, "R_N_star": 5.3},
+    "skaling": {**LAW, "k": 1.2},
+    "kaplan": {"N_c": 3e6, "D_c": 8e8, "alpha_N": 0.4, "alpha_D": 0.3},
+}
+
+
+@needs_node
+@pytest.mark.parametrize("name", law_names())
+def test_the_panel_takes_every_law(name: str) -> None:
+    study = make_study()
+    assert study.fit is not None
+    assert study.lifetime is not None
+    law = get_law(name)
+    vector = law.as_vector(LAWS[name])
+    target = float(law.predict(vector, 5e4, 3e6))
+    fit = replace(study.fit, law=name, params=LAWS[name], draws_KP=np.tile(vector, (3, 1)))
+    lifetime = replace(study.lifetime, target_loss=target)
+    data = decision.payload(replace(study, fit=fit, lifetime=lifetime))
+    assert data is not None
+    n, d = cheapest(law, vector, lifetime.costs, target, lifetime.demand_tokens)
+    starts = {one["name"]: one["start"] for one in data["controls"]}
+    js = in_node("return decision.decide(input, { ...input.state, price: 1 })", {**data, "state": starts})
+    assert (js["toOwn"]["n"], js["toOwn"]["d"]) == pytest.approx((float(n), float(d)), rel=TOLERANCE)
+    assert js["ci95"]["n"] == pytest.approx([float(n)] * 2, rel=TOLERANCE)
 
 
 @needs_node
