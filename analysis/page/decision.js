@@ -4,8 +4,9 @@
 //
 //   minimise  D train(N) + D_inf serve(N)   subject to   E + (A N^-alpha + B D^-beta)^k = loss      (Sardana et al. 2024)
 //
-// A shape is {A, B, E, alpha, beta, k}; a cost {intercept, slope, exponent} is intercept + slope N^exponent a token. No
-// document here: tests hold these functions against Python's.
+// A shape is {A, B, E, alpha, beta, k}; a cost {intercept, slope, exponent} is intercept + slope N^exponent a token. Where
+// data run out a shape also has {unique_tokens, r_d_star}, and {unique_params, r_n_star} where sizes are discounted too
+// (Muennighoff et al. 2023, analysis/laws/repetition.py). No document here: tests hold these functions against Python's.
 const decision = (() => {
   const SEARCH_FACTOR = 1e6;
   const GOLDEN = (Math.sqrt(5) - 1) / 2;
@@ -16,21 +17,41 @@ const decision = (() => {
 
   const scaled = (cost, factor) => ({ ...cost, intercept: cost.intercept * factor, slope: cost.slope * factor });
 
-  const loss = (shape, n, d) => shape.E + (shape.A * n ** -shape.alpha + shape.B * d ** -shape.beta) ** shape.k;
+  // What x out of `unique` is worth in fresh ones, and the x that is worth so much; no `unique`: nothing repeats.
+  function effective(x, unique, rStar) {
+    if (unique === undefined || unique === null) return x;
+    const repetitions = Math.max(x / unique - 1, 0);
+    return Math.min(x, unique) * (1 - rStar * Math.expm1(-repetitions / rStar));
+  }
+
+  function forEffective(worth, unique, rStar) {
+    if (unique === undefined || unique === null) return worth;
+    const used = Math.max(worth / unique - 1, 0) / rStar;
+    return used < 1 ? Math.min(worth, unique) * (1 - rStar * Math.log1p(-used)) : Infinity;
+  }
+
+  const sizeTerm = (shape, n) => shape.A * effective(n, shape.unique_params, shape.r_n_star) ** -shape.alpha;
+  const dataTerm = (shape, d) => shape.B * effective(d, shape.unique_tokens, shape.r_d_star) ** -shape.beta;
+
+  const loss = (shape, n, d) => shape.E + (sizeTerm(shape, n) + dataTerm(shape, d)) ** shape.k;
 
   // A N^-alpha + B D^-beta at this loss; 0 where the law never comes to it.
   const room = (shape, target) => (target > shape.E ? (target - shape.E) ** (1 / shape.k) : 0);
 
   // The D at which a model of N reaches the loss; infinite where it never does.
   function tokensForLoss(shape, n, target) {
-    const left = room(shape, target) - shape.A * n ** -shape.alpha;
-    return left > 0 ? (shape.B / left) ** (1 / shape.beta) : Infinity;
+    const left = room(shape, target) - sizeTerm(shape, n);
+    if (!(left > 0)) return Infinity;
+    return forEffective((shape.B / left) ** (1 / shape.beta), shape.unique_tokens, shape.r_d_star);
   }
 
   // The N below which no number of tokens reaches the loss.
   function smallestSize(shape, target) {
-    const left = room(shape, target);
-    return left > 0 ? (shape.A / left) ** (1 / shape.alpha) : Infinity;
+    // However often they repeat, the unique tokens are worth no more than this.
+    const most = shape.unique_tokens ? shape.B * (shape.unique_tokens * (1 + shape.r_d_star)) ** -shape.beta : 0;
+    const left = room(shape, target) - most;
+    if (!(left > 0)) return Infinity;
+    return forEffective((shape.A / left) ** (1 / shape.alpha), shape.unique_params, shape.r_n_star);
   }
 
   const totalCost = (costs, n, d, demand) =>

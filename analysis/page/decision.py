@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from analysis.laws import get_law
+from analysis.laws.base import Law
 from analysis.page.cells import missing
 from analysis.page.markup import Html, element, join
 from analysis.plots.parts import counting_words
 from analysis.plots.style import Unit, format_number
 from analysis.results import Array, Costs, Fit, Interval, Lifetime, Study, TokenCost
-from analysis.search import within
+from analysis.search import surface, within
 
 #: Draws that the page carries, evenly picked: the interval's ends move by less than its width tells.
 MOST_DRAWS = 200
@@ -53,13 +54,14 @@ def payload(study: Study) -> dict[str, Any] | None:
     if study.fit is None or study.lifetime is None:
         return None
     fit, lifetime = study.fit, study.lifetime
-    law = get_law(fit.law)
+    unique_tokens = _unique_tokens(study)
+    law = surface(get_law(fit.law), unique_tokens)
     base = _base(lifetime.costs)
     range_ = fit.fitted_range
     spans = ("n_params", "n_tokens", "tokens_per_param", "n_times_d", "loss")
     return {
-        "shape": _shapes(fit, law.as_vector(fit.params)[None])[0],
-        "draws": [] if fit.draws_KP is None else _shapes(fit, _thinned(fit.draws_KP), digits=10),
+        "shape": _shapes(law, law.as_vector(fit.params)[None], unique_tokens)[0],
+        "draws": [] if fit.draws_KP is None else _shapes(law, _thinned(fit.draws_KP), unique_tokens, digits=10),
         "costs": {"train": base.train, "serve": base.serve},
         "unit": lifetime.costs.unit,
         "range": {name: [getattr(range_, name).lo, getattr(range_, name).hi] for name in spans}
@@ -77,12 +79,18 @@ def panel(study: Study) -> Html:
         return missing(study, "lifetime")
     lifetime = study.lifetime
     controls = [_control(control) for control in _controls(study, _base(lifetime.costs))]
-    sentence, answer = _answer(lifetime, study.fit)
+    sentence, answer = _answer(lifetime, study.fit, _unique_tokens(study))
     words = (
         f"The fitted {study.fit.law} law and the study's costs ({lifetime.costs.source}; {lifetime.costs.train.rule}; "
         f"serving: {lifetime.costs.serve.rule}). Both models reach the target loss. {counting_words(study)}"
     )
-    if get_law(study.fit.law).uses_unique_tokens:
+    unique_tokens = _unique_tokens(study)
+    if math.isfinite(unique_tokens):
+        words += (
+            f" Training draws on {format_number(unique_tokens, 'count')} unique tokens; beyond them they repeat, and are worth "
+            f"less (Muennighoff et al. 2023)."
+        )
+    elif get_law(study.fit.law).uses_unique_tokens:
         words += " Here no training token repeats."
     return join(
         [
@@ -146,14 +154,18 @@ def _scaled(cost: TokenCost, factor: float) -> dict[str, float]:
     return {"intercept": cost.intercept * factor, "slope": cost.slope * factor, "exponent": cost.exponent}
 
 
-def _shapes(fit: Fit, params_KP: Array, *, digits: int = 17) -> list[dict[str, float]]:
-    shape = get_law(fit.law).shape(params_KP)
-    columns = [np.broadcast_to(part, len(params_KP)) for part in shape]
+def _shapes(law: Law, params_KP: Array, unique_tokens: float, *, digits: int = 17) -> list[dict[str, float]]:
+    """Power sums by field; where data run out, with what repetition is worth, infinite bounds left out."""
+    fields = law.shape(params_KP)._asdict()
+    if math.isfinite(unique_tokens):
+        fields |= law.repetition(params_KP, unique_tokens)._asdict()
+    columns = {name: np.broadcast_to(values, len(params_KP)) for name, values in fields.items()}
+    rows = [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
     # A draw whose amplitude ran past what a double holds has no place in JSON, and none in an answer.
     return [
-        {name: float(f"{value:.{digits}g}") for name, value in zip(SHAPE, row, strict=True)}
-        for row in zip(*columns, strict=True)
-        if np.isfinite(row).all()
+        {name: float(f"{value:.{digits}g}") for name, value in row.items() if math.isfinite(value)}
+        for row in rows
+        if all(math.isfinite(row[name]) for name in SHAPE)
     ]
 
 
@@ -273,7 +285,13 @@ def _control(control: Control) -> Html:
     )
 
 
-def _answer(lifetime: Lifetime, fit: Fit) -> tuple[Html, Html]:
+def _unique_tokens(study: Study) -> float:
+    """That the study's own question names; infinite where nothing repeats."""
+    asked = study.recommendation.question.unique_tokens if study.recommendation else None
+    return math.inf if asked is None else asked
+
+
+def _answer(lifetime: Lifetime, fit: Fit, unique_tokens: float) -> tuple[Html, Html]:
     """Fields that the script fills anew; what stands here is the study's own answer."""
     costs = lifetime.costs
     unit: Unit = "power" if costs.unit == "FLOPs" else "count"
@@ -281,10 +299,19 @@ def _answer(lifetime: Lifetime, fit: Fit) -> tuple[Html, Html]:
     trained_owned = float(train.n_tokens * costs.train(train.n_params)) + float(
         lifetime.demand_tokens * costs.serve(train.n_params)
     )
-    law = get_law(fit.law)
+    law = surface(get_law(fit.law), unique_tokens)
     best = np.array(own.n_params), np.array(own.n_tokens)
     near = [
-        within(law, law.as_vector(fit.params), costs, lifetime.target_loss, lifetime.demand_tokens, best, share)
+        within(
+            law,
+            law.as_vector(fit.params),
+            costs,
+            lifetime.target_loss,
+            lifetime.demand_tokens,
+            best,
+            share,
+            unique_tokens=unique_tokens,
+        )
         for share in (0.01, 0.05)
     ]
     saved = costs.serve(train.n_params) - costs.serve(own.n_params)

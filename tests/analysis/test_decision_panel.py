@@ -19,7 +19,7 @@ from analysis.optimum import outside
 from analysis.page import decision
 from analysis.plots.style import format_number
 from analysis.results import Costs, Study, TokenCost
-from analysis.search import cheapest, total_cost, within
+from analysis.search import cheapest, surface, total_cost, within
 from tests.analysis.plots.studies import LAW, bare_study, make_study
 
 NODE = shutil.which("node")
@@ -181,6 +181,43 @@ def test_the_panel_takes_every_law(name: str) -> None:
     js = in_node("return decision.decide(input, { ...input.state, price: 1 })", {**data, "state": starts})
     assert (js["toOwn"]["n"], js["toOwn"]["d"]) == pytest.approx((float(n), float(d)), rel=TOLERANCE)
     assert js["ci95"]["n"] == pytest.approx([float(n)] * 2, rel=TOLERANCE)
+
+
+@needs_node
+@pytest.mark.parametrize("name", ["chinchilla", "data_constrained", "skaling"])
+def test_the_panel_counts_repeated_tokens_as_the_recommendation_does(name: str) -> None:
+    study = make_study()
+    assert study.fit is not None
+    assert study.lifetime is not None
+    assert study.recommendation is not None
+    unique_tokens = 2e6
+    law = surface(get_law(name), unique_tokens)
+    vector = law.as_vector(LAWS[name])
+    target = float(law.predict(vector, 5e4, 5e6, unique_tokens))
+    fit = replace(study.fit, law=name, params=LAWS[name], draws_KP=np.tile(vector, (3, 1)))
+    asked = replace(study.recommendation.question, unique_tokens=unique_tokens)
+    repeating = replace(
+        study,
+        fit=fit,
+        lifetime=replace(study.lifetime, target_loss=target),
+        recommendation=replace(study.recommendation, question=asked),
+    )
+    data = decision.payload(repeating)
+    assert data is not None
+    costs = study.lifetime.costs
+    script = "return input.demands.map((d) => decision.cheapest(input.shape, input.costs, input.target, d))"
+    demands = [0.0, 1e6, 1e8, 1e10]
+    found = in_node(script, {**data, "demands": demands, "target": target})
+    for demand, js in zip(demands, found, strict=True):
+        n, d = cheapest(law, vector, costs, target, demand, unique_tokens=unique_tokens)
+        assert (js["n"], js["d"]) == pytest.approx((float(n), float(d)), rel=TOLERANCE)
+    assert found[-1]["d"] > unique_tokens
+    assert "2M unique tokens" in decision.panel(repeating)
+    # Less than this no number of repetitions reaches.
+    most = in_node(
+        "return decision.smallestSize(input.shape, input.target)", {**data, "target": LAWS[name].get("E", 0.0) + 1e-3}
+    )
+    assert most is None
 
 
 @needs_node
