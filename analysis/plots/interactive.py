@@ -77,7 +77,8 @@ def figure(picture: Picture) -> dict[str, Any]:
         place = {"domain": _domain(k, len(picture.panels)), "anchor": f"y{suffix}"}
         layout[f"xaxis{suffix}"] = _axis(panel, panel.x, _PANEL_TICKS[len(picture.panels)]) | place
         layout[f"yaxis{suffix}"] = _axis(panel, panel.y, 8) | {"anchor": f"x{suffix}", "zeroline": panel.zero_line}
-        for layer in panel.layers:
+        # Bands below all else, as in print.
+        for layer in sorted(panel.layers, key=lambda layer: not isinstance(layer, Band)):
             first = layer.legend is not None and layer.legend not in named
             named.add(layer.legend or "")
             data += [trace | {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"} for trace in _traces(panel, layer, first)]

@@ -103,3 +103,12 @@ def test_annotations_on_log_axes_stand_at_exponents() -> None:
     label = next(one for one in layout["annotations"] if one["text"] == "2.6")
     assert (label["x"], label["y"]) == pytest.approx((5.0, 2.0))
     assert layout["shapes"][0]["x0"] == 1e4
+
+
+def test_bands_lie_below_what_they_surround() -> None:
+    table = pd.DataFrame({"n_params": [1.0, 2.0], "loss": [1.0, 2.0], "low": [0.5, 1.5], "high": [1.5, 2.5]})
+    line = Line(table=table[["n_params", "loss"]], series="law", colour="#000000")
+    band = Band(table=table.drop(columns="loss"), series="95 %", colour="#112233")
+    traces = interactive.figure(one_panel(line, band))["data"]
+    assert [trace.get("fill") for trace in traces] == [None, "tonexty", None]
+    assert traces[-1]["y"] == [1.0, 2.0]
