@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from analysis.page import advice, checks, decision, run_list, sections
+from analysis.page import advice, checks, decision, panel, run_list, sections
 from analysis.page.cells import Missing, section
 from analysis.page.markup import Html, escape, join
 from analysis.plots import canvas, interactive
@@ -55,7 +55,7 @@ def write_report(study: Study, folder: Path, *, provenance: Mapping[str, str] | 
 def _body(study: Study, pictures: list[Picture], absent: list[Absent], provenance: Mapping[str, str]) -> Html:
     figures = [sections.figure(picture, _inline_svg(picture)) for picture in pictures]
     parts: dict[str, tuple[str, Html]] = {
-        "decision": ("Decide: demand, prices, utilisation, target loss", decision.panel(study)),
+        "decision": ("Decide: demand, prices, utilisation, target loss", panel.panel(study)),
         "recommendation": ("What to train", advice.recommendation(study)),
         "uncertainty": ("What the decision hangs on", advice.uncertainty(study)),
         "law": ("The fitted law", sections.law(study)),

@@ -17,6 +17,7 @@ from analysis.laws.base import Law, PowerSum
 from analysis.lifetime import break_even_demand
 from analysis.optimum import outside
 from analysis.page import decision
+from analysis.page.panel import panel
 from analysis.plots.style import format_number
 from analysis.results import Costs, Study, TokenCost
 from analysis.search import cheapest, surface, total_cost, within
@@ -212,7 +213,7 @@ def test_the_panel_counts_repeated_tokens_as_the_recommendation_does(name: str) 
         n, d = cheapest(law, vector, costs, target, demand, unique_tokens=unique_tokens)
         assert (js["n"], js["d"]) == pytest.approx((float(n), float(d)), rel=TOLERANCE)
     assert found[-1]["d"] > unique_tokens
-    assert "2M unique tokens" in decision.panel(repeating)
+    assert "2M unique tokens" in panel(repeating)
     # Less than this no number of repetitions reaches.
     most = in_node(
         "return decision.smallestSize(input.shape, input.target)", {**data, "target": LAWS[name].get("E", 0.0) + 1e-3}
@@ -326,4 +327,4 @@ def test_what_the_study_put_into_its_costs_is_where_the_sliders_start() -> None:
 def test_without_a_law_there_is_no_panel() -> None:
     bare: Study = bare_study()
     assert decision.payload(bare) is None
-    assert decision.panel(bare) == "no fitted law."
+    assert panel(bare) == "no fitted law."
