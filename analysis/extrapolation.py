@@ -52,6 +52,8 @@ def expanding_window(table: RunTable, fit: Fit) -> Extrapolation:
     for limit in _limits(compute[~held_out], compute, len(fit.params)):
         small = (compute <= limit * (1 + 1e-9)) & ~held_out
         large = compute > limit * (1 + 1e-9)
+        if not large.any():  # budgets that are equal up to rounding
+            continue
         window = Window(
             max_compute=limit,
             n_runs=int(small.sum()),

@@ -121,6 +121,16 @@ def test_windows_that_cannot_identify_the_law_say_why() -> None:
     assert any(window.skipped is None for window in ahead.windows)
 
 
+def test_budgets_equal_up_to_rounding_are_one() -> None:
+    """C / (6 N) rounded to whole tokens leaves no run of the largest budget to predict from the others."""
+    n, c = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 3e9, 9).round(), np.geomspace(1e18, 1e20, 4)))
+    d = (c / (6 * n)).round()
+    table = make_table(n, d, predict(BESIROGLU, n, d) * np.exp(0.002 * np.random.default_rng(0).standard_normal(36)))
+    ahead = expanding_window(table, fit(table, bootstrap=0))
+    assert all(window.n_predicted > 0 for window in ahead.windows)
+    assert all(window.rms_log_error is None or np.isfinite(window.rms_log_error) for window in ahead.windows)
+
+
 def test_no_window_is_a_reason() -> None:
     """Seven runs that are just enough leave none to predict."""
     n = np.array([1e7, 1e7, 1e8, 1e8, 1e9, 1e9, 1e10])
