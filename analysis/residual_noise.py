@@ -39,9 +39,11 @@ def noise_draws(
 ) -> tuple[Array, Array]:
     """Draws of the noise's sd and of the share that a group's runs have in common, as likely as the residuals make them.
 
-    The random-effects model r = T b + sd (sqrt(share) u_group + sqrt(1 - share) e), flat in b, in log sd and in the share:
-    the share is drawn from its restricted likelihood (Harville 1974), sd^2 given it from n - r degrees of freedom over a
-    chi-square (Box and Tiao 1973, chapter 5). Few residuals so give Student's wide draws, and few groups many shares.
+    The random-effects model r = T b + sd (sqrt(share) u_group + sqrt(1 - share) e), flat in b. The share is drawn from its
+    restricted likelihood (Harville 1974), and sd^2 given it is n - r degrees of freedom over a chi-square, so that few
+    residuals give Student's wide draws and few groups many shares. Before the residuals the variance within groups and the
+    variance of their means are each flat in their logarithm (Jeffreys's prior: Box and Tiao 1973, section 5.2), which for
+    groups of m runs is 1 / ((1 - share) (1 + (m - 1) share)). A flat share is too sure that five trunks share little.
     """
     n, rank = tangent_nr.shape
     freedom = n - rank
@@ -59,8 +61,9 @@ def noise_draws(
         log_det = ((size - 1) * np.log(1 - share) + np.log(whole)).sum() + np.linalg.slogdet(inner[:-1, :-1])[1]
         squares[i] = inner[-1, -1] - inner[-1, :-1] @ np.linalg.solve(inner[:-1, :-1], inner[:-1, -1])
         log_likelihood[i] = -log_det / 2 - freedom / 2 * np.log(max(squares[i], EXACT))
-    likelihood = np.exp(log_likelihood - log_likelihood.max())
-    drawn = rng.choice(len(SHARES), size=draws, p=likelihood / likelihood.sum())
+    log_posterior = log_likelihood - np.log((1 - SHARES) * (1 + (size.mean() - 1) * SHARES))
+    posterior = np.exp(log_posterior - log_posterior.max())
+    drawn = rng.choice(len(SHARES), size=draws, p=posterior / posterior.sum())
     sd = np.sqrt(np.maximum(squares[drawn], 0.0) / rng.chisquare(freedom, draws))
     return sd, SHARES[drawn]
 

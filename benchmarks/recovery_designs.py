@@ -203,7 +203,7 @@ def ceiling(rng: np.random.Generator) -> Study:
 
 
 def wsd_5_shared(rng: np.random.Generator) -> Study:
-    """`wsd_5` with nine tenths of the variance shared along a trunk: hard on five trunks, which can't show that they share it."""
+    """`wsd_5` with nine tenths of the variance shared along a trunk: five trunks can hardly show it."""
     return replace(_wsd(5), shared=0.9)
 
 

@@ -60,8 +60,8 @@ def test_a_group_that_decides_a_direction_alone_is_not_blown_up() -> None:
     assert corrected == pytest.approx(residual)
 
 
-def test_shares_are_drawn_as_the_restricted_likelihood_has_them() -> None:
-    """The closed form by groups against the same likelihood written out with whole matrices."""
+def test_shares_are_drawn_as_the_residuals_and_the_prior_have_them() -> None:
+    """The closed form by groups against the restricted likelihood written out with whole matrices, times Jeffreys's prior."""
     rng = np.random.default_rng(3)
     member = np.repeat(np.arange(6), [5, 4, 5, 3, 5, 5])
     runs = len(member)
@@ -69,12 +69,13 @@ def test_shares_are_drawn_as_the_restricted_likelihood_has_them() -> None:
     residual = 0.01 * (0.8 * rng.standard_normal(6)[member] + 0.6 * rng.standard_normal(runs))
     rest = np.linalg.svd(basis)[0][:, 5:]
     same = member[:, None] == member[None]
-    log_likelihood = []
+    log_posterior = []
     for share in SHARES:
         covariance = rest.T @ (share * same + (1 - share) * np.eye(runs)) @ rest
         squares = (rest.T @ residual) @ np.linalg.solve(covariance, rest.T @ residual)
-        log_likelihood.append(-np.linalg.slogdet(covariance)[1] / 2 - (runs - 5) / 2 * np.log(squares))
-    expected = np.exp(np.array(log_likelihood) - max(log_likelihood))
+        prior = 1 / ((1 - share) * (1 + (runs / 6 - 1) * share))
+        log_posterior.append(np.log(prior) - np.linalg.slogdet(covariance)[1] / 2 - (runs - 5) / 2 * np.log(squares))
+    expected = np.exp(np.array(log_posterior) - max(log_posterior))
     _, share_K = noise_draws(residual, member, basis, 40_000, rng)
     counted = np.array([(share_K == share).mean() for share in SHARES])
     assert counted == pytest.approx(expected / expected.sum(), abs=0.01)
@@ -106,7 +107,7 @@ def test_what_a_fit_takes_from_trunks_is_given_back() -> None:
         plain.append(found.residual_sd)
         drawn.append(found.resampling.noise_sd)
     assert np.mean(plain) < 0.0075
-    assert np.mean(drawn) == pytest.approx(0.01, rel=0.15)
+    assert np.mean(drawn) == pytest.approx(0.01, rel=0.25)
 
 
 @pytest.mark.parametrize(("groups", "method"), [(MIN_GROUPS - 1, "parametric"), (MIN_GROUPS, "group")])
