@@ -1,6 +1,6 @@
 """What it means: runs table -> laws -> decisions -> plots -> report. No torch, no Ray.
 
-    from analysis import load_runs, fit, recommend, analyse
+    from analysis import load_runs, fit, recommend, report
 
 Names are imported on first use, so that `import analysis` costs nothing.
 """
@@ -11,41 +11,70 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.costs import Prices
-    from analysis.fitting import fit
-    from analysis.limits import Limits
-    from analysis.recommending import recommend
-    from analysis.results import Fit, Recommendation, Study
-    from analysis.runs import load_curves, load_runs
+    from analysis.comparing.compare import compare
+    from analysis.decisions.costs import Prices
+    from analysis.decisions.limits import Limits
+    from analysis.decisions.recommend import recommend
+    from analysis.downstream.forms import fit_downstream
+    from analysis.fitting.extrapolation import expanding_window, forecast
+    from analysis.fitting.fit import fit
+    from analysis.fitting.residual_structure import residual_structure
+    from analysis.forecasts.forecast_check import check_forecasts
+    from analysis.forecasts.freeze import freeze, read_frozen
+    from analysis.page.report import report
+    from analysis.results import Comparison, Fit, Recommendation, Study
+    from analysis.runs.load import load_curves, load_runs
+    from analysis.runs.table import LossCurve, RunTable
     from analysis.study import analyse
-    from analysis.table import RunTable
 
 _HOMES = {
+    "Comparison": "analysis.results",
     "Fit": "analysis.results",
-    "Limits": "analysis.limits",
-    "Prices": "analysis.costs",
+    "Limits": "analysis.decisions.limits",
+    "LossCurve": "analysis.runs.table",
+    "Prices": "analysis.decisions.costs",
     "Recommendation": "analysis.results",
-    "RunTable": "analysis.table",
+    "RunTable": "analysis.runs.table",
     "Study": "analysis.results",
     "analyse": "analysis.study",
-    "fit": "analysis.fitting",
-    "load_curves": "analysis.runs",
-    "load_runs": "analysis.runs",
-    "recommend": "analysis.recommending",
+    "check_forecasts": "analysis.forecasts.forecast_check",
+    "compare": "analysis.comparing.compare",
+    "expanding_window": "analysis.fitting.extrapolation",
+    "fit": "analysis.fitting.fit",
+    "fit_downstream": "analysis.downstream.forms",
+    "forecast": "analysis.fitting.extrapolation",
+    "freeze": "analysis.forecasts.freeze",
+    "load_curves": "analysis.runs.load",
+    "load_runs": "analysis.runs.load",
+    "read_frozen": "analysis.forecasts.freeze",
+    "recommend": "analysis.decisions.recommend",
+    "report": "analysis.page.report",
+    "residual_structure": "analysis.fitting.residual_structure",
 }
 
 __all__ = [
+    "Comparison",
     "Fit",
     "Limits",
+    "LossCurve",
     "Prices",
     "Recommendation",
     "RunTable",
     "Study",
     "analyse",
+    "check_forecasts",
+    "compare",
+    "expanding_window",
     "fit",
+    "fit_downstream",
+    "forecast",
+    "freeze",
     "load_curves",
     "load_runs",
+    "read_frozen",
     "recommend",
+    "report",
+    "residual_structure",
 ]
 
 

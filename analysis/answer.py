@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.describe_fit import brackets, held_out_in_words, law_in_words
+from analysis.fitting.describe_fit import held_out_in_words, law_in_words
 from analysis.results import (
     Answer,
     BudgetOptimum,
@@ -18,7 +18,7 @@ from analysis.results import (
     Serving,
     Uncertainty,
 )
-from analysis.words import as_fast, count, flops, ratio_of, seconds, times
+from analysis.words import as_fast, brackets, count, flops, ratio_of, seconds, times
 
 #: What the search for pairs looked for and didn't find.
 NO_PAIR = (
@@ -114,7 +114,7 @@ def _paid(pair: MatchedPair) -> str:
     if tokens == 0:
         return "cost no more to train: they are ahead from the first token served"
     said = f"have paid for the longer training after {count(tokens)} tokens served"
-    return said if between is None else f"{said} {brackets(between, count)}"
+    return said + brackets(between, count)
 
 
 def _pair_details(pair: MatchedPair, serving: Serving | None) -> list[str]:
@@ -161,7 +161,7 @@ def _isoflop(isoflop: Isoflop) -> str:
     if isoflop.n_opt is not None:
         ci = isoflop.n_opt.exponent_ci95
         said += f"; through these N_opt goes as C^{isoflop.n_opt.exponent:.2f}"
-        said += f" {brackets(ci, lambda x: f'{x:.2f}')}" if ci is not None else ""
+        said += brackets(ci, lambda x: f"{x:.2f}")
     return said + "."
 
 
@@ -199,7 +199,7 @@ def _whole_uncertainty(found: Uncertainty) -> list[str]:
     spread = {part.factor: part.sd_log_n for part in found.contributions if part.sd_log_n}
     chosen = {factor: sd for factor, sd in spread.items() if factor not in ("sampling", "seed")}
     said = (
-        f"With every choice of objective, outliers, law and count that the runs don't reject, its 95 % interval is "
+        f"With every choice of objective, outliers, law and count that the runs don't reject, its 95 % interval is"
         f"{brackets(found.joint['n_params'], count)}"
     )
     if chosen and spread.get("sampling"):
@@ -281,4 +281,4 @@ def _model(best: Optimum) -> str:
 
 
 def _ci(best: Optimum, name: str, show: Callable[[float], str]) -> str:
-    return "" if best.ci95 is None else f" {brackets(best.ci95[name], show)}"
+    return brackets(None if best.ci95 is None else best.ci95[name], show)

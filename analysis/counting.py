@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.costs import training_flops
-from analysis.fitting import fit as fit_law
+from analysis.decisions.costs import training_flops
+from analysis.fitting.fit import fit as fit_law
 from analysis.laws import get_law
 from analysis.results import Array, ConvertedLaw, CountConversion, Exponents, Fit, FlopsRule, FlopsRuleChange, TokenCost
-from analysis.table import COUNTING, RunTable, make_frame
+from analysis.runs.table import COUNTING, RunTable, make_frame
 from llama.errors import UserError
 
 #: The exponent where a table has too few sizes to fit one: width goes as the cube root of N (Pearce & Song 2024, equation 5).

@@ -8,22 +8,22 @@ from typing import TypeVar
 import numpy as np
 
 from analysis.answer import NO_PAIR, put_in_words
-from analysis.approaches import approaches
-from analysis.costs import Prices, decide_costs, flops_costs, training_flops
-from analysis.extrapolation import expanding_window
-from analysis.fitting import fit, why_none
-from analysis.frontier import frontier
-from analysis.isoflop import isoflop
+from analysis.decisions.costs import Prices, decide_costs, flops_costs, training_flops
+from analysis.decisions.lifetime import k_curve, lifetime
+from analysis.decisions.matched_pairs import fitted_pair, loss_noise, matched_pairs
+from analysis.decisions.recommend import recommend
+from analysis.decisions.search import surface
+from analysis.decisions.serving import measure_serving
+from analysis.fitting.extrapolation import expanding_window
+from analysis.fitting.fit import fit, why_none
+from analysis.fitting.residual_structure import residual_structure
 from analysis.laws import get_law
-from analysis.lifetime import k_curve, lifetime
-from analysis.matched_pairs import fitted_pair, loss_noise, matched_pairs
-from analysis.optimum import budget_optimum, compute_ridge
-from analysis.recommending import recommend
-from analysis.residual_structure import residual_structure
+from analysis.optima.approaches import approaches
+from analysis.optima.frontier import frontier
+from analysis.optima.isoflop import isoflop
+from analysis.optima.optimum import budget_optimum, compute_ridge
 from analysis.results import Costs, Fit, KCurve, Lifetime, Study, TokenCost
-from analysis.search import surface
-from analysis.serving import measure_serving
-from analysis.table import LossCurve, RunTable
+from analysis.runs.table import LossCurve, RunTable
 from analysis.words import count
 from llama.errors import UserError
 
@@ -69,7 +69,7 @@ def analyse(
         demand_tokens: tokens to be served; None takes the demand at which serving costs as much as training.
         prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
         unique_tokens: distinct tokens to train on; None: nothing repeats.
-        prices: what dollars are counted by (`analysis.costs.Prices`); None leaves costs in seconds or FLOPs.
+        prices: what dollars are counted by (`analysis.decisions.costs.Prices`); None leaves costs in seconds or FLOPs.
 
     Raises:
         UserError: no run can be used, or an option has an impossible name.

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from analysis.results import Interval
 
 #: Ratios nearer to 1 than this are said in per cent.
 NEAR = 0.1
@@ -69,3 +74,8 @@ def seconds(value: float, unit: str) -> str:
                 return f"{number(value / scale)} {what}-{name}"
         return f"{number(value)} {unit}"
     return flops(value) if unit == "FLOPs" else f"{number(value)} {unit}"
+
+
+def brackets(interval: Interval | None, show: Callable[[float], str]) -> str:
+    """A space and the interval in brackets, to stand behind its value; nothing where there is none."""
+    return "" if interval is None else f" [{show(interval.lo)}, {show(interval.hi)}]"

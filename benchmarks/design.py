@@ -12,12 +12,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.design import design_condition
-from analysis.fitting import fit
+from analysis.fitting.design import design_condition
+from analysis.fitting.fit import fit
 from analysis.laws import get_law, law_names
 from analysis.laws.base import Array, Law
 from analysis.laws.repetition import effective_tokens
-from analysis.table import RunTable, make_frame
+from analysis.runs.table import RunTable, make_frame
 from llama.errors import UserError
 
 DRAWS = 20

@@ -5,7 +5,7 @@ What is measured, on one table of 240 runs: the exact Huber fit, 4,000 bootstrap
 with one thread of linear algebra, and its clock (CPU seconds of the process and of its children) starts after its imports, but
 for the two commands, whose start counts. A peer that is not installed is absent from the figures, with the reason.
 
-The optimum that each one ends in is judged by one definition: ours, the sum over runs (`analysis.objective`).
+The optimum that each one ends in is judged by one definition: ours, the sum over runs (`analysis.fitting.objective`).
 """
 
 from __future__ import annotations
@@ -265,8 +265,8 @@ def targets(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 def objectives(params: dict[str, float], runs: Path) -> dict[str, float]:
     """What parameters in raw units are worth by our definitions."""
+    from analysis.fitting.objective import Objective
     from analysis.laws import get_law
-    from analysis.objective import Objective
 
     law = get_law("chinchilla")
     n_params, n_tokens, loss = read_table(runs)

@@ -92,7 +92,7 @@ def main() -> None:
 
 def _read(name: str, folder: Path) -> dict[str, Any]:
     """Seconds, memory and what was found."""
-    from analysis.runs import load_curves, load_runs
+    from analysis.runs.load import load_curves, load_runs
 
     if name.startswith("mlflow"):
         import mlflow.tracking  # noqa: F401 -- two seconds of import are no reading
@@ -138,7 +138,7 @@ def _write(folder: Path, runs: int, points: int) -> None:
     made = list(_make(runs))
     _write_sweep(folder, made, points)
     _write_mlflow(folder / "mlflow.db", made, points)
-    from analysis.runs import load_runs
+    from analysis.runs.load import load_runs
 
     frame = load_runs(folder / "sweeps" / NAME).frame
     frame.to_csv(folder / "runs.csv", index=False)

@@ -23,7 +23,7 @@ import numpy as np
 import scipy
 from scipy.stats import beta as beta_distribution
 
-from analysis.fitting import fit, interval
+from analysis.fitting.fit import fit, interval
 from analysis.laws import get_law
 from analysis.results import Fit
 from benchmarks.recovery_designs import DESIGNS, LAW, Study, simulate

@@ -13,11 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from analysis.design import identifies
-from analysis.fitting import fit
+from analysis.fitting.design import identifies
+from analysis.fitting.fit import fit
 from analysis.laws import get_law
 from analysis.laws.base import Array
-from analysis.table import RunTable, make_frame
+from analysis.runs.table import RunTable, make_frame
 from llama.errors import UserError
 
 LAW = "chinchilla"

@@ -158,14 +158,16 @@ def study_metrics(study: Study) -> dict[str, float]:
 
 def _write(source: str | Path, folder: Path, provenance: dict[str, str], asked: Asked) -> Study:
     """Analyse, write report, pictures, points and the answer as text."""
-    from analysis.plots.gallery import save_pictures
-    from analysis.report import write_report
-    from analysis.study import analyse
+    from analysis import report
 
     table = asked.query.load(source)
-    study = analyse(table, curves=asked.query.load_curves(source, table), **asked.options)
-    save_pictures(study, folder)
-    write_report(study, folder, provenance=provenance)
+    study = report(
+        table,
+        folder,
+        curves=asked.query.load_curves(source, table),
+        provenance=provenance,
+        **asked.options,
+    )
     (folder / ANSWER).write_text(_words(study), encoding="utf-8")
     return study
 

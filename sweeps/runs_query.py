@@ -11,7 +11,7 @@ from llama.errors import UserError
 from sweeps.storage import Storage, open_storage, open_sweep
 
 if TYPE_CHECKING:
-    from analysis.table import LossCurve, RunTable
+    from analysis.runs.table import LossCurve, RunTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def runs_source(runs: str, storage: Storage) -> str | Path:
 
 def is_table(runs: str) -> bool:
     """Whether RUNS is a file with a row a run or an MLflow store, rather than a sweep."""
-    from analysis.runs import is_file, is_tracking_uri
+    from analysis.runs.load import is_file, is_tracking_uri
 
     return is_tracking_uri(runs) or is_file(Path(runs))
 

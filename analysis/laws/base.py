@@ -105,7 +105,7 @@ class Law(ABC):
     spare_runs: int = 2
     """Runs that a fit needs beyond the number of parameters."""
     max_condition: float = 500.0
-    """Past this condition number a design can't tell the parameters apart (`analysis.design` says how it was chosen)."""
+    """Past this condition number a design can't tell the parameters apart (`fitting.design` says how it was chosen)."""
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ class Law(ABC):
         raise NotImplementedError(f"{self.name} does not use unique tokens")
 
     def check(self, n_params_n: Array, n_tokens_n: Array, unique_tokens_n: Array | None = None) -> None:
-        """Refuse runs that can't identify what is this law's own, beyond `analysis.design`.
+        """Refuse runs that can't identify what is this law's own, beyond `analysis.fitting.design`.
 
         Raises:
             UserError: says what must vary.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.describe_recommendation import headline
+from analysis.decisions.describe_recommendation import headline
 from analysis.page.cells import NOTHING, cell, cost_unit, facts, interval, missing, percent, span
 from analysis.page.markup import Column, Html, bullets, element, join, table
 from analysis.plots.parts import COUNTING_WORDS

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from analysis.decisions.search import surface
 from analysis.laws import get_law
 from analysis.laws.base import Law
 from analysis.results import Array, Costs, Fit, Lifetime, Study, TokenCost
-from analysis.search import surface
 
 #: Draws that the page carries, evenly picked: the interval's ends move by less than its width tells.
 MOST_DRAWS = 200

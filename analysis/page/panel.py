@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from analysis.decisions.search import surface, within
 from analysis.laws import get_law
 from analysis.page.cells import cost_unit, missing, span
 from analysis.page.decision import Control, controls, unique_tokens_of
@@ -13,7 +14,6 @@ from analysis.page.markup import Html, element, join
 from analysis.plots.parts import counting_words
 from analysis.plots.style import format_number
 from analysis.results import Array, Fit, Lifetime, Study
-from analysis.search import surface, within
 
 CHART_NOTE = "Blue ground: sizes within 5 % of the least cost. Grey: sizes that no fitted run has."
 STATIC_NOTE = "This is the study's own question; where scripts are allowed, sliders ask others."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from analysis.describe_recommendation import headline
+from analysis.decisions.describe_recommendation import headline
 from analysis.laws import get_law
 from analysis.page.cells import (
     NOTHING,

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from analysis.lifetime import break_even_demand
+from analysis.decisions.lifetime import break_even_demand
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Dash, Layer, Line, Panel, Picture, Points, Shade
 from analysis.results import Array, Costs, Lifetime, SizeLine, Study

@@ -10,7 +10,7 @@ from analysis.laws import get_law
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Shade
 from analysis.results import Array, Study
-from analysis.table import LossCurve
+from analysis.runs.table import LossCurve
 
 #: Compute within this factor counts as the same.
 _SAME_COMPUTE = 1.03

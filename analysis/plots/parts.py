@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import get_law
-from analysis.optimum import compute_ridge
+from analysis.optima.optimum import compute_ridge
 from analysis.plots.picture import Axis, Layer, Points, Shade
 from analysis.plots.style import Unit, format_number, padded, size_colours
 from analysis.results import Array, Band, Costs, Fit, Interval, Study

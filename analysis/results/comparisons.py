@@ -248,10 +248,10 @@ class Forecast:
     """The loss of a held-out run that had already finished: predicted, but not before the fact."""
     loss: float
     ci95: Interval
-    """Where a new run's loss lies (`analysis.extrapolation.forecast`): the law's own uncertainty, and the error of predicting
-    at that distance, a run's scatter included."""
+    """Where a new run's loss lies (`fitting.extrapolation.forecast`): the law's own uncertainty, and the error of
+    predicting at that distance, a run's scatter included."""
     quantiles: tuple[float, ...] | None
-    """Of the law's draws alone, at `analysis.freeze.QUANTILES`; None without a bootstrap."""
+    """Of the law's draws alone, at `analysis.forecasts.freeze.QUANTILES`; None without a bootstrap."""
     distance: float
     """N D over the largest fitted N D."""
     note: str | None

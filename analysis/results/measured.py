@@ -42,7 +42,7 @@ class CubicVertex:
     ratio: float
     """n_opt over the parabola's."""
     differs: bool
-    """Whether the two lie further apart than the stated factor (`analysis.isoflop.CUBIC_DIFFERS`)."""
+    """Whether the two lie further apart than the stated factor (`analysis.optima.isoflop.CUBIC_DIFFERS`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

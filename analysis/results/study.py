@@ -15,7 +15,7 @@ from analysis.results.measured import FrontierPoint, Isoflop
 from analysis.results.recommendation import Recommendation
 
 if TYPE_CHECKING:
-    from analysis.table import LossCurve, RunTable
+    from analysis.runs.table import LossCurve, RunTable
 
 
 @dataclass(frozen=True, kw_only=True)

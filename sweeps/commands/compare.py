@@ -67,8 +67,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """How many times the compute RUNS_A's recipe or corpus needs for what RUNS_B's reaches, with its interval."""
-    from analysis.compare import compare as compare_tables
-    from analysis.compare import compare_json, describe_comparison
+    from analysis.comparing.compare import compare as compare_tables
+    from analysis.comparing.compare import compare_json, describe_comparison
     from sweeps.runs_query import open_runs
 
     tables = [

@@ -124,17 +124,17 @@ def fit(
         keep=keep,
     )
     if against is not None:
-        from analysis.forecast_check import check_forecasts, check_json, describe_check
-        from analysis.freeze import read_frozen
+        from analysis.forecasts.forecast_check import check_forecasts, check_json, describe_check
+        from analysis.forecasts.freeze import read_frozen
 
         checked = check_forecasts(read_frozen(against), table)
         print_json(check_json(checked)) if as_json else say("\n".join(describe_check(checked)))
         return
     if approach != "3":
-        from analysis.approaches import approach as one_approach
-        from analysis.approaches import approaches
-        from analysis.describe_approaches import describe_approaches
-        from analysis.fit_json import approaches_json, fit_json
+        from analysis.fitting.fit_json import approaches_json, fit_json
+        from analysis.optima.approaches import approach as one_approach
+        from analysis.optima.approaches import approaches
+        from analysis.optima.describe_approaches import describe_approaches
 
         numbers: dict[str, Literal[1, 2]] = {"1": 1, "2": 2}
         ask = partial(one_approach, number=numbers[approach]) if approach in numbers else approaches
@@ -155,11 +155,11 @@ def fit(
         return
     from analysis.counting import convert_law
     from analysis.describe_counting import conversion_json, describe_conversion
-    from analysis.describe_fit import describe_fit
-    from analysis.downstream_runs import describe_downstream, downstream_json, downstream_results
-    from analysis.extrapolation import expanding_window
-    from analysis.fit_json import fit_json
-    from analysis.residual_structure import residual_structure
+    from analysis.downstream.of_runs import describe_downstream, downstream_json, downstream_results
+    from analysis.fitting.describe_fit import describe_fit
+    from analysis.fitting.extrapolation import expanding_window
+    from analysis.fitting.fit_json import fit_json
+    from analysis.fitting.residual_structure import residual_structure
 
     fitted = fit_law(
         table,
@@ -181,8 +181,8 @@ def fit(
         untested = str(refused)
     frozen = None
     if freeze is not None:
-        from analysis.freeze import describe_frozen
-        from analysis.freeze import freeze as write_frozen
+        from analysis.forecasts.freeze import describe_frozen
+        from analysis.forecasts.freeze import freeze as write_frozen
 
         frozen = write_frozen(fitted, table, freeze, cells=cells, extrapolation=extrapolation)
         for line in describe_frozen(frozen):

@@ -156,11 +156,11 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """Which model to train for a compute budget, a target loss or a sum of money, and what a demand changes about it."""
-    from analysis.costs import Prices
-    from analysis.describe_recommendation import describe_recommendation
-    from analysis.limits import Limits
-    from analysis.recommend_json import recommend_json
-    from analysis.recommending import recommend as decide
+    from analysis.decisions.costs import Prices
+    from analysis.decisions.describe_recommendation import describe_recommendation
+    from analysis.decisions.limits import Limits
+    from analysis.decisions.recommend import recommend as decide
+    from analysis.decisions.recommend_json import recommend_json
     from sweeps.runs_query import open_runs
 
     members = _members(family)
@@ -227,7 +227,7 @@ def recommend(
 
 
 def _members(family: list[str] | None) -> int | list[tuple[float, float]] | None:
-    """What `analysis.family` takes for --family: a number of sizes, or sizes with their shares."""
+    """What `analysis.decisions.family` takes for --family: a number of sizes, or sizes with their shares."""
     if not family:
         return None
     if len(family) == 1 and family[0].isdigit():

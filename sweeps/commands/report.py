@@ -56,7 +56,7 @@ def report(
     tracking_uri: TrackingOption = None,
 ) -> None:
     """The study of a sweep or of anyone's table of runs: report.html, every picture, every plotted point."""
-    from analysis.costs import Prices
+    from analysis.decisions.costs import Prices
     from sweeps.reporting import Asked, report_runs
     from sweeps.runs_query import runs_query
     from sweeps.storage import open_storage

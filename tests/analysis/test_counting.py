@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from analysis.counting import convert, convert_law, count_conversion, flops_rule, with_counts_from_shapes
 from analysis.describe_counting import conversion_json, describe_conversion, describe_flops_rule, flops_rule_json
-from analysis.fitting import fit
+from analysis.fitting.fit import fit
 from analysis.laws import get_law
-from analysis.table import COUNTING, RunTable, make_frame
+from analysis.runs.table import COUNTING, RunTable, make_frame
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import ModelConfig, llama_d_ff
 from llama.errors import UserError

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.fitting import fit
+from analysis.fitting.fit import fit
+from analysis.fitting.objective import Objective
 from analysis.laws import get_law
-from analysis.objective import Objective
 from analysis.results import Fit
-from analysis.runs import load_runs
-from analysis.table import RunTable
+from analysis.runs.load import load_runs
+from analysis.runs.table import RunTable
 from llama.errors import UserError
 
 #: As printed, by the largest D/N that was fitted: alpha, beta, E.

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.costs import Prices, flops_costs, flops_rule, measured_costs, training_flops
-from analysis.frontier import frontier
-from analysis.isoflop import isoflop
+from analysis.decisions.costs import Prices, flops_costs, flops_rule, measured_costs, training_flops
+from analysis.decisions.serving import fit_affine, measure_serving
+from analysis.optima.frontier import frontier
+from analysis.optima.isoflop import isoflop
 from analysis.results import Study
-from analysis.runs import load_curves, load_runs
-from analysis.serving import fit_affine, measure_serving
+from analysis.runs.load import load_curves, load_runs
+from analysis.runs.table import RunTable
 from analysis.study import analyse
-from analysis.table import RunTable
 from llama.errors import UserError
 from tests.analysis.synthetic import (
     BUDGETS,

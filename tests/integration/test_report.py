@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from analysis import load_runs
+from analysis.decisions.search import cheapest
 from analysis.laws import get_law
+from analysis.page.report import write_report
 from analysis.plots.style import format_number
-from analysis.report import write_report
-from analysis.search import cheapest
 from llama.records import DONE
 from tests.analysis.plots.studies import make_study
 from tests.integration.conftest import Launcher, read_index

@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import RunTable, fit, load_runs
-from analysis.costs import flops_costs, flops_rule
 from analysis.counting import convert
+from analysis.decisions.costs import flops_costs, flops_rule
+from analysis.decisions.search import cheapest
 from analysis.laws import get_law
 from analysis.plots.style import format_number
-from analysis.search import cheapest
 from llama.errors import UserError
 
 #: What of a table is written for the command. FLOPs are not: every choice here counts 6 N D in its own N.

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.fitting.objective import OBJECTIVES, Objective
+from analysis.fitting.solver import Solution, minimise
 from analysis.laws import get_law, law_names
 from analysis.laws.base import Array, Law, Problem
 from analysis.laws.repeating import with_repetition
-from analysis.objective import OBJECTIVES, Objective
-from analysis.solver import Solution, minimise
-from analysis.table import COUNTING
+from analysis.runs.table import COUNTING
 from tests.analysis.laws.examples import CASES, IDS, Runs, law_and_truth, make_runs
 
 every_case = pytest.mark.parametrize(("name", "truth"), CASES, ids=IDS)

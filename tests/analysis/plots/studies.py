@@ -60,7 +60,7 @@ from analysis.results import (
     Window,
     WindowForecast,
 )
-from analysis.table import LossCurve, RunTable, make_frame
+from analysis.runs.table import LossCurve, RunTable, make_frame
 from llama.records import InferenceCost, InferencePoint, Quantiles
 
 LAW = {"A": 2500.0, "B": 500.0, "E": 1.9, "alpha": 0.8, "beta": 0.48}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.decisions.search import total_cost
 from analysis.laws import get_law
 from analysis.plots import canvas, loss_curves, parts, style
 from analysis.plots.bowls import isoflop_bowls
@@ -27,7 +28,6 @@ from analysis.plots.picture import Absent, Band, Line, Picture, Points
 from analysis.plots.residuals import residuals
 from analysis.plots.uncertainty import uncertainty
 from analysis.results import SizeLine, Study
-from analysis.search import total_cost
 from tests.analysis.plots.studies import BUDGETS, FLOPS_PER_PARAM, LAW, SIZES, bare_study, make_study, without_law
 
 STEMS = {

@@ -1,0 +1,1 @@
+"""Two recipes or corpora beside each other."""

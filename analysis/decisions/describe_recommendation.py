@@ -1,0 +1,200 @@
+"""A recommendation in words: the sentence to quote first, then what it costs, how sure it is, and what it hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from analysis.fitting.describe_fit import law_in_words
+from analysis.results import Choice, Contribution, Family, Interval, Optimum, Recommendation, Uncertainty
+from analysis.words import brackets, count, flops, number, seconds, times
+
+#: Break-evens shown; the JSON has all.
+SHOWN = 8
+
+
+def describe_recommendation(recommendation: Recommendation) -> str:
+    """The lines that `isoloss recommend` prints, the answer on the first."""
+    lines = [headline(recommendation), ""]
+    lines += _alternatives(recommendation)
+    lines += _near(recommendation)
+    lines += _regret(recommendation)
+    lines += _break_evens(recommendation)
+    lines += [
+        f"Limit {limit.name.replace('_', ' ')} ({limit.rule}): "
+        + (f"binds; {limit.effect}." if limit.binds else "does not bind.")
+        for limit in recommendation.limits
+    ]
+    if recommendation.family is not None:
+        lines += ["", *_family(recommendation.family)]
+    if recommendation.uncertainty is not None:
+        lines += ["", *_uncertainty(recommendation.uncertainty)]
+    lines += ["", *_rests_on(recommendation)]
+    lines += [f"extrapolated: {words}" for words in recommendation.outside_fitted_range]
+    lines += [f"warning: {words}" for words in recommendation.warnings]
+    return "\n".join(lines)
+
+
+def headline(recommendation: Recommendation) -> str:
+    """One sentence that a decision-maker can quote, its interval the joint one."""
+    asked, best = recommendation.question, recommendation.recommended
+    joint = recommendation.uncertainty.joint if recommendation.uncertainty is not None else None
+    ci95 = joint or best.ci95
+    counted = recommendation.uncertainty is None or recommendation.uncertainty.counting == recommendation.fit.counting
+    if joint is not None and not counted:
+        # Sizes of another count don't belong behind this one.
+        ci95 = best.ci95
+    model = _model(best, ci95)
+    served = "" if asked.demand_tokens is None else f" and {count(asked.demand_tokens)} tokens to serve"
+    cost = _cost(best.cost, best.unit)
+    reached = f"a loss of {best.loss:.3f}{_between(ci95, 'loss', lambda x: f'{x:.3f}')}"
+    if asked.kind == "budget":
+        goal = (
+            f"With {_cost(asked.value, asked.unit)} for {'training' if not served else 'training and serving'}{served}"
+        )
+        said = f"{goal}, train {model}: it reaches {reached}, the least that this buys"
+    elif asked.kind == "compute" and not served:
+        said = f"With {flops(asked.value)} of training, train {model}: it reaches {reached}, the least that this buys"
+    elif asked.kind == "compute":
+        said = (
+            f"For the loss that {flops(asked.value)} of training can reach ({best.loss:.3f}){served}, train {model}: training "
+            f"and serving cost {cost}"
+        )
+    else:
+        what = "training costs" if not served else "training and serving cost"
+        said = f"For a loss of {asked.value:.4g}{served}, train {model}: {what} {cost}, the least of all sizes"
+    if recommendation.saved is not None and asked.kind != "budget" and recommendation.saved > 0.0005:
+        said += f", {recommendation.saved:.1%} less than the model that is cheapest to train"
+    warned = " (extrapolated)" if recommendation.outside_fitted_range else ""
+    return f"{said}{warned}."
+
+
+def _alternatives(recommendation: Recommendation) -> list[str]:
+    train, own = recommendation.training_optimal, recommendation.lifetime_optimal
+    asked = recommendation.question
+    what = {"target_loss": "Cheapest to train", "compute": "Compute-optimal", "budget": "If training alone were paid"}
+    lines = [
+        f"{what[asked.kind]}: {_model(train, train.ci95)}, a loss of {train.loss:.3f}, {_cost(train.cost, train.unit)} to "
+        "train."
+    ]
+    if own is not None:
+        kind = "Best to train and serve" if asked.kind == "budget" else "Cheapest to own"
+        smaller = own.n_params / train.n_params
+        lines.append(
+            f"{kind}: {_model(own, own.ci95)}, a loss of {own.loss:.3f}, {_cost(own.cost, own.unit)} in all: "
+            f"{times(smaller)} the size on {times(own.n_tokens / train.n_tokens)} the tokens."
+        )
+    low, high = recommendation.loss_forecast.lo, recommendation.loss_forecast.hi
+    lines.append(
+        f"A run of it should measure a loss of {low:.3f} to {high:.3f} (95 %, the error of extrapolation included)."
+    )
+    return lines
+
+
+def _near(recommendation: Recommendation) -> list[str]:
+    one, five = recommendation.within_1pct, recommendation.within_5pct
+    if one is None or five is None:
+        return []
+    return [
+        f"From {count(one.lo)} to {count(one.hi)} parameters the cost stays within 1 % of the least, from {count(five.lo)} to "
+        f"{count(five.hi)} within 5 %."
+    ]
+
+
+def _regret(recommendation: Recommendation) -> list[str]:
+    wrong = [regret for regret in recommendation.regret if regret.factor != 1]
+    if not wrong:
+        return []
+    said = "; ".join(
+        f"{times(regret.factor)} the forecast: {regret.extra_cost:.1%} more than the best"
+        f"{brackets(regret.ci95, lambda x: f'{x:.1%}')}"
+        for regret in wrong
+    )
+    return [f"If the demand turns out otherwise, this size costs, at {said}."]
+
+
+def _break_evens(recommendation: Recommendation) -> list[str]:
+    lines = []
+    for pair in recommendation.break_even[:SHOWN]:
+        sides = f"{count(pair.small)} against {count(pair.large)} parameters"
+        if pair.demand_tokens is None:
+            lines.append(f"Break-even, {sides}: the smaller never pays.")
+        elif pair.demand_tokens == 0:
+            lines.append(f"Break-even, {sides}: the smaller is cheaper to train too.")
+        else:
+            lines.append(
+                f"Break-even, {sides}: from {count(pair.demand_tokens)} tokens served{brackets(pair.ci95, count)}."
+            )
+    more = len(recommendation.break_even) - SHOWN
+    return lines + ([f"... and {more} more pairs of sizes."] if more > 0 else [])
+
+
+def _family(family: Family) -> list[str]:
+    lines = [
+        f"A family under {_cost(family.budget, family.unit)}, a loss of {family.weighted_loss:.3f} a served token:"
+    ]
+    for member in family.members:
+        ci95 = member.ci95
+        tokens, loss = (
+            brackets(None if ci95 is None else ci95[name], show)
+            for name, show in (("n_tokens", count), ("loss", _three))
+        )
+        beyond = " (extrapolated)" if member.outside_fitted_range else ""
+        lines.append(
+            f"  {count(member.n_params)} parameters on {count(member.n_tokens)} tokens{tokens}: a loss of "
+            f"{member.loss:.3f}{loss}, for {member.demand_share:.0%} of the demand{beyond}"
+        )
+    return [*lines, f"  {family.rule}."]
+
+
+def _uncertainty(found: Uncertainty) -> list[str]:
+    """The table of what each factor adds."""
+    lines = [f"What the size owes to each choice ({found.counting}; sd of ln N, then 95 % or least and largest):"]
+    lines += [f"  {_contribution(part)}" for part in found.contributions]
+    if found.joint is not None and found.sd_log_n is not None:
+        low, high = found.joint["n_params"].lo, found.joint["n_params"].hi
+        lines.append(f"  {'all together':12} {found.sd_log_n:5.3f}  {count(low)} to {count(high)}")
+    for choice in found.choices:
+        if not choice.joined:
+            lines.append(f"  left out: {choice.factor} {choice.choice}{_would_be(choice)}: {choice.reason}")
+    return lines
+
+
+def _contribution(part: Contribution) -> str:
+    if part.sd_log_n is None:
+        return f"{part.factor:12}     -  {part.reason}"
+    between = "" if part.n_params is None else f"{count(part.n_params.lo)} to {count(part.n_params.hi)}; "
+    return f"{part.factor:12} {part.sd_log_n:5.3f}  {between}{part.reason}"
+
+
+def _would_be(choice: Choice) -> str:
+    return "" if choice.n_params is None else f" (it would say {count(choice.n_params)})"
+
+
+def _rests_on(recommendation: Recommendation) -> list[str]:
+    costs = recommendation.costs
+    lines = [law_in_words(recommendation.fit)]
+    lines.append(f"Cost of training: {costs.train.rule}.")
+    if recommendation.question.demand_tokens is not None:
+        lines.append(f"Cost of serving: {costs.serve.rule}.")
+    if costs.used:
+        lines.append("Used: " + ", ".join(f"{name} {number(value)}" for name, value in costs.used.items()) + ".")
+    return lines
+
+
+def _model(best: Optimum, ci95: dict[str, Interval] | None) -> str:
+    return (
+        f"{count(best.n_params)} parameters{_between(ci95, 'n_params', count)} on {count(best.n_tokens)} tokens"
+        f"{_between(ci95, 'n_tokens', count)}"
+    )
+
+
+def _between(ci95: dict[str, Interval] | None, name: str, show: Callable[[float], str]) -> str:
+    return brackets(None if ci95 is None else ci95[name], show)
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _cost(value: float, unit: str) -> str:
+    return f"${value:,.0f}" if unit == "USD" and value >= 100 else seconds(value, unit)

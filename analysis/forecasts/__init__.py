@@ -1,0 +1,1 @@
+"""Forecasts that are written down before the runs exist, and held against them after."""

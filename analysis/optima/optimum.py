@@ -1,0 +1,78 @@
+"""Compute-optimal models: the least loss at a training budget, by the law's closed form, with intervals from its draws."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.fitting.fit import interval
+from analysis.laws import get_law
+from analysis.results import Array, Band, BudgetOptimum, Fit, Optimum, TokenCost
+from analysis.words import count, number
+
+GRID = 80
+
+
+def budget_optimum(fit: Fit, flops: float, train_flops: TokenCost) -> BudgetOptimum:
+    """The law's compute-optimal N and D at a training budget."""
+    law = get_law(fit.law)
+    params = law.as_vector(fit.params)
+
+    def work_out(params_KP: Array) -> dict[str, Array]:
+        n_params, n_tokens = law.compute_optimum(params_KP, flops, train_flops.slope, train_flops.exponent)
+        return {"n_params": n_params, "n_tokens": n_tokens, "loss": law.predict(params_KP, n_params, n_tokens)}
+
+    best = {name: float(value) for name, value in work_out(params).items()}
+    ci95 = None
+    if fit.draws_KP is not None:
+        ci95 = {name: interval(values) for name, values in work_out(fit.draws_KP).items()}
+    return BudgetOptimum(
+        flops=flops,
+        optimum=Optimum(
+            n_params=best["n_params"],
+            n_tokens=best["n_tokens"],
+            loss=best["loss"],
+            cost=flops,
+            unit="FLOPs",
+            ci95=ci95,
+            outside_fitted_range=outside(fit, best["n_params"], best["n_tokens"]),
+        ),
+    )
+
+
+def compute_ridge(fit: Fit, train_flops: TokenCost, lowest_flops: float, highest_flops: float) -> Band:
+    """N_opt over a grid of budgets, with its band."""
+    law = get_law(fit.law)
+    grid = np.geomspace(lowest_flops, highest_flops, GRID)
+    middle, _ = law.compute_optimum(law.as_vector(fit.params), grid, train_flops.slope, train_flops.exponent)
+    if fit.draws_KP is None:
+        nothing = np.full(GRID, np.nan)
+        return Band(x_G=grid, mid_G=middle, lo_G=nothing, hi_G=nothing)
+    drawn_KG, _ = law.compute_optimum(fit.draws_KP[:, None, :], grid, train_flops.slope, train_flops.exponent)
+    lo, hi = np.quantile(drawn_KG, [0.025, 0.975], axis=0)
+    return Band(x_G=grid, mid_G=middle, lo_G=lo, hi_G=hi)
+
+
+def outside(fit: Fit, n_params: float, n_tokens: float, loss: float | None = None) -> tuple[str, ...]:
+    """What of a model lies outside the fitted runs, in words: N, D, D/N, compute as N D, or a loss that no run reached.
+
+    `loss` is the law's where None is given, nothing repeating.
+    """
+    fitted = fit.fitted_range
+    said = []
+    for name, value, known, unit in (
+        ("N", n_params, fitted.n_params, " parameters"),
+        ("D", n_tokens, fitted.n_tokens, " tokens"),
+        ("D/N", n_tokens / n_params, fitted.tokens_per_param, ""),
+        ("compute as N D", n_params * n_tokens, fitted.n_times_d, ""),
+    ):
+        # A hair's breadth is no extrapolation.
+        if not known.lo * 0.999 <= value <= known.hi * 1.001:
+            show = count if unit else number
+            said.append(f"{name} {show(value)}{unit} is outside the fitted {show(known.lo)} to {show(known.hi)}")
+    if loss is None:
+        law = get_law(fit.law)
+        loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens))
+    # The best of many noisy runs is no limit to within the law's own scatter.
+    if loss < fitted.loss.lo * (1 - max(fit.residual_sd, 0.001)):
+        said.append(f"the predicted loss {loss:.3f} is below the best fitted run's {fitted.loss.lo:.3f}")
+    return tuple(said)

@@ -1,0 +1,1 @@
+"""Which runs there are: one tidy table from a sweep, a file or an MLflow store."""
