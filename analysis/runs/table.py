@@ -146,6 +146,14 @@ class RunTable:
             for row, run_id, reason in zip(left_out["row"], left_out["run_id"], left_out["excluded"], strict=True)
         )
 
+    def left_out_words(self) -> str:
+        """How many runs are left out, by kind: `20 of 30 runs are left out: 17 duplicate, 3 missing`; "" where none is."""
+        kinds = self.frame.loc[self.frame["excluded"] != "", "excluded"].map(kind_of).value_counts()
+        if not len(kinds):
+            return ""
+        by_kind = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+        return f"{kinds.sum()} of {len(self.frame)} runs are left out: {by_kind}"
+
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains with a bits-a-byte column."""
