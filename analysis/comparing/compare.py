@@ -19,7 +19,7 @@ from analysis.comparing.paired_design import paired
 from analysis.counting import run_flops
 from analysis.decisions.costs import flops_rule, training_flops
 from analysis.fitting.fit import fit as fit_law
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.results import Array, Band, ComparedTable, Comparison, Estimate, Fit, Interval, TokenCost
 from analysis.runs.table import RunTable

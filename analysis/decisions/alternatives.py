@@ -10,7 +10,7 @@ import numpy as np
 from analysis.decisions.choose import Pick, Setting
 from analysis.decisions.lifetime import break_even
 from analysis.decisions.search import cheapest, surface, total_cost
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
 from analysis.results import Array, BreakEven, Fit, Regret

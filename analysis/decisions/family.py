@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.decisions.choose import Setting
 from analysis.decisions.search import surface
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
 from analysis.optima.optimum import outside

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from analysis.decisions.search import cheapest, surface, total_cost, within
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
 from analysis.optima.optimum import outside

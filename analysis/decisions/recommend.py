@@ -19,7 +19,7 @@ from analysis.decisions.serving import measure_serving
 from analysis.decisions.uncertainty import uncertainty
 from analysis.fitting.extrapolation import expanding_window, forecast
 from analysis.fitting.fit import fit as fit_law
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
 from analysis.optima.optimum import outside

@@ -18,8 +18,8 @@ from analysis.counting import convert
 from analysis.decisions.choose import Pick, Setting, pick
 from analysis.fitting.bootstrap import seed_noise
 from analysis.fitting.fit import fit as fit_law
-from analysis.fitting.fit import interval
 from analysis.fitting.objective import OBJECTIVES
+from analysis.intervals import interval
 from analysis.laws import get_law, law_names
 from analysis.results import Array, Choice, Contribution, Factor, Fit, Interval, Uncertainty
 from analysis.runs.table import COUNTING, RunTable

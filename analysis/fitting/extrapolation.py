@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.fitting.fit import fit as fit_table
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Array
 from analysis.results import Extrapolation, Fit, Interval, LossForecast, Window, WindowForecast

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from analysis.fitting import evidence, outliers
 from analysis.fitting.bootstrap import refit
 from analysis.fitting.design import check_condition, check_design, impossible
-from analysis.fitting.learning_rates import off_rate, rate_warnings
+from analysis.fitting.learning_rates import at_the_tuned_rates, off_rate, rate_warnings
 from analysis.fitting.loss_units import check_outlying_units, check_units
 from analysis.fitting.noise_model import noise_model, noise_warnings, noise_weights
 from analysis.fitting.objective import Objective
+from analysis.fitting.options import DEFAULTS
 from analysis.fitting.run_arrays import RunArrays, data_digest
 from analysis.fitting.solver import Solution, minimise
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Array, Law, Problem
 from analysis.results import Excluded, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Interval
-from analysis.runs.table import COUNTING, RunTable
+from analysis.runs.table import COUNTING, RunTable, kind_of
 from llama.errors import UserError
 
 WEIGHTS = ("column", "noise")
@@ -31,15 +33,16 @@ WEIGHTS = ("column", "noise")
 def fit(
     table: RunTable,
     *,
-    law: str = "chinchilla",
-    objective: str = "huber_log",
-    delta: float = 1e-3,
-    counting: str = "n_params",
-    weights: str = "column",
-    bootstrap: int = 1000,
-    resampling: str = "auto",
-    seed: int = 0,
-    drop_outliers: bool = False,
+    law: str = DEFAULTS["law"],
+    objective: str = DEFAULTS["objective"],
+    delta: float = DEFAULTS["delta"],
+    counting: str = DEFAULTS["counting"],
+    weights: str = DEFAULTS["weights"],
+    bootstrap: int = DEFAULTS["bootstrap"],
+    resampling: str = DEFAULTS["resampling"],
+    seed: int = DEFAULTS["seed"],
+    drop_outliers: bool = DEFAULTS["drop_outliers"],
+    drop_off_rate: bool = DEFAULTS["drop_off_rate"],
 ) -> Fit:
     """Fit a law to the usable, not held-out runs of `table`, and predict the held-out ones.
 
@@ -56,6 +59,8 @@ def fit(
         seed: of the resampling.
         drop_outliers: take out the runs that lie too far off (`outliers` states the rule), fit again, and go on
             until none does. Otherwise they are named and stay.
+        drop_off_rate: take out the sizes that were trained far from the tuned learning rate (`learning_rates` states the
+            rule). Otherwise they are named and stay.
 
     Raises:
         UserError: an unknown name, a count that the runs lack, a design that can't identify the law, or losses that look
@@ -69,6 +74,8 @@ def fit(
         raise UserError(f"bootstrap is {bootstrap}; the number of resamples must be 0 or more")
     chosen, goal = get_law(law), Objective(name=objective, delta=delta)
     best_rate = table.at_the_best_rate()
+    if drop_off_rate:
+        best_rate = at_the_tuned_rates(best_rate, counting)
     frame, held_out_frame, uncounted = _select(best_rate, counting)
     with _computable(chosen, table.source):
         model = noise_model(frame, counting, table.source) if weights == "noise" else None
@@ -78,7 +85,11 @@ def fit(
             warnings += noise_warnings(model, runs.n_params, runs.weight)
             runs = runs.weighted(noise_weights(model, runs.n_params))
         digest = data_digest(runs, held_out, counting)
-        _check(chosen, runs)
+        try:
+            _check(chosen, runs)
+        except UserError as error:
+            gone = left_out_by_kind(best_rate)
+            raise UserError(f"{error} ({gone})" if gone else str(error)) from None
         unit_unsaid = bool((frame["loss_unit"] == "").any())
         if unit_unsaid:
             check_units(runs.n_params, runs.n_tokens, runs.loss, runs.names)
@@ -169,16 +180,6 @@ def fit(
             data_digest=digest,
         )
         return _finite(found, table.source)
-
-
-def interval(values: Array, level: float = 0.95) -> Interval:
-    """The central percentile interval of draws; infinite draws count, NaN ones don't."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return Interval(lo=float("nan"), hi=float("nan"))
-    # Order statistics rather than interpolation: inf - inf would be NaN.
-    lo, hi = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], method="nearest")
-    return Interval(lo=float(lo), hi=float(hi))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,11 +293,18 @@ def why_none(table: RunTable) -> str:
     """The end of a message that a table has no run to fit: what became of them."""
     if not len(table.frame):
         return ": it has no runs"
-    reasons = table.frame["excluded"].value_counts()
-    reasons = reasons[reasons.index != ""]
-    if not len(reasons):
-        return ": all runs are held out"
-    return f": of its {len(table.frame)} runs {int(reasons.iloc[0])} are left out as {str(reasons.index[0])!r}"
+    left_out = left_out_by_kind(table)
+    return f": {left_out}" if left_out else ": all runs are held out"
+
+
+def left_out_by_kind(table: RunTable) -> str:
+    """`20 of 30 runs are left out: 18 duplicate, 2 diverged`; nothing where none is."""
+    kinds = table.frame["excluded"][table.frame["excluded"] != ""].map(kind_of).value_counts()
+    if not len(kinds):
+        return ""
+    each = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    verb = "is" if kinds.sum() == 1 else "are"
+    return f"{kinds.sum()} of {len(table.frame)} runs {verb} left out: {each}"
 
 
 def _held_out_error(solved: _Solved, held_out: RunArrays) -> HeldOut | None:

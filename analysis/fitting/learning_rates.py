@@ -8,7 +8,7 @@ the edge of those tried tunes nothing, and is said to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +89,21 @@ def off_rate(table: RunTable, fitted: pd.DataFrame, counting: str) -> tuple[OffR
                 )
             )
     return tuple(sorted(flags, key=lambda flag: flag.n_params))
+
+
+def at_the_tuned_rates(table: RunTable, counting: str) -> RunTable:
+    """The table without the sizes that were trained far from the tuned rate, held-out runs of theirs too.
+
+    A best rate at the edge of those tried is known to be off by nothing, so such sizes stay.
+    """
+    usable = table.usable
+    far = {flag.n_params: flag.reason for flag in off_rate(table, usable, counting) if flag.tuned_lr is not None}
+    at = usable[counting].map(far).dropna()
+    if not len(at):
+        return table
+    frame = table.frame.copy()
+    frame.loc[at.index, "excluded"] = "off-rate: " + at
+    return replace(table, frame=frame)
 
 
 def rate_warnings(flags: tuple[OffRate, ...]) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.counting import run_flops
 from analysis.fitting.bootstrap import draw, seed_noise
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.optima.envelope import MIN_SIZES, EnvelopeDesign
 from analysis.optima.isoflop import CUBIC_DIFFERS, isoflop, parabolas

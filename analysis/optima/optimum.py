@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.fitting.fit import interval
+from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.results import Array, Band, BudgetOptimum, Fit, Optimum, TokenCost
 from analysis.words import count, number
