@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from analysis.decisions.serving import measure_serving
 from analysis.decisions.uncertainty import uncertainty
 from analysis.fitting.extrapolation import expanding_window, forecast
 from analysis.fitting.fit import fit as fit_law
+from analysis.fitting.options import FitOptions
 from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
@@ -59,18 +60,10 @@ def recommend(
     unique_tokens: float | None = None,
     sizes: Sequence[float] = (),
     members: Members | None = None,
-    law: str = "chinchilla",
-    objective: str = "huber_log",
-    delta: float = 1e-3,
-    counting: str = "n_params",
-    weights: str = "column",
-    drop_outliers: bool = False,
-    bootstrap: int = 1000,
-    resampling: str = "auto",
-    seed: int = 0,
     vary: bool = True,
     fit: Fit | None = None,
     extrapolation: Extrapolation | None = None,
+    **fit_options: Unpack[FitOptions],
 ) -> Recommendation:
     """The answer to one question about `table`'s family of models, with its whole uncertainty.
 
@@ -89,9 +82,9 @@ def recommend(
         sizes: in parameters as `counting` counts them, to have break-evens between all; () takes the neighbours among the
             measured sizes.
         members: of a family under the one budget (`analysis.decisions.family`).
-        law, objective, delta, counting, weights, drop_outliers, bootstrap, resampling, seed: as `analysis.fit` takes them.
         vary: repeat the fit under other objectives, outlier rules, laws and counts for the joint interval.
         fit, extrapolation: of this table with these options, where they are at hand.
+        fit_options: as `analysis.fit` takes them.
 
     Raises:
         UserError: no question or two, an impossible value, limits that leave nothing, or a table that can't be fitted.
@@ -99,18 +92,7 @@ def recommend(
     prices, limits = prices or Prices(), limits or Limits()
     kind, value = _asked(flops, target_loss, budget)
     _check(demand_tokens, prompt_share, unique_tokens, sizes)
-    fitted = fit or fit_law(
-        table,
-        law=law,
-        objective=objective,
-        delta=delta,
-        counting=counting,
-        weights=weights,
-        bootstrap=bootstrap,
-        resampling=resampling,
-        seed=seed,
-        drop_outliers=drop_outliers,
-    )
+    fitted = fit or fit_law(table, **fit_options)
     counting = fitted.counting
     table = table.at_the_best_rate()
     if kind == "budget" and costs == "auto" and prices.price_per_hour is None:
@@ -184,7 +166,7 @@ def recommend(
     found_limits = tuple(
         _bind(bound, found, best, lambda without: pick(setting(counting, without), chosen, params)) for bound in found
     )
-    spread = uncertainty(table, fitted, setting, resampling=resampling, seed=seed) if vary else None
+    spread = uncertainty(table, fitted, setting, **fit_options) if vary else None
     return Recommendation(
         question=asked.question,
         fit=fitted,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from analysis.decisions.choose import Pick, Setting, pick
 from analysis.fitting.bootstrap import seed_noise
 from analysis.fitting.fit import fit as fit_law
 from analysis.fitting.objective import OBJECTIVES
+from analysis.fitting.options import FitOptions
 from analysis.intervals import interval
 from analysis.laws import get_law, law_names
 from analysis.results import Array, Choice, Contribution, Factor, Fit, Interval, Uncertainty
@@ -59,8 +60,7 @@ def uncertainty(
     setting: Callable[[str], Setting],
     *,
     draws: int | None = None,
-    resampling: str = "auto",
-    seed: int = 0,
+    **fit_options: Unpack[FitOptions],
 ) -> Uncertainty:
     """The decision that `setting` asks for under every choice, and the joint interval.
 
@@ -69,7 +69,7 @@ def uncertainty(
         fit: the fit that the recommendation rests on.
         setting: the question, its costs and limits in a counting rule.
         draws: resamples a choice; None takes 300, fewer beyond 240 runs. Never more than `fit` has.
-        resampling, seed: of the refits, as `analysis.fit` takes them.
+        fit_options: that `fit` was made with, where they are not its own to tell (`resampling`, `seed`, `drop_off_rate`).
     """
     if draws is None:
         draws = int(np.clip(RUN_DRAWS / fit.n_runs, LEAST_DRAWS, DRAWS))
@@ -92,8 +92,9 @@ def uncertainty(
             return replace(tried, refused="no model answers the question under this choice")
         return replace(tried, best=best, drawn=drawn)
 
-    def again(factor: Factor, choice: str, **options: Any) -> _Tried:
-        asked: dict[str, Any] = {
+    def again(factor: Factor, choice: str, **options: Unpack[FitOptions]) -> _Tried:
+        asked: FitOptions = {
+            **fit_options,
             "law": fit.law,
             "objective": fit.objective,
             "delta": fit.delta,
@@ -101,11 +102,10 @@ def uncertainty(
             "weights": fit.weights,
             "drop_outliers": bool(fit.dropped),
             "bootstrap": draws,
-            "resampling": resampling,
-            "seed": seed,
+            **options,
         }
         try:
-            refitted = fit_law(table, **{**asked, **options})
+            refitted = fit_law(table, **asked)
         except UserError as error:
             return _Tried(factor=factor, choice=choice, used=False, fit=None, refused=str(error))
         return _Tried(factor=factor, choice=choice, used=False, fit=refitted, refused=None)

@@ -24,7 +24,7 @@ from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Array, Law, Problem
 from analysis.results import Excluded, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Interval
-from analysis.runs.table import COUNTING, RunTable, kind_of
+from analysis.runs.table import COUNTING, RunTable
 from llama.errors import UserError
 
 WEIGHTS = ("column", "noise")
@@ -88,7 +88,7 @@ def fit(
         try:
             _check(chosen, runs)
         except UserError as error:
-            gone = left_out_by_kind(best_rate)
+            gone = best_rate.left_out_words()
             raise UserError(f"{error} ({gone})" if gone else str(error)) from None
         unit_unsaid = bool((frame["loss_unit"] == "").any())
         if unit_unsaid:
@@ -293,18 +293,8 @@ def why_none(table: RunTable) -> str:
     """The end of a message that a table has no run to fit: what became of them."""
     if not len(table.frame):
         return ": it has no runs"
-    left_out = left_out_by_kind(table)
+    left_out = table.left_out_words()
     return f": {left_out}" if left_out else ": all runs are held out"
-
-
-def left_out_by_kind(table: RunTable) -> str:
-    """`20 of 30 runs are left out: 18 duplicate, 2 diverged`; nothing where none is."""
-    kinds = table.frame["excluded"][table.frame["excluded"] != ""].map(kind_of).value_counts()
-    if not len(kinds):
-        return ""
-    each = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    verb = "is" if kinds.sum() == 1 else "are"
-    return f"{kinds.sum()} of {len(table.frame)} runs {verb} left out: {each}"
 
 
 def _held_out_error(solved: _Solved, held_out: RunArrays) -> HeldOut | None:
