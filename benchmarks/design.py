@@ -18,12 +18,11 @@ from analysis.laws import get_law, law_names
 from analysis.laws.base import Array, Law
 from analysis.laws.repetition import effective_tokens
 from analysis.runs.table import RunTable, make_frame
+from benchmarks.truth import BESIROGLU as TRUTH
 from llama.errors import UserError
 
 DRAWS = 20
 NOISE = 0.01
-#: Besiroglu et al. 2024 (arXiv 2404.10102).
-TRUTH = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
 
 #: By the factor that sizes or ratios span.
 SOUND = {4.0: "yes", 3.0: "hardly", 2.0: "no", 1.2: "no"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import sqlite3
 import subprocess
@@ -17,11 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from importlib.resources import as_file, files
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine, versions
+from benchmarks.truth import PILOT
 from llama.accounting import training_flops_per_token
 from llama.config import RunConfig
 from llama.records import (
@@ -42,11 +43,11 @@ from llama.records import (
     journal_line,
     write_record,
 )
-from tests.analysis.synthetic import law_loss, make_model, make_run
+from sweeps.design import CorpusFacts, make_design, resolve_numerics
+from sweeps.spec import load_sweep
 
 NAME = "made"
 START_MS = 1_700_000_000_000
-SHAPES = ((16, 2), (32, 3), (48, 3), (64, 4), (80, 4))
 #: What is read, and from which of the sources that `_write` makes.
 READS = {
     "sweep": "runs of a sweep's folders",
@@ -70,6 +71,7 @@ def main() -> None:
     if arguments.read:
         print(json.dumps(_read(arguments.read, arguments.folder)))
         return
+    on = machine()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         if not (folder / "mlflow.db").exists():
@@ -79,10 +81,13 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.reading", "--read", name, "--folder", str(folder)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             reads[name] = {"about": about, **json.loads(done.stdout)}
-    versions = {name: version(name) for name in ("numpy", "pandas", "pyarrow", "pydantic", "mlflow", "sqlalchemy")}
     document = {
         "benchmark": "reading",
-        "versions": {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version, **versions},
+        "machine": on,
+        "versions": {
+            **versions("numpy", "pandas", "pyarrow", "pydantic", "mlflow", "sqlalchemy"),
+            "sqlite": sqlite3.sqlite_version,
+        },
         "runs": arguments.runs,
         "points_a_run": arguments.points,
         "reads": reads,
@@ -146,24 +151,34 @@ def _write(folder: Path, runs: int, points: int) -> None:
 
 
 def _make(runs: int) -> Iterator[tuple[str, RunConfig, Done]]:
-    """Key, config and end of each run."""
-    for number, shape in zip(range(runs), cycle(SHAPES)):
-        model = make_model(*shape)
-        config = make_run(model, 1024 * (2000 + 7 * number), seed=number)
-        assert config.tokens is not None
+    """Key, config and end of each run: the quickstart's shapes in turn, each run with a length and a seed of its own."""
+    with as_file(files("sweeps") / "studies" / "quickstart.yaml") as path:
+        spec = load_sweep(path)
+    domains = {"code": 10_000_000, "prose": 5_000_000}
+    corpus = CorpusFacts(digest="c" * 64, vocab_size=512, train_tokens=domains, validation_tokens=domains)
+    design = make_design(spec, corpus, resolve_numerics(spec, "cpu"))
+    shapes = {run.config.model.d_model: run.config for run in design.runs if run.config.tokens is not None}
+    for number, shape in zip(range(runs), cycle(shapes.values())):
+        tokens = shape.batch_tokens * (4000 + 14 * number)
+        config = shape.model_copy(update={"tokens": tokens, "seed": number, "parent": None, "fork_step": None})
         assert config.steps is not None
-        flops = float(config.tokens * training_flops_per_token(model))
-        metrics: dict[str, float | None] = {VAL_LOSS: law_loss(flops / config.tokens / 6, config.tokens)}
+        flops = float(tokens * training_flops_per_token(config.model))
+        metrics: dict[str, float | None] = {VAL_LOSS: _loss(flops / tokens / 6, tokens)}
         done = Done(
             outcome="finished",
             reason=None,
             step=config.steps,
-            tokens=config.tokens,
+            tokens=tokens,
             flops=flops,
             metrics=metrics,
             training_seconds=100.0,
         )
         yield f"{number:016x}", config, done
+
+
+def _loss(n_params: float, n_tokens: float) -> float:
+    law = PILOT
+    return float(law["E"] + law["A"] * n_params ** -law["alpha"] + law["B"] * n_tokens ** -law["beta"])
 
 
 def _points(config: RunConfig, points: int) -> Iterator[JournalPoint]:
@@ -172,12 +187,12 @@ def _points(config: RunConfig, points: int) -> Iterator[JournalPoint]:
     for number in range(1, points + 1):
         tokens = config.tokens * number // points
         metrics: dict[str, float | None] = {
-            TRAIN_LOSS: law_loss(n_params, tokens),
+            TRAIN_LOSS: _loss(n_params, tokens),
             TOKENS_PER_SECOND: 1e5 + number,
             FLOPS: 6.0 * n_params * tokens,
         }
         if number == points:
-            metrics[VAL_LOSS] = law_loss(n_params, tokens)
+            metrics[VAL_LOSS] = _loss(n_params, tokens)
         yield JournalPoint(
             step=tokens // config.batch_tokens, tokens=tokens, unix_ms=START_MS + number, metrics=metrics
         )

@@ -18,13 +18,10 @@ from analysis.fitting.fit import fit
 from analysis.laws import get_law
 from analysis.laws.base import Array
 from analysis.runs.table import RunTable, make_frame
+from benchmarks.truth import BESIROGLU, HOFFMANN, PILOT
 from llama.errors import UserError
 
 LAW = "chinchilla"
-#: Besiroglu et al. 2024 (arXiv 2404.10102); Hoffmann et al. 2022 as Sardana et al.'s code has it; a pilot of tiny CPU runs.
-BESIROGLU = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
-HOFFMANN = {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.336, "beta": 0.283}
-PILOT = {"A": 2500.0, "B": 500.0, "E": 1.9, "alpha": 0.8, "beta": 0.48}
 #: Tokens a parameter of branches along a trunk.
 WSD_RATIOS = np.geomspace(10, 160, 5)
 #: Smallest size that each law is tried at.

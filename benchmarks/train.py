@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.machine import machine, versions
 from llama import trainer
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.data.corpus import build_corpus
@@ -36,6 +34,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 80])
     parser.add_argument("--seconds", type=float, default=45.0, help="about how long each size trains")
     arguments = parser.parse_args()
+    on = machine()
     with as_file(files("sweeps") / "studies" / "quickstart.yaml") as path:
         spec = load_sweep(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -44,8 +43,8 @@ def main() -> None:
         design = make_design(spec, CorpusFacts.of(corpus), resolve_numerics(spec, "cpu"))
         trunks = {run.config.model.d_model: run.config for run in design.runs if run.record.is_trunk}
         rows = [_measure(trunks[width], corpus, storage, arguments.seconds) for width in arguments.widths]
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    print(json.dumps({"benchmark": "train", "versions": versions, "threads": 1, "sizes": rows}, indent=1))
+    document = {"benchmark": "train", "machine": on, "versions": versions("torch"), "threads": 1, "sizes": rows}
+    print(json.dumps(document, indent=1))
 
 
 def _measure(config: Any, corpus: Any, storage: Path, seconds: float) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def _measure(config: Any, corpus: Any, storage: Path, seconds: float) -> dict[st
     speed = measure_training_speed(
         config.model, config.recipe, dtype=config.dtype, attention_kernel=config.attention_kernel, seconds=1.0
     )
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     originals = {name: getattr(trainer._Segment, name) for name in [*OVERHEADS.values(), VALIDATION]}
     for name, original in originals.items():
         setattr(trainer._Segment, name, _timed(original, name, spent))
@@ -88,7 +87,7 @@ def _measure(config: Any, corpus: Any, storage: Path, seconds: float) -> dict[st
     }
 
 
-def _timed(method: Callable[..., Any], name: str, spent: Counter[str]) -> Callable[..., Any]:
+def _timed(method: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
     def timed(*arguments: Any, **options: Any) -> Any:
         started = time.perf_counter()
         try:

@@ -9,9 +9,7 @@ import numpy as np
 from analysis.laws.chinchilla import Chinchilla
 from analysis.results import Array
 from analysis.runs.table import RunTable, make_frame
-
-#: Besiroglu et al. 2024, as the field notes print it.
-BESIROGLU = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+from benchmarks.truth import BESIROGLU as BESIROGLU
 
 
 def predict(truth: dict[str, float], n_params: Array, n_tokens: Array) -> Array:

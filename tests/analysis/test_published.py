@@ -1,4 +1,4 @@
-"""What the authors of published runs print, from their runs again: `../shared/runs`, skipped where it is absent.
+"""What the authors of published runs print, from their runs again; skipped where their tables are absent.
 
 Sardana et al. 2024 (arXiv 2401.00448): 47 runs; Huber's loss with delta 1e-3 on log loss, summed, N as their table has it, from
 the 4,500 starts of Hoffmann et al., by L-BFGS-B as scipy has it (`huber_optimize.py` of nikhilsardana/beyond-chinchilla).

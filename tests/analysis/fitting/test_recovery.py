@@ -12,11 +12,11 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from benchmarks import recovery
-from benchmarks.recovery import QUANTITIES, binomial_interval, run, study_line, summarise
+from benchmarks.recovery import QUANTITIES, binomial_interval, estimator_digest, run, study_line, summarise
 from benchmarks.recovery_designs import DESIGNS, simulate
 from llama.errors import UserError
 
-SETTINGS = {"law": "chinchilla", "objective": "huber_log", "bootstrap": 200, "beyond": 10.0}
+SETTINGS = {"law": "chinchilla", "objective": "huber_log", "bootstrap": 200, "beyond": 10.0, "estimator": "0" * 12}
 #: Studies of each fixed design, and random ones.
 FIXED, RANDOM = 5, 25
 
@@ -103,20 +103,59 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [line["replicate"] for line in run(wanted, path, SETTINGS)] == [0, 1, 2, 3]
     assert made == [0, 1, 2, 2, 3]
     assert len(path.read_text(encoding="utf-8").splitlines()) == 5
-    with pytest.raises(UserError, match="choose another --out"):
-        list(run(wanted, path, {**SETTINGS, "bootstrap": 7}))
+    for other in ({"bootstrap": 7}, {"estimator": "1" * 12}):
+        with pytest.raises(UserError, match="choose another --out"):
+            list(run(wanted, path, SETTINGS | other))
+
+
+def test_the_estimator_is_its_code_and_not_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, words = tmp_path / "analysis/fitting/fit.py", tmp_path / "analysis/fitting/fit_json.py"
+    code.parent.mkdir(parents=True)
+    monkeypatch.setattr(recovery, "ROOT", tmp_path)
+
+    def digest(text: str, said: str = "") -> str:
+        code.write_text(text, encoding="utf-8")
+        words.write_text(said, encoding="utf-8")
+        return estimator_digest()
+
+    first = digest('"""Fits."""\nHALF = 0.5\n')
+    assert digest('"""Fits well."""\n\nHALF = 0.5  # of it\n', said="X = 1") == first
+    assert digest('"""Fits."""\nHALF = 0.4\n') != first
+
+
+def test_noise_by_size_can_be_weighed_where_seeds_repeat_and_nowhere_else() -> None:
+    plain, weighted = (study_line(name, 7, "huber_log", 100) for name in ("noise_floor", "noise_floor_weighted"))
+    assert plain["runs"] == weighted["runs"]
+    assert plain["n_opt"] != weighted["n_opt"]
+    refused = summarise([study_line("floor_6_weighted", 7, "huber_log", 100)])
+    assert (refused["studies"], refused["refused"]) == (0, 1)
+    [reason] = refused["refusals"]
+    assert "Repeat seeds at two sizes or more" in reason
 
 
 def test_the_command_ends_with_one_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "recovery.json"
-    arguments = ["recovery", "--out", str(out), "--designs", "wsd_6", "--replicates", "2", "--bootstrap", "50"]
+    arguments = [
+        "recovery",
+        "--out",
+        str(out),
+        "--designs",
+        "wsd_6",
+        "--replicates",
+        "2",
+        "--bootstrap",
+        "50",
+        "--first-replicate",
+        "5",
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
     recovery.main()
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(out.read_text(encoding="utf-8"))
     assert document["designs"]["wsd_6"]["studies"] == 2
+    assert document["replicates"] == [5, 6]
     assert document["designs"]["wsd_6"]["methods"] == {"parametric": 2}
 
 
