@@ -17,6 +17,8 @@ from analysis.results import Excluded, Outlier
 OUTLIER_SDS = 5.0
 #: Residuals below this are rounding, however small the sd.
 ROUNDING = 1e-6
+#: Logs of counts that differ by no more are equal but for rounding.
+SAME = 1e-9
 #: Dropping goes on, fit after fit, until nothing more is off, but no longer than this.
 MAX_ROUNDS = 5
 #: Past this share of dropped runs it is the law or the table that is off, not single runs.
@@ -53,6 +55,30 @@ def records(runs: pd.DataFrame, residual_n: Array, scale_n: Array, sd: float) ->
         )
         for i in np.argsort(-size, kind="stable")
     )
+
+
+def beyond_the_kept(dropped: pd.DataFrame, kept: pd.DataFrame, counting: str) -> NDArray[np.bool_]:
+    """Which of the `dropped` runs lie outside all `kept` ones in N, D, N D or D/N: there no kept run vouches for the law."""
+    edges, inside = _places(kept, counting), _places(dropped, counting)
+    outside = (inside < edges.min(axis=1, keepdims=True) - SAME) | (inside > edges.max(axis=1, keepdims=True) + SAME)
+    return np.asarray(outside.any(axis=0))
+
+
+def _places(runs: pd.DataFrame, counting: str) -> Array:
+    log_n, log_d = (np.log(runs[name].to_numpy(dtype=np.float64)) for name in (counting, "n_tokens"))
+    return np.stack([log_n, log_d, log_n + log_d, log_d - log_n])
+
+
+def edge_warnings(dropped: pd.DataFrame, kept: pd.DataFrame, counting: str) -> list[str]:
+    """A warning where the runs that were dropped as outliers are those at an edge of the design."""
+    names = [str(name) for name in dropped["name"][beyond_the_kept(dropped, kept, counting)]] if len(dropped) else []
+    if not names:
+        return []
+    named = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return [
+        f"{len(names)} of the {len(dropped)} runs dropped as outliers lie beyond all others in N, D, N D or D/N ({named}): at "
+        "an edge it may be the law that is off rather than the run, and a forecast further out is then off as well"
+    ]
 
 
 def as_excluded(dropped: tuple[Outlier, ...]) -> tuple[Excluded, ...]:

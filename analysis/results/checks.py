@@ -99,7 +99,7 @@ class WindowForecast:
     n_params: float
     n_tokens: float
     distance: float
-    """The run's N D over the largest N D of the window."""
+    """The run's N D over the largest N D of the window (of a `RatioWindow`, see there)."""
     log_error: float
     """log predicted - log measured."""
     held_out: bool
@@ -120,8 +120,37 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RatioWindow:
+    """The runs on one side of a ratio D/N, and what a law fitted to them predicts of those on the other."""
+
+    limit: float
+    """The largest D/N in the window, or the smallest."""
+    predicts: Literal["above", "below"]
+    """Which runs are predicted: those of more tokens a parameter than the limit, or of fewer."""
+    n_runs: int
+    n_predicted: int
+    rms_log_error: float | None
+    """Over the runs predicted; None for a window that was skipped."""
+    skipped: str | None
+    """Why this window can't be fitted; None where it was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioExtrapolation:
+    """How far off laws fitted to runs of some ratios D/N were on runs of others, at whatever compute."""
+
+    windows: tuple[RatioWindow, ...]
+    forecasts: tuple[WindowForecast, ...]
+    """Their `distance` is one of ratios: the run's D/N over the window's limit, or the limit over it."""
+    growth: float
+    """Sd of log error that every factor e of D/N adds, in quadrature."""
+    max_distance: float
+    """Largest factor of D/N that was tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extrapolation:
-    """How far off laws fitted to the smaller runs were on the larger ones, by distance in compute."""
+    """How far off laws fitted to the smaller runs were on the larger ones, by distance in compute and in D/N."""
 
     windows: tuple[Window, ...]
     forecasts: tuple[WindowForecast, ...]
@@ -131,10 +160,14 @@ class Extrapolation:
     """Sd of log error that every factor e of compute adds, in quadrature."""
     max_distance: float
     """Largest distance that was tried: beyond it the growth is itself extrapolated."""
+    ratio: RatioExtrapolation | None = None
+    """The same by D/N; None where no window of ratios can be fitted."""
 
-    def log_error_sd(self, distance: float) -> float:
-        """Sd of log error when predicting at `distance` times the largest fitted N D."""
-        return math.hypot(self.residual_sd, self.growth * math.log(max(1.0, distance)))
+    def log_error_sd(self, distance: float, ratio_distance: float = 1.0) -> float:
+        """Sd of log error when predicting at `distance` times the largest fitted N D, and at a D/N that is outside the fitted
+        ones by the factor `ratio_distance`."""
+        by_ratio = 0.0 if self.ratio is None else self.ratio.growth * math.log(max(1.0, ratio_distance))
+        return math.hypot(self.residual_sd, self.growth * math.log(max(1.0, distance)), by_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +178,10 @@ class LossForecast:
     n_tokens: float
     loss: float
     ci95: Interval
-    """The bootstrap's interval, widened in quadrature by `extrapolation_sd`."""
-    bootstrap_ci95: Interval | None
-    """Without that: what resampling the runs shows; None without a bootstrap."""
+    """The bootstrap's interval, widened in quadrature by the error of extrapolating."""
     distance: float
     """N D over the largest fitted N D; below 1 inside."""
-    extrapolation_sd: float
-    """Sd of log loss at that distance."""
+    ratio_distance: float
+    """The factor by which D/N is outside the fitted ones; 1 inside."""
     note: str | None
     """What the interval leaves out; None where nothing."""

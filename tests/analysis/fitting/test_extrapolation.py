@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from analysis.fitting.describe_fit import describe_fit
-from analysis.fitting.extrapolation import expanding_window, forecast
+from analysis.fitting.extrapolation import SAME, expanding_window, forecast
 from analysis.fitting.fit import fit
+from analysis.intervals import Z95, interval
+from analysis.laws import get_law
 from analysis.results import Extrapolation, Fit
 from analysis.runs.table import RunTable
 from llama.errors import UserError
@@ -92,8 +96,9 @@ def test_forecasts_cover_the_truth_where_the_bootstrap_alone_may_not() -> None:
         table = table_of(seed)
         found = fit(table, bootstrap=100)
         ahead = forecast(found, expanding_window(table, found), n, d)
-        assert ahead.bootstrap_ci95 is not None
-        assert ahead.ci95.lo <= ahead.bootstrap_ci95.lo <= ahead.bootstrap_ci95.hi <= ahead.ci95.hi
+        assert found.draws_KP is not None
+        drawn = interval(get_law("chinchilla").predict(found.draws_KP, n, d))
+        assert ahead.ci95.lo <= drawn.lo <= drawn.hi <= ahead.ci95.hi
         covered += truth in ahead.ci95
     assert covered >= 18
 
@@ -105,10 +110,10 @@ def test_what_a_forecast_leaves_out_is_said(whole: tuple[RunTable, Fit, Extrapol
     assert far.note is not None
     assert "itself extrapolated" in far.note
     alone = forecast(fit(table, bootstrap=0), None, 1e9, 1e11)
-    assert alone.bootstrap_ci95 is None
     assert alone.note is not None
+    assert "no resamples" in alone.note
     assert "untested" in alone.note
-    assert alone.extrapolation_sd == found.residual_sd
+    assert np.log(alone.ci95.hi / alone.loss) == pytest.approx(Z95 * found.residual_sd)
 
 
 def test_windows_that_cannot_identify_the_law_say_why() -> None:
@@ -138,6 +143,80 @@ def test_no_window_is_a_reason() -> None:
     table = make_table(n, d, predict(BESIROGLU, n, d) * np.exp(0.001 * np.random.default_rng(0).standard_normal(7)))
     with pytest.raises(UserError, match="extrapolation is untested"):
         expanding_window(table, fit(table, bootstrap=0))
+
+
+def test_windows_of_ratios_predict_the_ratios_beyond(whole: tuple[RunTable, Fit, Extrapolation]) -> None:
+    table, _, ahead = whole
+    assert ahead.ratio is not None
+    ratio = (table.frame["n_tokens"] / table.frame["n_params"]).to_numpy()
+    held_out = table.frame["held_out"].to_numpy()
+    assert {window.predicts for window in ahead.ratio.windows} == {"above", "below"}
+    for number, window in enumerate(ahead.ratio.windows):
+        within = ratio <= window.limit * SAME if window.predicts == "above" else ratio >= window.limit / SAME
+        assert window.n_runs == (within & ~held_out).sum()
+        assert window.n_predicted == (~within).sum()
+        for point in ahead.ratio.forecasts:
+            if point.window == number:
+                factor = point.n_tokens / point.n_params / window.limit
+                assert point.distance == pytest.approx(factor if window.predicts == "above" else 1 / factor)
+                assert point.distance > 1
+
+
+def test_ratios_never_trained_widen_a_forecast_of_no_more_compute(whole: tuple[RunTable, Fit, Extrapolation]) -> None:
+    _, found, ahead = whole
+    assert ahead.ratio is not None
+    ranges = found.fitted_range
+    forecasts = []
+    for factor in (1.0, 3.0, 30.0):
+        ratio = ranges.tokens_per_param.hi * factor
+        n = np.sqrt(ranges.n_times_d.hi / ratio)
+        forecasts.append(forecast(found, ahead, n, n * ratio))
+    assert [point.distance for point in forecasts] == pytest.approx([1.0] * 3)
+    assert [point.ratio_distance for point in forecasts] == pytest.approx([1.0, 3.0, 30.0])
+    widths = [np.log(point.ci95.hi / point.ci95.lo) for point in forecasts]
+    assert widths == sorted(widths)
+    blind = replace(ahead, ratio=None)
+    assert blind.log_error_sd(1.0, 30.0) == found.residual_sd < ahead.log_error_sd(1.0, 30.0)
+    told = forecast(found, blind, n, n * ratio).note
+    assert told is not None
+    assert "no window of ratios" in told
+
+
+def test_over_training_is_covered_where_the_law_bends() -> None:
+    """Runs of the Skaling law through Chinchilla's, up to D/N 100: what is told of ratios of up to 1,000 holds."""
+    rng = np.random.default_rng(5)
+    n, ratio = (x.ravel() for x in np.meshgrid(np.geomspace(2e7, 2e9, 6), np.geomspace(5, 100, 7)))
+    skaling = get_law("skaling")
+    vector = skaling.as_vector({"A": 2.5e4, "B": 2.5e4, "E": 1.7, "alpha": 0.62, "beta": 0.55, "k": 0.5})
+    table = make_table(
+        n, n * ratio, skaling.predict(vector, n, n * ratio) * np.exp(0.002 * rng.standard_normal(len(n)))
+    )
+    found = fit(table, bootstrap=100)
+    ahead = expanding_window(table, found)
+    far_n, far_ratio = (x.ravel() for x in np.meshgrid(np.geomspace(2e7, 2e8, 4), np.geomspace(250, 1000, 3)))
+    truth = skaling.predict(vector, far_n, far_n * far_ratio)
+    cells = list(zip(far_n, far_n * far_ratio, truth, strict=True))
+    assert all(loss in forecast(found, ahead, size, tokens).ci95 for size, tokens, loss in cells)
+    blind = replace(ahead, ratio=None)
+    assert np.mean([loss in forecast(found, blind, size, tokens).ci95 for size, tokens, loss in cells]) < 0.7
+
+
+def test_what_was_dropped_beyond_all_others_is_predicted() -> None:
+    """Four runs of the most compute, 4 % off the law: dropped as outliers, they are what the forecasts ahead must know of."""
+    rng = np.random.default_rng(0)
+    n, ratio = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 3e9, 8), np.geomspace(5, 160, 6)))
+    error = 0.002 * rng.standard_normal(len(n))
+    top = np.argsort(n * n * ratio)[-4:]
+    error[top] += 0.04
+    table = make_table(n, n * ratio, predict(BESIROGLU, n, n * ratio) * np.exp(error))
+    found = fit(table, bootstrap=0, drop_outliers=True)
+    assert {run.run_id for run in found.dropped} == {f"run-{i}" for i in top}
+    assert any("lie beyond all others" in warning for warning in found.warnings)
+    ahead = expanding_window(table, found)
+    assert {f"run-{i}" for i in top} <= {point.run_id for point in ahead.forecasts}
+    assert all(window.n_runs <= len(n) - 4 for window in ahead.windows)
+    without = RunTable(source="", frame=table.frame[~table.frame["run_id"].isin([f"run-{i}" for i in top])])
+    assert ahead.growth > 3 * expanding_window(without, fit(without, bootstrap=0)).growth
 
 
 def test_dropped_outliers_are_in_no_window() -> None:
