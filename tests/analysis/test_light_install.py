@@ -65,8 +65,8 @@ def test_it_asks_for_what_the_whole_install_asks_for(light: dict[str, str], whol
 @pytest.mark.parametrize(
     "command",
     [
-        "fit --bootstrap 20 --json",
-        "recommend --compute 1e22 --demand 1e11 --bootstrap 20 --json",
+        "fit --bootstrap 100 --json",
+        "recommend --compute 1e22 --demand 1e11 --bootstrap 100 --json",
         "report --out report",
     ],
 )
