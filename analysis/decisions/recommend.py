@@ -90,8 +90,8 @@ def recommend(
         UserError: no question or two, an impossible value, limits that leave nothing, or a table that can't be fitted.
     """
     prices, limits = prices or Prices(), limits or Limits()
-    kind, value = _asked(flops, target_loss, budget)
-    _check(demand_tokens, prompt_share, unique_tokens, sizes)
+    kind, value = check_question(flops, target_loss, budget)
+    check_demand(demand_tokens, prompt_share, unique_tokens, sizes)
     fitted = fit or fit_law(table, **fit_options)
     counting = fitted.counting
     table = table.at_the_best_rate()
@@ -188,7 +188,7 @@ def recommend(
     )
 
 
-def _asked(
+def check_question(
     flops: float | None, target_loss: float | None, budget: float | None
 ) -> tuple[Literal["compute", "target_loss", "budget"], float]:
     """The one question and its value."""
@@ -210,16 +210,22 @@ def _asked(
     return kind, float(value)
 
 
-def _check(
-    demand_tokens: float | None, prompt_share: float | None, unique_tokens: float | None, sizes: Sequence[float]
+def check_demand(
+    demand_tokens: float | None,
+    prompt_share: float | None,
+    unique_tokens: float | None,
+    sizes: Sequence[float],
+    *,
+    must_be_named: bool = True,
 ) -> None:
+    """Refuse impossible values; a prompt share without a demand too, unless the caller takes one of its own."""
     if demand_tokens is not None and not (np.isfinite(demand_tokens) and demand_tokens > 0):
         raise UserError(
             f"--demand is {demand_tokens:g}; it must be above 0 and finite (leave it out where nothing is served)"
         )
     if prompt_share is not None and not 0 <= prompt_share <= 1:
         raise UserError(f"--prompt-share is {prompt_share:g}; it must be from 0 to 1")
-    if prompt_share is not None and demand_tokens is None:
+    if must_be_named and prompt_share is not None and demand_tokens is None:
         raise UserError("--prompt-share says how a demand splits: name --demand too")
     if unique_tokens is not None and not (np.isfinite(unique_tokens) and unique_tokens > 0):
         raise UserError(f"--unique-tokens is {unique_tokens:g}; it must be above 0 and finite")

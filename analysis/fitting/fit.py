@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.fitting import evidence, outliers
-from analysis.fitting.bootstrap import refit
+from analysis.fitting.bootstrap import RESAMPLINGS, refit
 from analysis.fitting.design import check_condition, check_design, impossible
 from analysis.fitting.learning_rates import at_the_tuned_rates, off_rate, rate_warnings
 from analysis.fitting.loss_units import check_outlying_units, check_units
 from analysis.fitting.noise_model import noise_model, noise_warnings, noise_weights
 from analysis.fitting.objective import Objective
-from analysis.fitting.options import DEFAULTS
+from analysis.fitting.options import DEFAULTS, FitOptions, complete
 from analysis.fitting.run_arrays import RunArrays, data_digest
 from analysis.fitting.solver import Solution, minimise
 from analysis.intervals import interval
@@ -66,12 +67,16 @@ def fit(
         UserError: an unknown name, a count that the runs lack, a design that can't identify the law, or losses that look
             like two units where not every run states its own (`loss_unit`).
     """
-    if counting not in COUNTING:
-        raise UserError(f"no counting rule is called {counting!r}; there are {', '.join(COUNTING)}")
-    if weights not in WEIGHTS:
-        raise UserError(f"no weights are called {weights!r}; there are {', '.join(WEIGHTS)}")
-    if bootstrap < 0:
-        raise UserError(f"bootstrap is {bootstrap}; the number of resamples must be 0 or more")
+    check_options(
+        law=law,
+        objective=objective,
+        delta=delta,
+        counting=counting,
+        weights=weights,
+        bootstrap=bootstrap,
+        resampling=resampling,
+        seed=seed,
+    )
     chosen, goal = get_law(law), Objective(name=objective, delta=delta)
     best_rate = table.at_the_best_rate()
     if drop_off_rate:
@@ -106,7 +111,8 @@ def fit(
         off = outliers.outlying(residual, noise_scale, sd)
         dropped = outliers.records(frame[~kept], residual[~kept], noise_scale[~kept], sd)
         staying = outliers.records(frame[kept & off], residual[kept & off], noise_scale[kept & off], sd)
-        frame, runs = runs.frame[kept], runs.only(kept)
+        all_runs, runs = runs, runs.only(kept)
+        frame = runs.frame
         params, predicted, residual = solved.params, solved.predict(runs), residual[kept]
         residual_sd = float(np.sqrt((residual**2).sum() / max(1, len(residual) - len(params))))
         proof = evidence.gather(chosen, solved.problem, solved.solution, solved.best)
@@ -114,6 +120,7 @@ def fit(
         warnings += [
             *evidence.doubts(proof, converged=solved.converged, exact=residual_sd < outliers.ROUNDING),
             *outliers.warnings(staying, dropped, len(frame), sd),
+            *outliers.edge_warnings(all_runs.frame[~kept], frame, counting),
             *evidence.misfit(frame, residual_sd),
             *rate_warnings(rates),
         ]
@@ -180,6 +187,28 @@ def fit(
             data_digest=digest,
         )
         return _finite(found, table.source)
+
+
+def check_options(**options: Unpack[FitOptions]) -> None:
+    """Refuse options that no table could be fitted with.
+
+    Raises:
+        UserError: an unknown name or an impossible number, with what would be right.
+    """
+    asked = complete(options)
+    get_law(asked["law"])
+    Objective(name=asked["objective"], delta=asked["delta"])
+    for value, known, what in (
+        (asked["counting"], COUNTING, "counting rule is"),
+        (asked["weights"], WEIGHTS, "weights are"),
+        (asked["resampling"], RESAMPLINGS, "resampling is"),
+    ):
+        if value not in known:
+            raise UserError(f"no {what} called {value!r}; there are {', '.join(known)}")
+    if asked["bootstrap"] < 0:
+        raise UserError(f"bootstrap is {asked['bootstrap']}; the number of resamples must be 0 or more")
+    if asked["seed"] < 0:
+        raise UserError(f"seed is {asked['seed']}; it must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
