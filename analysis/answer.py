@@ -73,12 +73,7 @@ def put_in_words(
         measured=_measured(fit, serving, measured_pairs),
         interpolated=_interpolated(budgets, lifetime, pairs),
         extrapolated=_extrapolated(budgets, lifetime, pairs),
-        gain=_gains(best),
     )
-
-
-def _gains(pair: MatchedPair | None) -> bool:
-    return pair is not None and pair.break_even_tokens is not None and not _serves_alike(pair)
 
 
 def _serves_alike(pair: MatchedPair) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar, Unpack
 
 import numpy as np
 
@@ -16,13 +17,30 @@ from analysis.decisions.search import surface
 from analysis.decisions.serving import measure_serving
 from analysis.fitting.extrapolation import expanding_window
 from analysis.fitting.fit import fit, why_none
+from analysis.fitting.options import FitOptions, complete
 from analysis.fitting.residual_structure import residual_structure
 from analysis.laws import get_law
 from analysis.optima.approaches import approaches
 from analysis.optima.frontier import frontier
 from analysis.optima.isoflop import isoflop
-from analysis.optima.optimum import budget_optimum, compute_ridge
-from analysis.results import Costs, Fit, KCurve, Lifetime, Study, TokenCost
+from analysis.optima.optimum import budget_optimum, is_model
+from analysis.results import (
+    Approaches,
+    BudgetOptimum,
+    Costs,
+    Extrapolation,
+    Fit,
+    FrontierPoint,
+    Isoflop,
+    KCurve,
+    Lifetime,
+    MatchedPair,
+    Recommendation,
+    ResidualStructure,
+    Serving,
+    Study,
+    TokenCost,
+)
 from analysis.runs.table import LossCurve, RunTable
 from analysis.words import count
 from llama.errors import UserError
@@ -33,30 +51,20 @@ T = TypeVar("T")
 TARGET_SHARE = 0.5
 #: A size whose measured serving cost is off t0 + c N by more than this is named.
 ODD_COST = 0.3
-#: How far past the budgets the compute-optimal ridge goes.
-RIDGE_BELOW, RIDGE_ABOVE = 0.3, 10.0
 #: Parts that there are none of without a law.
-LAWLESS = ("budgets", "compute_ridge", "lifetime", "k_curve", "structure", "extrapolation", "recommendation")
+LAWLESS = ("budgets", "lifetime", "k_curve", "structure", "extrapolation", "recommendation")
 
 
 def analyse(
     table: RunTable,
     *,
     curves: tuple[LossCurve, ...] = (),
-    law: str = "chinchilla",
-    objective: str = "huber_log",
-    delta: float = 1e-3,
-    counting: str = "n_params",
-    bootstrap: int = 1000,
-    resampling: str = "auto",
-    seed: int = 0,
     target_loss: float | None = None,
     demand_tokens: float | None = None,
     prompt_share: float | None = None,
     unique_tokens: float | None = None,
     prices: Prices | None = None,
-    weights: str = "column",
-    drop_outliers: bool = False,
+    **options: Unpack[FitOptions],
 ) -> Study:
     """Fit and its checks, optima three ways, serving cost, lifetime optimum, the recommendation with its whole uncertainty,
     matched pairs and the answer in words.
@@ -64,152 +72,167 @@ def analyse(
     Args:
         table: from `load_runs`.
         curves: from `load_curves`, for the plots.
-        law, objective, delta, counting, weights, drop_outliers, bootstrap, resampling, seed: as `analysis.fit` takes them.
         target_loss: of the lifetime optimum, nats a token; None takes the law's best at half the largest budget.
         demand_tokens: tokens to be served; None takes the demand at which serving costs as much as training.
         prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
         unique_tokens: distinct tokens to train on; None: nothing repeats.
         prices: what dollars are counted by (`analysis.decisions.costs.Prices`); None leaves costs in seconds or FLOPs.
+        options: as `analysis.fit` takes them.
 
     Raises:
         UserError: no run can be used, or an option has an impossible name.
     """
     if not len(table.usable):
         raise UserError(f"{table.source} has no run that can be used{why_none(table)}")
-    table = table.at_the_best_rate()
-    absent: dict[str, str] = {}
+    asked = _Asked(
+        target_loss=target_loss,
+        demand_tokens=demand_tokens,
+        prompt_share=prompt_share,
+        unique_tokens=unique_tokens,
+        prices=prices,
+        options=complete(options),
+    )
+    attempt = _Attempts()
+    # Laws of odd runs, and draws of any, may pass what a double holds on the way; what is told is checked where it is made.
+    with np.errstate(all="ignore"):
+        measured = _measure(table.at_the_best_rate(), asked, attempt)
+        found = _by_law(measured, asked, attempt)
+        three = attempt("approaches", lambda: _approaches(measured, found, asked))
+        pairs = _pairs(measured, found, asked, attempt)
+    return Study(
+        table=measured.table,
+        curves=curves,
+        fit=found.fit,
+        frontier=measured.frontier,
+        isoflop=measured.isoflop,
+        train_flops=measured.train_flops,
+        budgets=found.budgets,
+        serving=measured.serving,
+        costs=measured.costs,
+        lifetime=found.lifetime,
+        k_curve=found.k_curve,
+        recommendation=found.recommendation,
+        structure=found.structure,
+        extrapolation=found.extrapolation,
+        approaches=three,
+        pairs=pairs,
+        answer=put_in_words(
+            fit=found.fit,
+            budgets=found.budgets,
+            isoflop=measured.isoflop,
+            serving=measured.serving,
+            lifetime=found.lifetime,
+            pairs=pairs,
+            absent=attempt.absent,
+            recommendation=found.recommendation,
+            structure=found.structure,
+        ),
+        absent=attempt.absent,
+    )
 
-    def attempt(name: str, work: Callable[[], T]) -> T | None:
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The question, as `analyse` takes it."""
+
+    target_loss: float | None
+    demand_tokens: float | None
+    prompt_share: float | None
+    unique_tokens: float | None
+    prices: Prices | None
+    options: FitOptions
+
+    @property
+    def counting(self) -> str:
+        return self.options["counting"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempts:
+    """Work that may not be possible: its result, or None with the reason noted under the name of the part."""
+
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, name: str, work: Callable[[], T]) -> T | None:
         try:
             return work()
         except UserError as error:
-            absent[name] = str(error)
+            self.absent[name] = str(error)
             return None
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What the runs say without a law."""
+
+    table: RunTable
+    """With the warnings of what was found on the way."""
+    train_flops: TokenCost
+    serving: Serving | None
+    frontier: tuple[FrontierPoint, ...]
+    isoflop: Isoflop | None
+    costs: Costs
+    budgets: list[float]
+    """FLOPs, ascending."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ByLaw:
+    """What follows from the fitted law."""
+
+    fit: Fit | None = None
+    budgets: tuple[BudgetOptimum, ...] = ()
+    lifetime: Lifetime | None = None
+    k_curve: KCurve | None = None
+    structure: ResidualStructure | None = None
+    extrapolation: Extrapolation | None = None
+    recommendation: Recommendation | None = None
+
+
+def _measure(table: RunTable, asked: _Asked, attempt: _Attempts) -> _Measured:
+    counting = asked.counting
     train_flops = training_flops(table, counting=counting)
-    if train_flops.max_rel_error == 0 and not len(train_flops.n_params_G):
-        table = table.with_warning(f"training compute is counted as {train_flops.rule}")
-    serving = attempt("serving", lambda: measure_serving(table, counting=counting, prompt_share=prompt_share))
-    for words in serving.left_out if serving is not None else ():
+    serving = attempt("serving", lambda: measure_serving(table, counting=counting, prompt_share=asked.prompt_share))
+    for words in _doubts(train_flops, serving):
         table = table.with_warning(words)
-    if serving is not None and serving.per_token.max_rel_error > ODD_COST:
-        table = table.with_warning(_odd_cost(serving.per_token))
-    fitted = attempt(
-        "fit",
-        lambda: fit(
-            table,
-            law=law,
-            objective=objective,
-            delta=delta,
-            counting=counting,
-            weights=weights,
-            bootstrap=bootstrap,
-            resampling=resampling,
-            seed=seed,
-            drop_outliers=drop_outliers,
-        ),
-    )
     envelope = frontier(table, counting=counting)
     if not envelope:
-        absent["frontier"] = f"{table.source} has no finished run with FLOPs"
+        attempt.absent["frontier"] = f"{table.source} has no finished run with FLOPs"
     bowls = isoflop(table, train_flops, counting=counting)
     if bowls is None:
-        absent["isoflop"] = f"{table.source} declares no compute budgets (flops_budget)"
+        attempt.absent["isoflop"] = f"{table.source} declares no compute budgets (flops_budget)"
     costs = attempt(
         "costs",
         lambda: decide_costs(
             table,
             train_flops=train_flops,
             serving=serving,
-            prices=prices or Prices(),
+            prices=asked.prices or Prices(),
             counting=counting,
-            prompt_share=prompt_share,
-        ),
-    ) or flops_costs(train_flops)
-    budgets = _budgets(table, train_flops, counting)
-    optima = tuple(budget_optimum(fitted, budget, train_flops) for budget in budgets) if fitted else ()
-    owned = advice = structure = extrapolation = None
-    if fitted is None:
-        for name in LAWLESS:
-            absent[name] = "no law was fitted"
-    else:
-        owned = attempt(
-            "lifetime",
-            lambda: _lifetime(table, fitted, costs, train_flops, budgets, target_loss, demand_tokens, unique_tokens),
-        )
-        structure = attempt("structure", lambda: residual_structure(fitted))
-        extrapolation = attempt("extrapolation", lambda: expanding_window(table, fitted))
-        if owned is None:
-            absent["recommendation"] = absent["lifetime"]
-        else:
-            target, demand = owned.target_loss, owned.demand_tokens
-            advice = attempt(
-                "recommendation",
-                lambda: recommend(
-                    table,
-                    target_loss=target,
-                    demand_tokens=demand,
-                    prompt_share=prompt_share,
-                    unique_tokens=unique_tokens,
-                    prices=prices,
-                    costs="auto" if costs.source == "measured" or prices is not None else "flops",
-                    fit=fitted,
-                    extrapolation=extrapolation,
-                    resampling=resampling,
-                    seed=seed,
-                ),
-            )
-    three = attempt(
-        "approaches",
-        lambda: approaches(
-            table,
-            law=law,
-            objective=objective,
-            delta=delta,
-            counting=counting,
-            bootstrap=bootstrap,
-            seed=seed,
-            fit=fitted,
+            prompt_share=asked.prompt_share,
         ),
     )
-    pairs = matched_pairs(table, noise=loss_noise(table, fitted), serving=serving, costs=costs, counting=counting)
-    if not pairs:
-        absent["pairs"] = NO_PAIR
-    if fitted is not None and budgets:
-        pairs = (*pairs, fitted_pair(fitted, budgets[-1], train_flops, costs))
-    return Study(
+    return _Measured(
         table=table,
-        curves=curves,
-        fit=fitted,
+        train_flops=train_flops,
+        serving=serving,
         frontier=envelope,
         isoflop=bowls,
-        train_flops=train_flops,
-        budgets=optima,
-        compute_ridge=compute_ridge(fitted, train_flops, budgets[0] * RIDGE_BELOW, budgets[-1] * RIDGE_ABOVE)
-        if fitted and budgets
-        else None,
-        serving=serving,
-        costs=costs,
-        lifetime=owned,
-        k_curve=_k_curve(fitted) if fitted else None,
-        recommendation=advice,
-        structure=structure,
-        extrapolation=extrapolation,
-        approaches=three,
-        pairs=pairs,
-        answer=put_in_words(
-            fit=fitted,
-            budgets=optima,
-            isoflop=bowls,
-            serving=serving,
-            lifetime=owned,
-            pairs=pairs,
-            absent=absent,
-            recommendation=advice,
-            structure=structure,
-        ),
-        absent=absent,
+        costs=costs or flops_costs(train_flops),
+        budgets=_budgets(table, train_flops, counting),
     )
+
+
+def _doubts(train_flops: TokenCost, serving: Serving | None) -> list[str]:
+    """Warnings of how compute was counted and serving measured."""
+    doubts = []
+    if train_flops.max_rel_error == 0 and not len(train_flops.n_params_G):
+        doubts.append(f"training compute is counted as {train_flops.rule}")
+    if serving is not None:
+        doubts += serving.left_out
+        if serving.per_token.max_rel_error > ODD_COST:
+            doubts.append(_odd_cost(serving.per_token))
+    return doubts
 
 
 def _odd_cost(cost: TokenCost) -> str:
@@ -231,29 +254,114 @@ def _budgets(table: RunTable, train_flops: TokenCost, counting: str) -> list[flo
     return [float(counted.max())]
 
 
+def _by_law(measured: _Measured, asked: _Asked, attempt: _Attempts) -> _ByLaw:
+    fitted = attempt("fit", lambda: fit(measured.table, **asked.options))
+    if fitted is None:
+        attempt.absent.update(dict.fromkeys(LAWLESS, "no law was fitted"))
+        return _ByLaw()
+    optima = attempt(
+        "budgets",
+        lambda: tuple(budget_optimum(fitted, budget, measured.train_flops) for budget in measured.budgets),
+    )
+    extrapolation = attempt("extrapolation", lambda: expanding_window(measured.table, fitted))
+    owned = attempt("lifetime", lambda: _lifetime(measured, fitted, asked))
+    advice = None
+    if owned is None:
+        attempt.absent["recommendation"] = attempt.absent["lifetime"]
+    else:
+        advice = attempt("recommendation", lambda: _recommend(measured, fitted, owned, extrapolation, asked))
+    return _ByLaw(
+        fit=fitted,
+        budgets=optima or (),
+        lifetime=owned,
+        k_curve=attempt("k_curve", lambda: _k_curve(fitted)),
+        structure=attempt("structure", lambda: residual_structure(fitted)),
+        extrapolation=extrapolation,
+        recommendation=advice,
+    )
+
+
+def _lifetime(measured: _Measured, fitted: Fit, asked: _Asked) -> Lifetime:
+    unique_tokens = np.inf if asked.unique_tokens is None else asked.unique_tokens
+    target_loss = asked.target_loss
+    if target_loss is None:
+        target_loss = _target_loss(measured, fitted, unique_tokens)
+    sizes = np.unique(measured.table.usable[fitted.counting].dropna().to_numpy(dtype=np.float64))
+    return lifetime(
+        fitted,
+        measured.costs,
+        target_loss=target_loss,
+        sizes=sizes,
+        demand_tokens=asked.demand_tokens,
+        unique_tokens=unique_tokens,
+    )
+
+
+def _target_loss(measured: _Measured, fitted: Fit, unique_tokens: float) -> float:
+    """The law's best at half the largest budget."""
+    law = surface(get_law(fitted.law), unique_tokens)
+    params, cost = law.as_vector(fitted.params), measured.train_flops
+    flops = measured.budgets[-1] * TARGET_SHARE
+    best = law.compute_optimum(params, flops, cost.slope, cost.exponent, unique_tokens)
+    if not is_model(*map(float, best)):
+        raise UserError(
+            f"no target loss is named (--target-loss), and the law {fitted.law} has no compute-optimal model at half the "
+            "largest budget to take it from"
+        )
+    return float(law.predict(params, *best, unique_tokens))
+
+
+def _recommend(
+    measured: _Measured, fitted: Fit, owned: Lifetime, extrapolation: Extrapolation | None, asked: _Asked
+) -> Recommendation:
+    """At the target loss and the demand of the lifetime optimum."""
+    return recommend(
+        measured.table,
+        target_loss=owned.target_loss,
+        demand_tokens=owned.demand_tokens,
+        prompt_share=asked.prompt_share,
+        unique_tokens=asked.unique_tokens,
+        prices=asked.prices,
+        costs="auto" if measured.costs.source == "measured" or asked.prices is not None else "flops",
+        fit=fitted,
+        extrapolation=extrapolation,
+        **asked.options,
+    )
+
+
+def _approaches(measured: _Measured, found: _ByLaw, asked: _Asked) -> Approaches:
+    options = asked.options
+    return approaches(
+        measured.table,
+        fit=found.fit,
+        law=options["law"],
+        objective=options["objective"],
+        delta=options["delta"],
+        counting=options["counting"],
+        bootstrap=options["bootstrap"],
+        seed=options["seed"],
+    )
+
+
 def _k_curve(fitted: Fit) -> KCurve:
     law = get_law(fitted.law)
     shape = law.shape(law.as_vector(fitted.params))
     return k_curve(float(shape.alpha), float(shape.beta))
 
 
-def _lifetime(
-    table: RunTable,
-    fitted: Fit,
-    costs: Costs,
-    train_flops: TokenCost,
-    budgets: list[float],
-    target_loss: float | None,
-    demand_tokens: float | None,
-    unique_tokens: float | None,
-) -> Lifetime:
-    unique = np.inf if unique_tokens is None else unique_tokens
-    if target_loss is None:
-        law = surface(get_law(fitted.law), unique)
-        params = law.as_vector(fitted.params)
-        best = law.compute_optimum(params, budgets[-1] * TARGET_SHARE, train_flops.slope, train_flops.exponent, unique)
-        target_loss = float(law.predict(params, *best, unique))
-    sizes = np.unique(table.usable[fitted.counting].dropna().to_numpy(dtype=np.float64))
-    return lifetime(
-        fitted, costs, target_loss=target_loss, sizes=sizes, demand_tokens=demand_tokens, unique_tokens=unique
+def _pairs(measured: _Measured, found: _ByLaw, asked: _Asked, attempt: _Attempts) -> tuple[MatchedPair, ...]:
+    """The measured ones, then the law's at the largest budget, where half its optimum can be trained to the same loss."""
+    pairs = matched_pairs(
+        measured.table,
+        noise=loss_noise(measured.table, found.fit),
+        serving=measured.serving,
+        costs=measured.costs,
+        counting=asked.counting,
     )
+    if not pairs:
+        attempt.absent["pairs"] = NO_PAIR
+    if found.fit is not None and found.budgets:
+        by_law = fitted_pair(found.fit, measured.budgets[-1], measured.train_flops, measured.costs)
+        if is_model(by_law.small.n_params, by_law.small.n_tokens):
+            pairs = (*pairs, by_law)
+    return pairs

@@ -7,13 +7,12 @@ from itertools import pairwise
 import numpy as np
 
 from analysis.decisions.search import cheapest, surface, total_cost, within
-from analysis.intervals import interval
+from analysis.intervals import band, interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
-from analysis.optima.optimum import outside
+from analysis.optima.optimum import is_model, outside
 from analysis.results import (
     Array,
-    Band,
     BreakEven,
     Costs,
     Fit,
@@ -24,7 +23,7 @@ from analysis.results import (
     Ridge,
     SizeLine,
 )
-from analysis.words import count
+from analysis.words import count, number
 from llama.errors import UserError
 
 GRID = 61
@@ -71,8 +70,16 @@ def lifetime(
         unique_tokens: distinct tokens to train on; infinite: nothing repeats.
 
     Raises:
-        UserError: the law never reaches the target loss.
+        UserError: the law never reaches the target loss, or reaches it with what is no model.
     """
+    # Draws, and models far from any that was trained, may pass what a double holds: they count as infinite.
+    with np.errstate(all="ignore"):
+        return _lifetime(fit, costs, target_loss, sizes, demand_tokens, unique_tokens)
+
+
+def _lifetime(
+    fit: Fit, costs: Costs, target_loss: float, sizes: Array, demand_tokens: float | None, unique_tokens: float
+) -> Lifetime:
     law = surface(get_law(fit.law), unique_tokens)
     params = law.as_vector(fit.params)
     if not np.isfinite(law.smallest_size(params, target_loss, unique_tokens)):
@@ -80,7 +87,7 @@ def lifetime(
     if demand_tokens is not None and not (np.isfinite(demand_tokens) and demand_tokens >= 0):
         raise UserError(f"the demand is {demand_tokens} tokens (--demand); it must be a finite number, 0 or more")
     training_optimal = _optimum(fit, law, costs, target_loss, 0.0, unique_tokens)
-    even = training_optimal.cost / float(costs.serve(training_optimal.n_params))
+    even = _even(training_optimal, costs)
     demand_G = np.geomspace(even * DEMAND_RANGE[0], even * DEMAND_RANGE[1], GRID)
     singled_out = even if demand_tokens is None else demand_tokens
     n_G, d_G = cheapest(law, params, costs, target_loss, demand_G, unique_tokens=unique_tokens)
@@ -88,16 +95,15 @@ def lifetime(
     drawn = None
     if fit.draws_KP is not None:
         n_KG, d_KG = cheapest(law, fit.draws_KP[:, None, :], costs, target_loss, demand_G, unique_tokens=unique_tokens)
-        with np.errstate(invalid="ignore"):
-            drawn = n_KG, d_KG, np.where(np.isfinite(n_KG), total_cost(costs, n_KG, d_KG, demand_G), np.inf)
+        drawn = n_KG, d_KG, np.where(np.isfinite(n_KG), total_cost(costs, n_KG, d_KG, demand_G), np.inf)
     lines = _lines(law, params, costs, target_loss, np.sort(sizes), demand_G, unique_tokens)
     return Lifetime(
         target_loss=target_loss,
         costs=costs,
         demand_tokens_G=demand_G,
-        n_params=_band(demand_G, n_G, drawn[0] if drawn else None),
-        n_tokens=_band(demand_G, d_G, drawn[1] if drawn else None),
-        cost=_band(demand_G, cost_G, drawn[2] if drawn else None),
+        n_params=band(demand_G, n_G, drawn[0] if drawn else None),
+        n_tokens=band(demand_G, d_G, drawn[1] if drawn else None),
+        cost=band(demand_G, cost_G, drawn[2] if drawn else None),
         within_1pct_G2=within(law, params, costs, target_loss, demand_G, (n_G, d_G), 0.01, unique_tokens=unique_tokens),
         within_5pct_G2=within(law, params, costs, target_loss, demand_G, (n_G, d_G), 0.05, unique_tokens=unique_tokens),
         training_optimal=training_optimal,
@@ -114,16 +120,32 @@ def lifetime(
     )
 
 
+def _even(best: Optimum, costs: Costs) -> float:
+    """The demand at which serving `best` costs as much as training it."""
+    with np.errstate(all="ignore"):
+        even = float(best.cost / costs.serve(best.n_params))
+    if not (np.isfinite(even) and even > 0):
+        raise UserError(
+            f"training {count(best.n_params)} parameters costs {number(best.cost)} {best.unit} and serving a token "
+            f"{number(float(costs.serve(best.n_params)))}: no demand can be named by that"
+        )
+    return even
+
+
 def _optimum(fit: Fit, law: Law, costs: Costs, loss: float, demand_tokens: float, unique_tokens: float) -> Optimum:
     params = law.as_vector(fit.params)
     n_params, n_tokens = (
         float(value) for value in cheapest(law, params, costs, loss, demand_tokens, unique_tokens=unique_tokens)
     )
+    if not is_model(n_params, n_tokens):
+        raise UserError(
+            f"the cheapest way to the target loss {loss:.4g} (--target-loss) is no model: by the law {fit.law} it has "
+            f"{count(n_params)} parameters and {count(n_tokens)} tokens"
+        )
     ci95 = None
     if fit.draws_KP is not None:
         n_K, d_K = cheapest(law, fit.draws_KP, costs, loss, demand_tokens, unique_tokens=unique_tokens)
-        with np.errstate(invalid="ignore"):
-            cost_K = np.where(np.isfinite(n_K), total_cost(costs, n_K, d_K, demand_tokens), np.inf)
+        cost_K = np.where(np.isfinite(n_K), total_cost(costs, n_K, d_K, demand_tokens), np.inf)
         ci95 = {"n_params": interval(n_K), "n_tokens": interval(d_K), "cost": interval(cost_K)}
     return Optimum(
         n_params=n_params,
@@ -134,15 +156,6 @@ def _optimum(fit: Fit, law: Law, costs: Costs, loss: float, demand_tokens: float
         ci95=ci95,
         outside_fitted_range=outside(fit, n_params, n_tokens),
     )
-
-
-def _band(x_G: Array, mid_G: Array, drawn_KG: Array | None) -> Band:
-    if drawn_KG is None:
-        nothing = np.full(len(x_G), np.nan)
-        return Band(x_G=x_G, mid_G=mid_G, lo_G=nothing, hi_G=nothing)
-    # Order statistics, since some draws may not reach the loss at all: those are infinite.
-    lo, hi = np.quantile(drawn_KG, [0.025, 0.975], axis=0, method="nearest")
-    return Band(x_G=x_G, mid_G=mid_G, lo_G=lo, hi_G=hi)
 
 
 def _lines(
@@ -203,7 +216,12 @@ def k_curve(alpha: float, beta: float) -> KCurve:
     """k_D = (1 - (beta/alpha) (k_N^-alpha - 1))^(-1/beta), overhead k_N k_D - 1 (de Vries 2023, "Go smol or go home").
 
     `alpha` and `beta` are those of the law's `shape`: an outer power k leaves the curve alone.
+
+    Raises:
+        UserError: an exponent is not above 0, so that size or data gains nothing.
     """
+    if not (0 < alpha < np.inf and 0 < beta < np.inf):
+        raise UserError(f"the law's exponents are {number(alpha)} of N and {number(beta)} of D; both must be above 0")
     asymptote = (1 + alpha / beta) ** (-1 / alpha)
     k_n = np.geomspace(max(asymptote * 1.02, 0.02), 2.0, 200)
     room = 1 - beta / alpha * (k_n**-alpha - 1)

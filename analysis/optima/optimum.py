@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.intervals import interval
+from analysis.intervals import band, interval
 from analysis.laws import get_law
 from analysis.results import Array, Band, BudgetOptimum, Fit, Optimum, TokenCost
 from analysis.words import count, number
+from llama.errors import UserError
 
 GRID = 80
+#: A model has a parameter and a token at least; beyond the most that `fitting.design` takes, a law says nothing of use.
+LEAST, MOST = 1.0, 1e30
 
 
 def budget_optimum(fit: Fit, flops: float, train_flops: TokenCost) -> BudgetOptimum:
-    """The law's compute-optimal N and D at a training budget."""
+    """The law's compute-optimal N and D at a training budget.
+
+    Raises:
+        UserError: the law's optimum there is no model, as where loss hardly depends on N or on D.
+    """
     law = get_law(fit.law)
     params = law.as_vector(fit.params)
 
     def work_out(params_KP: Array) -> dict[str, Array]:
-        n_params, n_tokens = law.compute_optimum(params_KP, flops, train_flops.slope, train_flops.exponent)
-        return {"n_params": n_params, "n_tokens": n_tokens, "loss": law.predict(params_KP, n_params, n_tokens)}
+        # Some draws may have no optimum that a double holds: these count as infinite, or not at all.
+        with np.errstate(all="ignore"):
+            n_params, n_tokens = law.compute_optimum(params_KP, flops, train_flops.slope, train_flops.exponent)
+            return {"n_params": n_params, "n_tokens": n_tokens, "loss": law.predict(params_KP, n_params, n_tokens)}
 
     best = {name: float(value) for name, value in work_out(params).items()}
+    if not is_model(best["n_params"], best["n_tokens"]):
+        raise UserError(
+            f"at {number(flops)} FLOPs the law {fit.law} has no compute-optimal model: it comes out at "
+            f"{number(best['n_params'])} parameters and {number(best['n_tokens'])} tokens. Check whether the runs vary enough "
+            "in N and in D"
+        )
     ci95 = None
     if fit.draws_KP is not None:
         ci95 = {name: interval(values) for name, values in work_out(fit.draws_KP).items()}
@@ -43,13 +58,18 @@ def compute_ridge(fit: Fit, train_flops: TokenCost, lowest_flops: float, highest
     """N_opt over a grid of budgets, with its band."""
     law = get_law(fit.law)
     grid = np.geomspace(lowest_flops, highest_flops, GRID)
-    middle, _ = law.compute_optimum(law.as_vector(fit.params), grid, train_flops.slope, train_flops.exponent)
-    if fit.draws_KP is None:
-        nothing = np.full(GRID, np.nan)
-        return Band(x_G=grid, mid_G=middle, lo_G=nothing, hi_G=nothing)
-    drawn_KG, _ = law.compute_optimum(fit.draws_KP[:, None, :], grid, train_flops.slope, train_flops.exponent)
-    lo, hi = np.quantile(drawn_KG, [0.025, 0.975], axis=0)
-    return Band(x_G=grid, mid_G=middle, lo_G=lo, hi_G=hi)
+
+    def sizes(params_KP: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return law.compute_optimum(params_KP, grid, train_flops.slope, train_flops.exponent)[0]
+
+    drawn_KG = None if fit.draws_KP is None else sizes(fit.draws_KP[:, None, :])
+    return band(grid, sizes(law.as_vector(fit.params)), drawn_KG)
+
+
+def is_model(n_params: float, n_tokens: float) -> bool:
+    """Whether N and D are numbers that a model can have."""
+    return LEAST <= n_params <= MOST and LEAST <= n_tokens <= MOST
 
 
 def outside(fit: Fit, n_params: float, n_tokens: float, loss: float | None = None) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def compute_optima(study: Study) -> Picture | Absent:
     """N_opt and D_opt over C with 95 % bands of both approaches."""
     stem, title = "compute-optima", "Compute-optimal model and tokens"
     if study.fit is None and study.isoflop is None:
-        reason = study.absent.get("compute_ridge") or study.absent.get("isoflop") or "neither a fitted law nor bowls"
+        reason = study.absent.get("fit") or study.absent.get("isoflop") or "neither a fitted law nor bowls"
         return Absent(stem=stem, title=title, reason=reason)
     panels = [
         Panel(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from analysis.results.basic import Band
 from analysis.results.checks import Extrapolation, ResidualStructure
 from analysis.results.comparisons import Approaches
 from analysis.results.costs import Costs, Serving, TokenCost
@@ -30,8 +29,6 @@ class Answer:
     interpolated: tuple[str, ...]
     extrapolated: tuple[str, ...]
     """What of the above was measured, what lies between measured points by a law or a line, and what lies beyond them."""
-    gain: bool
-    """Whether a smaller model trained longer pays off at some demand, by measurement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +45,6 @@ class Study:
     """Training FLOPs a token over N: the table's own count, or 6 N by name."""
     budgets: tuple[BudgetOptimum, ...]
     """Compute-optimal models at the declared budgets, or at the largest run's FLOPs where none are declared."""
-    compute_ridge: Band | None
-    """The law's N_opt over a grid of C in FLOPs, with its band."""
     serving: Serving | None
     costs: Costs | None
     lifetime: Lifetime | None

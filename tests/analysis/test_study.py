@@ -188,7 +188,6 @@ class TestMatchedPairs:
 
 class TestTheAnswer:
     def test_the_headline_is_the_first_pair(self, study: Study) -> None:
-        assert study.answer.gain
         assert "serve" in study.answer.headline
         assert "have paid for the longer training after" in study.answer.headline
 
@@ -205,7 +204,6 @@ class TestTheAnswer:
         ratio = table.frame["n_tokens"] / table.frame["n_params"]
         frame = table.frame[(table.frame["flops_budget"] == 1.6e12) & (ratio < 40)]
         study = analyse(RunTable(source="few", frame=frame))
-        assert not study.answer.gain
         assert "show no gain" in study.answer.headline
         assert "fit" in study.absent
         assert study.fit is None
@@ -214,7 +212,6 @@ class TestTheAnswer:
         table = load_runs(sweep.folder)
         frame = table.frame.assign(decode_tokens_per_second=1e4, prefill_tokens_per_second=1e5)
         study = analyse(dataclasses.replace(table, frame=frame), bootstrap=0)
-        assert not study.answer.gain
         assert "but serve no measurably faster at saturation (equally fast)" in study.answer.headline
 
 
@@ -241,7 +238,7 @@ class TestWhatIsMissing:
     def test_nothing_usable(self, tmp_path: Path) -> None:
         path = tmp_path / "runs.csv"
         path.write_text("n_params,n_tokens,loss\n1e8,1e9,-1\n", encoding="utf-8")
-        with pytest.raises(UserError, match="has no run that can be used: of its 1 runs 1 are left out"):
+        with pytest.raises(UserError, match="has no run that can be used: 1 of 1 runs are left out"):
             analyse(load_runs(path))
 
     def test_another_counting_rule(self, sweep: SyntheticSweep) -> None:

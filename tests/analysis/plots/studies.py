@@ -88,12 +88,7 @@ def make_study(*, seed: int = 0, evil_name: str | None = None) -> Study:
     fit = _fit(table, rng)
     draws = fit.draws_KP
     assert draws is not None
-    law = get_law("chinchilla")
-    flops = np.geomspace(5e10, 5e12, 61)
     train_flops = _rule("FLOPs", FLOPS_PER_PARAM)
-    n_mid, _ = law.compute_optimum(law.as_vector(LAW), flops, FLOPS_PER_PARAM)
-    n_draws, _ = law.compute_optimum(draws[:, None, :], flops, FLOPS_PER_PARAM)
-    ridge = Band(x_G=flops, mid_G=n_mid, lo_G=np.quantile(n_draws, 0.025, 0), hi_G=np.quantile(n_draws, 0.975, 0))
     lifetime = _lifetime(draws)
     return Study(
         table=table,
@@ -116,7 +111,6 @@ def make_study(*, seed: int = 0, evil_name: str | None = None) -> Study:
                 ),
             ),
         ),
-        compute_ridge=ridge,
         serving=_serving(),
         costs=lifetime.costs,
         lifetime=lifetime,
@@ -132,7 +126,6 @@ def make_study(*, seed: int = 0, evil_name: str | None = None) -> Study:
             measured=("Losses of 30 runs.", "Decode speed of six sizes on one core."),
             interpolated=("Compute optima between the sizes.",),
             extrapolated=("Demand beyond 1B tokens.",),
-            gain=True,
         ),
         absent={},
     )
@@ -161,7 +154,6 @@ def bare_study() -> Study:
         isoflop=None,
         train_flops=_rule("FLOPs", 6.0),
         budgets=(),
-        compute_ridge=None,
         serving=None,
         costs=None,
         lifetime=None,
@@ -173,7 +165,6 @@ def bare_study() -> Study:
             measured=("Three losses.",),
             interpolated=(),
             extrapolated=(),
-            gain=False,
         ),
         absent={
             "fit": "three runs can't identify five parameters",
@@ -184,7 +175,6 @@ def bare_study() -> Study:
             "structure": "no fitted law",
             "extrapolation": "no fitted law",
             "approaches": "three runs are no envelope",
-            "compute_ridge": "no fitted law",
             "serving": "no measured inference cost",
             "pairs": "no measured inference cost",
         },
@@ -195,7 +185,6 @@ def without_law(study: Study) -> Study:
     """The same runs with the law and all that rests on it taken away."""
     gone = (
         "fit",
-        "compute_ridge",
         "costs",
         "lifetime",
         "k_curve",
