@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.counting import run_flops
-from analysis.fitting.bootstrap import draw, seed_noise
+from analysis.fitting.bootstrap import Draws, draw, seed_noise
 from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.optima.envelope import MIN_SIZES, EnvelopeDesign
@@ -25,7 +25,6 @@ from analysis.results import (
     Excluded,
     Fit,
     Isoflop,
-    LossCurveFit,
     Resampling,
     TokenCost,
 )
@@ -35,8 +34,6 @@ from analysis.words import times
 
 #: Share of resamples that must still give a power law; with fewer the intervals come from noise on the measured losses.
 MIN_SOUND = 0.95
-#: Share of that noise's variance that runs of one group have in common.
-GROUP_SHARE = 0.5
 NAMES: dict[int, Literal["envelope", "isoflop", "surface"]] = {1: "envelope", 2: "isoflop", 3: "surface"}
 NO_BUDGETS = (
     "no run declares a compute budget (flops_budget), by which bowls are grouped; runs of nearly equal FLOPs are not merged, "
@@ -64,6 +61,7 @@ class Seen:
     train_flops: TokenCost
     flops: float
     bootstrap: int
+    resampling: str
     seed: int
     uncounted: tuple[Excluded, ...]
 
@@ -79,7 +77,6 @@ def absent_approach(number: Literal[1, 2, 3], seen: Seen, why: str, n_runs: int 
         n_opt=None,
         d_opt=None,
         loss=None,
-        loss_curve=None,
         params={},
         ci95=None,
         objective="lsq_log",
@@ -262,14 +259,6 @@ def _approach(
         n_opt=estimate(lambda o: np.exp(o.n_opt.at(seen.flops))),
         d_opt=estimate(lambda o: np.exp(o.d_opt.at(seen.flops))),
         loss=loss_at if "loss" not in absent else None,
-        loss_curve=None
-        if "loss" in absent
-        else LossCurveFit(
-            limit=float(here.loss.limit_K[0]),
-            amplitude=float(here.loss.amplitude_K[0]),
-            exponent=float(here.loss.exponent_K[0]),
-            reference_flops=here.loss.reference,
-        ),
         params={name: one.value for name, one in told.items()},
         ci95=intervals or None,
         objective="lsq_log",
@@ -290,25 +279,28 @@ def _resampled(
     """Resamples as the surface is resampled, where they leave enough of the optima; else noise on the losses."""
     noise = seed_noise(runs)
     sd = max(noise.sd if noise else 0.0, residual_sd or 0.0)
-    drawn = draw(runs, np.exp(predicted_n), sd, counting=seen.counting, draws=seen.bootstrap, seed=seen.seed)
+
+    def drawn_by(resampling: str) -> Draws:
+        return draw(
+            runs,
+            np.exp(predicted_n),
+            sd,
+            counting=seen.counting,
+            draws=seen.bootstrap,
+            seed=seen.seed,
+            resampling=resampling,
+        )
+
+    drawn = drawn_by(seen.resampling)
     found = read(drawn.log_loss_Kn, drawn.weight_Kn)
     sound = float(np.isfinite(found.n_opt.exponent_K).mean())
     if sound >= MIN_SOUND and not (drawn.resampling.method == "parametric" and sd == 0):
         return found, drawn.resampling
     if sd == 0:
         return None, None
-    rng = np.random.default_rng(seen.seed)
-    names = runs["group"].to_numpy(dtype=str)
-    groups, member = np.unique(np.where(names == "", runs["run_id"].to_numpy(dtype=str), names), return_inverse=True)
-    shared, own = rng.standard_normal((seen.bootstrap, len(groups))), rng.standard_normal((seen.bootstrap, len(runs)))
-    share = GROUP_SHARE if (names != "").any() else 0.0
-    log_loss = predicted_n + sd * (np.sqrt(share) * shared[:, member.ravel()] + np.sqrt(1 - share) * own)
-    return read(log_loss, runs["weight"].to_numpy(dtype=np.float64)[None]), Resampling(
-        method="parametric",
-        draws=seen.bootstrap,
-        seed=seen.seed,
-        groups=len(groups),
-        noise_sd=sd,
+    redrawn = drawn_by("parametric")
+    return read(redrawn.log_loss_Kn, redrawn.weight_Kn), replace(
+        redrawn.resampling,
         reason=f"Losses were redrawn with noise of {sd:.2%}, since only {sound:.0%} of the resamples of runs left two optima.",
     )
 
@@ -338,9 +330,8 @@ def by_surface(seen: Seen, fit: Fit) -> Approach:
     }
     bad = [name for name, one in told.items() if not np.isfinite(one.value)]
     if bad:
-        return absent_approach(
-            3, seen, f"the law {fit.law} has no {bad[0]} at {say_flops(seen.flops)}: {fit.convergence.bound_hits}"
-        )
+        bounds = ", ".join(fit.convergence.bound_hits) or "an amplitude is 0"
+        return absent_approach(3, seen, f"the law {fit.law} has no {bad[0]} at {say_flops(seen.flops)}: {bounds}")
     return Approach(
         number=3,
         name=NAMES[3],
@@ -351,7 +342,6 @@ def by_surface(seen: Seen, fit: Fit) -> Approach:
         n_opt=told["n_opt"],
         d_opt=told["d_opt"],
         loss=told["loss"],
-        loss_curve=None,
         params=fit.params,
         ci95=fit.ci95,
         objective=fit.objective,

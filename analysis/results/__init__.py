@@ -38,7 +38,6 @@ from analysis.results.comparisons import (
     ForecastCheck,
     Frozen,
     FrozenRun,
-    LossCurveFit,
 )
 from analysis.results.costs import BatchCost, Costs, Serving, TokenCost
 from analysis.results.decisions import (
@@ -105,7 +104,6 @@ __all__ = [
     "KCurve",
     "Lifetime",
     "Limit",
-    "LossCurveFit",
     "LossForecast",
     "MatchedPair",
     "NoiseModel",

@@ -94,16 +94,6 @@ class FlopsRule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossCurveFit:
-    """Loss at the optimum over compute: limit + amplitude * (C / reference)^-exponent."""
-
-    limit: float
-    amplitude: float
-    exponent: float
-    reference_flops: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class EnvelopePoint:
     """One budget of approach 1: the size that is best there, by interpolation between its own runs."""
 
@@ -140,8 +130,6 @@ class Approach:
     d_opt: Estimate | None
     loss: Estimate | None
     """At `Approaches.flops`."""
-    loss_curve: LossCurveFit | None
-    """Through the envelope or the vertices: where `loss` comes from in approaches 1 and 2; None in approach 3."""
     params: dict[str, float]
     """Of approaches 1 and 2: coefficient and exponent of N_opt = k C^a and of D_opt; of approach 3 the law's own."""
     ci95: dict[str, Interval] | None

