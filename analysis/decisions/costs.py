@@ -12,13 +12,19 @@ import numpy as np
 import pandas as pd
 
 from analysis.decisions.serving import affine_cost, phase_cost
-from analysis.results import Costs, Serving, TokenCost
+from analysis.results import Array, Costs, Serving, TokenCost
+from analysis.results.costs import Bend
 from analysis.runs.table import RunTable
 from llama.errors import UserError
 
 MIN_SIZES = 2
 #: A forward pass over forward and backward: 2 N of 6 N (Sardana et al. 2024, equation 2).
 FORWARD_SHARE = 1 / 3
+#: Powers of N by which the share that a count leaves out may fall: 1/3 for attention over width, 2/3 for embeddings over layers
+#: whose width goes as the cube root of N.
+FALLS = (1 / 3, 5 / 12, 1 / 2, 7 / 12, 2 / 3)
+#: FLOPs within this of 6 N are 6 N.
+BY_RULE = 1e-3
 #: Options that only counted FLOPs have a use for.
 COUNTED_BY = ("peak_flops", "serving_peak_flops", "train_utilisation", "prefill_utilisation", "decode_utilisation")
 
@@ -50,6 +56,11 @@ class Prices:
             name = option_name(option.name)
             if not (np.isfinite(value) and value > 0):
                 raise UserError(f"{name} is {value:g}; it must be above 0 and finite")
+            if option.name == "quantisation" and value > 1:
+                raise UserError(
+                    f"{name} is {value:g}; it multiplies what serving costs, so it is at most 1: 0.5 where a quantised model "
+                    "serves at half the cost (it is no number of bits)"
+                )
             if option.name.endswith("_utilisation") and value > 1:
                 raise UserError(f"{name} is {value:g}; it is a share of the peak, above 0 and at most 1")
 
@@ -75,31 +86,64 @@ def option_name(field: str) -> str:
 
 
 def training_flops(table: RunTable, *, counting: str = "n_params") -> TokenCost:
-    """Training FLOPs a token: slope * N^exponent through the table's own FLOPs; 6 N, by name, where it has none.
+    """Training FLOPs a token through the table's own counts, or 6 N of all parameters where it has none.
 
-    The power of N keeps the closed forms of the compute optimum. A ladder's own count bends a little (heads, attention and
-    depth come in steps): `max_rel_error` says by how much.
+    FLOPs of a token over N go to a constant as models grow: embeddings and attention, which a count may leave out or pay no
+    FLOPs for, are a share that falls as a power of N, its cube root at the slowest (attention over width). So the form is
+    level N (1 + share N^-falls), which goes on beyond the largest size where a power of N drifts off. The nearest power over
+    the sizes stands beside it for closed forms. A ladder's own count goes in steps (heads, depth): `max_rel_error` says by
+    how much.
     """
-    counted = table.usable.dropna(subset=["flops", counting])
+    usable = table.usable
+    counted = usable.dropna(subset=["flops", counting])
     per_token = (counted["flops"] / counted["n_tokens"]).groupby(counted[counting]).median()
+    source = "through the table's own counts"
     if len(per_token) < MIN_SIZES:
-        return flops_rule(6.0, "6 N FLOPs a token: a named rule, since the table has no FLOPs of its own")
+        counted = usable.dropna(subset=["n_params", counting])
+        per_token = (6.0 * counted["n_params"]).groupby(counted[counting]).median()
+        source = "6 FLOPs for each of all parameters, a named rule, since the table has no FLOPs of its own"
+        if counting == "n_params" or len(per_token) < MIN_SIZES:
+            return flops_rule(6.0, "6 N FLOPs a token: a named rule, since the table has no FLOPs of its own")
     sizes, measured = per_token.index.to_numpy(dtype=np.float64), per_token.to_numpy(dtype=np.float64)
+    if np.abs(measured / (6.0 * sizes) - 1).max() < BY_RULE:
+        return replace(flops_rule(6.0, f"6 N FLOPs a token, {source}"), n_params_G=sizes, measured_G=measured)
     log_n = np.log(sizes) - np.log(sizes).mean()
     exponent = float(log_n @ np.log(measured) / (log_n @ log_n))
     slope = float(np.exp((np.log(measured) - exponent * np.log(sizes)).mean()))
-    error = float(np.abs(slope * sizes**exponent / measured - 1).max())
-    return TokenCost(
+    cost = TokenCost(
         unit="FLOPs",
         intercept=0.0,
         slope=slope,
         exponent=exponent,
         source="flops",
-        rule=f"{slope:.3g} N^{exponent:.3f} FLOPs a token, through the table's own counts (within {error:.1%})",
-        max_rel_error=error,
+        rule="",
+        max_rel_error=0.0,
         n_params_G=sizes,
         measured_G=measured,
+        bend=_bend(sizes, measured / slope),
     )
+    error = float(np.abs(cost(sizes) / measured - 1).max())
+    formula = f"{slope:.3g} N^{exponent:.3f}"
+    if cost.bend is not None:
+        level, share, falls, side = cost.bend
+        formula = f"{level * slope:.3g} N (1 + {share:.3g} N^-{falls:.2f})" + ("" if side > 0 else "^-1")
+    return replace(cost, rule=f"{formula} FLOPs a token, {source} (within {error:.1%})", max_rel_error=error)
+
+
+def _bend(sizes: Array, cost: Array) -> Bend | None:
+    """The bent line of the least squared relative error; None where no share that falls with N fits."""
+    found: list[tuple[float, Bend]] = []
+    sides: tuple[Literal[1, -1], ...] = (1, -1)
+    for side in sides:
+        ratio = (cost / sizes) ** side
+        for falls in FALLS:
+            # ratio = level (1 + share N^-falls), each size's error relative to its own.
+            columns = np.stack([1 / ratio, (sizes / sizes[0]) ** -falls / ratio], axis=1)
+            level, part = np.linalg.lstsq(columns, np.ones(len(sizes)), rcond=None)[0]
+            if level > 0 and part >= 0:
+                bend = Bend(float(level**side), float(part / level * sizes[0] ** falls), falls, side)
+                found.append((float(((bend(sizes) / cost - 1) ** 2).sum()), bend))
+    return min(found, key=lambda entry: entry[0])[1] if found else None
 
 
 def flops_rule(slope: float, rule: str) -> TokenCost:

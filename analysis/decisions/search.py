@@ -57,7 +57,9 @@ def cheapest(
     low = np.broadcast_to(np.log(np.where(reachable, np.maximum(smallest, SIZES.lo), 1.0)), shape).copy()
     high = low + np.log(SEARCH_FACTOR)
     if sizes is not None:
-        low, high = np.maximum(low, np.log(sizes.lo)), np.minimum(high, np.log(sizes.hi))
+        # Sizes far above the law's smallest are searched as far up again.
+        high = np.minimum(np.maximum(high, np.log(sizes.lo) + np.log(SEARCH_FACTOR)), np.log(sizes.hi))
+        low = np.maximum(low, np.log(sizes.lo))
 
     def cost(log_n: Array) -> Array:
         n_params = np.exp(log_n)

@@ -190,8 +190,8 @@ class Law(ABC):
         self,
         params_KP: Array,
         flops: Array | float,
-        slope: float = 6.0,
-        exponent: float = 1.0,
+        slope: Array | float = 6.0,
+        exponent: Array | float = 1.0,
         unique_tokens: Array | float = np.inf,
     ) -> tuple[Array, Array]:
         """(N_opt, D_opt) at a training budget, when a token costs slope * N^p FLOPs (Hoffmann et al. 2022, equation 4).
@@ -213,7 +213,7 @@ class Law(ABC):
         shape: PowerSum,
         start: Array,
         log_budget: Array,
-        exponent: float,
+        exponent: Array | float,
         unique_tokens: Array | float,
     ) -> Array:
         """ln N_opt under repetition: where what a larger size gains equals what its fewer tokens lose.

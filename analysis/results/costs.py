@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from analysis.results.basic import Array
 
 
+class Bend(NamedTuple):
+    """How FLOPs a token come to go as N where embeddings and attention thin out: level N (1 + share N^-falls)^side."""
+
+    level: float
+    share: float
+    falls: float
+    side: Literal[1, -1]
+    """-1 where N counts what costs no FLOPs, so that they are fewer than `level` N at small sizes."""
+
+    def __call__(self, n_params: Array | float) -> Array:
+        return np.asarray(self.level * n_params * (1 + self.share * np.power(n_params, -self.falls)) ** self.side)
+
+    def power(self, n_params: Array | float) -> Array:
+        """The local power of N."""
+        rest = self.share * np.power(n_params, -self.falls)
+        return np.asarray(1 - self.side * self.falls * rest / (1 + rest))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenCost:
-    """Cost of one token as a function of N: intercept + slope * N^exponent."""
+    """Cost of one token as a function of N: intercept + slope * N^exponent, or slope * bend(N) where it bends."""
 
     unit: str
     """FLOPs, core-seconds, GPU-seconds or USD, a token."""
@@ -20,7 +38,8 @@ class TokenCost:
     """t0: what a token costs at any size (launch overhead), in `unit`."""
     slope: float
     exponent: float
-    """1 but for FLOPs that follow the table's own count."""
+    """1 but for FLOPs that follow the table's own count. Where there is a `bend`: of the power of N nearest to it over the
+    measured sizes, which closed forms take."""
     source: Literal["measured", "flops"]
     rule: str
     """How it came about, in words: for captions."""
@@ -29,9 +48,17 @@ class TokenCost:
     n_params_G: Array
     measured_G: Array
     """The sizes and costs it was fitted to, ascending in N; empty for a rule."""
+    bend: Bend | None = None
+    """In units of `slope`."""
 
     def __call__(self, n_params: Array | float) -> Array:
-        return np.asarray(self.intercept + self.slope * np.power(n_params, self.exponent), dtype=np.float64)
+        by_size = np.power(n_params, self.exponent) if self.bend is None else self.bend(n_params)
+        return np.asarray(self.intercept + self.slope * by_size, dtype=np.float64)
+
+    def tangent(self, n_params: Array | float) -> tuple[Array, Array]:
+        """(slope, exponent) of the power of N that costs the same at `n_params` and grows alike there; no intercept."""
+        exponent = np.full(np.shape(n_params), self.exponent) if self.bend is None else self.bend.power(n_params)
+        return np.asarray(self(n_params) / np.power(n_params, exponent)), np.asarray(exponent)
 
 
 @dataclass(frozen=True, kw_only=True)
