@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, Unpack
+from typing import Literal, TypeVar, Unpack
 
 import numpy as np
 
 from analysis.answer import NO_PAIR, put_in_words
 from analysis.decisions.costs import Prices, decide_costs, flops_costs, training_flops
+from analysis.decisions.family import Members
 from analysis.decisions.lifetime import k_curve, lifetime
+from analysis.decisions.limits import Limits
 from analysis.decisions.matched_pairs import fitted_pair, loss_noise, matched_pairs
-from analysis.decisions.recommend import recommend
+from analysis.decisions.recommend import check_demand, check_question, recommend
 from analysis.decisions.search import surface
 from analysis.decisions.serving import measure_serving
 from analysis.fitting.extrapolation import expanding_window
-from analysis.fitting.fit import fit, why_none
+from analysis.fitting.fit import check_options, fit, why_none
 from analysis.fitting.options import FitOptions, complete
 from analysis.fitting.residual_structure import residual_structure
 from analysis.laws import get_law
@@ -25,7 +27,6 @@ from analysis.optima.frontier import frontier
 from analysis.optima.isoflop import isoflop
 from analysis.optima.optimum import budget_optimum, is_model
 from analysis.results import (
-    Approaches,
     BudgetOptimum,
     Costs,
     Extrapolation,
@@ -59,11 +60,17 @@ def analyse(
     table: RunTable,
     *,
     curves: tuple[LossCurve, ...] = (),
+    flops: float | None = None,
     target_loss: float | None = None,
+    budget: float | None = None,
     demand_tokens: float | None = None,
     prompt_share: float | None = None,
     unique_tokens: float | None = None,
     prices: Prices | None = None,
+    costs: Literal["auto", "flops", "measured"] = "auto",
+    limits: Limits | None = None,
+    sizes: Sequence[float] = (),
+    members: Members | None = None,
     **options: Unpack[FitOptions],
 ) -> Study:
     """Fit and its checks, optima three ways, serving cost, lifetime optimum, the recommendation with its whole uncertainty,
@@ -77,27 +84,36 @@ def analyse(
         prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
         unique_tokens: distinct tokens to train on; None: nothing repeats.
         prices: what dollars are counted by (`analysis.decisions.costs.Prices`); None leaves costs in seconds or FLOPs.
+        flops, budget, costs, limits, sizes, members: as `recommend` takes them; where neither of the first two is asked, the
+            recommendation is for the target loss and the demand of the lifetime optimum.
         options: as `analysis.fit` takes them.
 
     Raises:
-        UserError: no run can be used, or an option has an impossible name.
+        UserError: no run can be used, or what was asked is impossible or can't be met; what only the runs can't tell is absent.
     """
-    if not len(table.usable):
-        raise UserError(f"{table.source} has no run that can be used{why_none(table)}")
     asked = _Asked(
+        flops=flops,
         target_loss=target_loss,
+        budget=budget,
         demand_tokens=demand_tokens,
         prompt_share=prompt_share,
         unique_tokens=unique_tokens,
         prices=prices,
+        costs=costs,
+        limits=limits,
+        sizes=sizes,
+        members=members,
         options=complete(options),
     )
+    asked.check()
+    if not len(table.usable):
+        raise UserError(f"{table.source} has no run that can be used{why_none(table)}")
     attempt = _Attempts()
     # Laws of odd runs, and draws of any, may pass what a double holds on the way; what is told is checked where it is made.
     with np.errstate(all="ignore"):
         measured = _measure(table.at_the_best_rate(), asked, attempt)
         found = _by_law(measured, asked, attempt)
-        three = attempt("approaches", lambda: _approaches(measured, found, asked))
+        three = attempt("approaches", lambda: approaches(measured.table, fit=found.fit, **asked.options))
         pairs = _pairs(measured, found, asked, attempt)
     return Study(
         table=measured.table,
@@ -135,16 +151,47 @@ def analyse(
 class _Asked:
     """The question, as `analyse` takes it."""
 
+    flops: float | None
     target_loss: float | None
+    budget: float | None
     demand_tokens: float | None
     prompt_share: float | None
     unique_tokens: float | None
     prices: Prices | None
+    costs: Literal["auto", "flops", "measured"]
+    limits: Limits | None
+    sizes: Sequence[float]
+    members: Members | None
     options: FitOptions
 
     @property
     def counting(self) -> str:
         return self.options["counting"]
+
+    @property
+    def of_lifetime(self) -> bool:
+        """Whether the recommendation is the lifetime optimum's: no other question was asked."""
+        return self.flops is None and self.budget is None
+
+    @property
+    def of_costs(self) -> bool:
+        """Whether anything was named that costs are to be counted by."""
+        return self.prices is not None or self.costs != "auto"
+
+    @property
+    def of_a_model(self) -> bool:
+        """Whether anything was named that the recommended model must meet."""
+        named = (self.flops, self.target_loss, self.budget, self.limits, self.members)
+        return any(value is not None for value in named) or len(self.sizes) > 0
+
+    def check(self) -> None:
+        """Refuse what no runs could answer."""
+        check_options(**self.options)
+        if not self.of_lifetime or self.target_loss is not None:
+            check_question(self.flops, self.target_loss, self.budget)
+        check_demand(
+            self.demand_tokens, self.prompt_share, self.unique_tokens, self.sizes, must_be_named=not self.of_lifetime
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +200,13 @@ class _Attempts:
 
     absent: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, name: str, work: Callable[[], T]) -> T | None:
+    def __call__(self, name: str, work: Callable[[], T], *, asked_for: bool = False) -> T | None:
+        """`asked_for`: options depend on it, so it is refused rather than left out."""
         try:
             return work()
         except UserError as error:
+            if asked_for:
+                raise
             self.absent[name] = str(error)
             return None
 
@@ -206,11 +256,13 @@ def _measure(table: RunTable, asked: _Asked, attempt: _Attempts) -> _Measured:
         lambda: decide_costs(
             table,
             train_flops=train_flops,
-            serving=serving,
+            serving=None if asked.costs == "flops" else serving,
             prices=asked.prices or Prices(),
+            source=asked.costs,
             counting=counting,
             prompt_share=asked.prompt_share,
         ),
+        asked_for=asked.of_costs,
     )
     return _Measured(
         table=table,
@@ -264,12 +316,16 @@ def _by_law(measured: _Measured, asked: _Asked, attempt: _Attempts) -> _ByLaw:
         lambda: tuple(budget_optimum(fitted, budget, measured.train_flops) for budget in measured.budgets),
     )
     extrapolation = attempt("extrapolation", lambda: expanding_window(measured.table, fitted))
-    owned = attempt("lifetime", lambda: _lifetime(measured, fitted, asked))
+    owned = attempt("lifetime", lambda: _lifetime(measured, fitted, asked), asked_for=asked.target_loss is not None)
     advice = None
-    if owned is None:
+    if owned is None and asked.of_lifetime:
         attempt.absent["recommendation"] = attempt.absent["lifetime"]
     else:
-        advice = attempt("recommendation", lambda: _recommend(measured, fitted, owned, extrapolation, asked))
+        advice = attempt(
+            "recommendation",
+            lambda: _recommend(measured, fitted, owned, extrapolation, asked),
+            asked_for=asked.of_costs or asked.of_a_model,
+        )
     return _ByLaw(
         fit=fitted,
         budgets=optima or (),
@@ -312,34 +368,31 @@ def _target_loss(measured: _Measured, fitted: Fit, unique_tokens: float) -> floa
 
 
 def _recommend(
-    measured: _Measured, fitted: Fit, owned: Lifetime, extrapolation: Extrapolation | None, asked: _Asked
+    measured: _Measured, fitted: Fit, owned: Lifetime | None, extrapolation: Extrapolation | None, asked: _Asked
 ) -> Recommendation:
-    """At the target loss and the demand of the lifetime optimum."""
+    """For the question that was asked, or else at the target loss and the demand of the lifetime optimum."""
+    target_loss, demand_tokens = asked.target_loss, asked.demand_tokens
+    if owned is not None and asked.of_lifetime:
+        target_loss, demand_tokens = owned.target_loss, owned.demand_tokens
+    costs = asked.costs
+    if costs == "auto" and measured.costs.source != "measured" and asked.prices is None:
+        costs = "flops"
     return recommend(
         measured.table,
-        target_loss=owned.target_loss,
-        demand_tokens=owned.demand_tokens,
+        flops=asked.flops,
+        target_loss=target_loss,
+        budget=asked.budget,
+        demand_tokens=demand_tokens,
         prompt_share=asked.prompt_share,
         unique_tokens=asked.unique_tokens,
         prices=asked.prices,
-        costs="auto" if measured.costs.source == "measured" or asked.prices is not None else "flops",
+        costs=costs,
+        limits=asked.limits,
+        sizes=asked.sizes,
+        members=asked.members,
         fit=fitted,
         extrapolation=extrapolation,
         **asked.options,
-    )
-
-
-def _approaches(measured: _Measured, found: _ByLaw, asked: _Asked) -> Approaches:
-    options = asked.options
-    return approaches(
-        measured.table,
-        fit=found.fit,
-        law=options["law"],
-        objective=options["objective"],
-        delta=options["delta"],
-        counting=options["counting"],
-        bootstrap=options["bootstrap"],
-        seed=options["seed"],
     )
 
 
