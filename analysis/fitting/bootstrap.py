@@ -1,6 +1,6 @@
 """Intervals by refitting: noise drawn again along whole groups of runs, or as the residuals make it likely, or runs redrawn.
 
-Residuals along a trunk are not independent, so single runs are resampled only where nothing groups them (DESIGN, decision 6).
+Residuals along a trunk are not independent, so single runs are resampled only where nothing groups them.
 `benchmarks/recovery.py` counts how often the intervals hold a known truth (docs/studies/recovery.md).
 
 - `group`, from eight trunks or seed groups on: the wild cluster bootstrap (Cameron, Gelbach and Miller 2008). Every group's
@@ -22,6 +22,7 @@ import pandas as pd
 from analysis.fitting.design import identifies
 from analysis.fitting.objective import Objective
 from analysis.fitting.residual_noise import Member, leverage_corrected, noise_draws, tangent
+from analysis.fitting.run_arrays import noise_scale
 from analysis.fitting.solver import minimise
 from analysis.laws.base import Array, Problem
 from analysis.results import Resampling
@@ -122,6 +123,8 @@ def draw(
 ) -> Draws:
     """K resamples of the fitted `runs` (a RunTable frame), by `resampling` or by what the table allows.
 
+    `residual_sd` is that of a run of typical noise (`analysis.fitting.run_arrays.noise_scale`).
+
     `tangent_nr` is the fit's (`analysis.fitting.residual_noise`). Readings without one, which are no fit of a surface, have
     their groups drawn with replacement, and noise of `residual_sd`.
     """
@@ -187,12 +190,6 @@ def draw(
             f"resampling by group was asked for, and {why_not}: resample parametrically, or leave it to auto"
         )
     return redraw(member, why_not)
-
-
-def noise_scale(runs: pd.DataFrame) -> Array:
-    """The noise of each run over the typical one's: a run of weight w scatters as 1/sqrt(w)."""
-    weight = runs["weight"].to_numpy(dtype=float)
-    return np.asarray(1 / np.sqrt(weight / np.exp(np.log(weight).mean())))
 
 
 def _wild(
@@ -290,11 +287,10 @@ def _residual(
 ) -> Draws:
     """The law plus its own residuals in another order, widened to the sd that the fit's parameters took from them."""
     measured = np.log(runs["loss"].to_numpy(dtype=float))
-    # In units of each run's noise: a run of weight w scatters as 1/sqrt(w) of one of weight 1.
-    scale = 1 / np.sqrt(runs["weight"].to_numpy(dtype=float))
+    scale = noise_scale(runs)
     residual = (measured - np.log(predicted_n)) / scale
     residual = residual - residual.mean()
-    spread = float((measured - np.log(predicted_n)).std())
+    spread = float(residual.std())
     widened = residual * (residual_sd / spread if spread > 0 else 1.0)
     drawn = widened[rng.integers(0, len(runs), (draws, len(runs)))]
     return Draws(

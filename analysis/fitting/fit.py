@@ -16,7 +16,7 @@ from analysis.fitting.bootstrap import RESAMPLINGS, refit
 from analysis.fitting.design import check_condition, check_design, impossible
 from analysis.fitting.learning_rates import at_the_tuned_rates, off_rate, rate_warnings
 from analysis.fitting.loss_units import check_outlying_units, check_units
-from analysis.fitting.noise_model import noise_model, noise_warnings, noise_weights
+from analysis.fitting.noise_model import noise_model, noise_scale_at, noise_warnings, noise_weights
 from analysis.fitting.objective import Objective
 from analysis.fitting.options import DEFAULTS, FitOptions, complete
 from analysis.fitting.run_arrays import RunArrays, data_digest
@@ -88,7 +88,7 @@ def fit(
         warnings = list(best_rate.warnings)
         if model is not None:
             warnings += noise_warnings(model, runs.n_params, runs.weight)
-            runs = runs.weighted(noise_weights(model, runs.n_params))
+            runs = runs.weighted(noise_weights(model, runs.n_params, goal), noise_scale_at(model, runs.n_params))
         digest = data_digest(runs, held_out, counting)
         try:
             _check(chosen, runs)
@@ -99,7 +99,7 @@ def fit(
         if unit_unsaid:
             check_units(runs.n_params, runs.n_tokens, runs.loss, runs.names)
         solved = _solve(chosen, goal, runs)
-        noise_scale = np.ones_like(runs.loss) if model is None else 1 / np.sqrt(runs.weight)
+        noise_scale = runs.noise_scale
         if unit_unsaid:
             residual = solved.residual(runs)
             off = outliers.outlying(
@@ -114,7 +114,8 @@ def fit(
         all_runs, runs = runs, runs.only(kept)
         frame = runs.frame
         params, predicted, residual = solved.params, solved.predict(runs), residual[kept]
-        residual_sd = float(np.sqrt((residual**2).sum() / max(1, len(residual) - len(params))))
+        standard = residual / runs.noise_scale
+        residual_sd = float(np.sqrt((standard**2).sum() / max(1, len(residual) - len(params))))
         proof = evidence.gather(chosen, solved.problem, solved.solution, solved.best)
         rates = off_rate(table, frame, counting)
         warnings += [
@@ -349,9 +350,10 @@ def _points(solved: _Solved, runs: RunArrays, held_out: RunArrays) -> tuple[Fitt
             solved.residual(part).tolist(),
             part.unique_or_inf.tolist(),
             part.weight.tolist(),
+            part.noise_scale.tolist(),
             strict=True,
         )
-        for index, run_id, name, group, n_params, n_tokens, loss, predicted, residual, unique, weight in columns:
+        for index, run_id, name, group, n_params, n_tokens, loss, predicted, residual, unique, weight, scale in columns:
             point = FittedPoint(
                 run_id=str(run_id),
                 name=str(name),
@@ -364,6 +366,7 @@ def _points(solved: _Solved, runs: RunArrays, held_out: RunArrays) -> tuple[Fitt
                 unique_tokens=unique,
                 group=str(group),
                 weight=weight,
+                noise_scale=scale,
             )
             points.append((index, point))
     return tuple(point for _, point in sorted(points, key=lambda pair: pair[0]))

@@ -2,7 +2,11 @@
 
 Runs of one design cell that differ in nothing but their seed give a variance of log loss. By size, these variances are fitted
 with a power law, var(N) = s^2 N^-2g, by maximum likelihood: a variance of f degrees of freedom is gamma distributed with shape
-f/2, so that one of 0 (two seeds that agree) is as good as any. A run's weight is the inverse variance, 1 at the reference size.
+f/2, so that one of 0 (two seeds that agree) is as good as any.
+
+A run's weight is 1 at the reference size, and elsewhere what makes the objective that of residuals over their noise: the
+inverse variance where they are squared, the inverse sd where the objective is |r|, as Huber's is whose threshold is below the
+noise. Whichever it is, the noise that intervals redraw is the model's.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.fitting.objective import Objective
 from analysis.laws.base import Array
 from analysis.results import Interval, NoiseModel
 from analysis.words import count
@@ -67,9 +72,15 @@ def noise_model(runs: pd.DataFrame, counting: str, source: str) -> NoiseModel:
     )
 
 
-def noise_weights(model: NoiseModel, n_params_n: Array) -> Array:
-    """(reference sd / sd)^2 of each run."""
-    return np.asarray((n_params_n / model.n_params) ** (2 * model.exponent))
+def noise_scale_at(model: NoiseModel, n_params_n: Array) -> Array:
+    """The sd of each run over that at the reference size."""
+    return np.asarray((n_params_n / model.n_params) ** -model.exponent)
+
+
+def noise_weights(model: NoiseModel, n_params_n: Array, objective: Objective) -> Array:
+    """The reference sd over each run's, squared where the objective squares residuals of that size."""
+    is_absolute = objective.name == "lad_log" or (objective.name == "huber_log" and objective.delta < model.sd)
+    return np.asarray(noise_scale_at(model, n_params_n) ** (-1.0 if is_absolute else -2.0))
 
 
 def noise_warnings(model: NoiseModel, n_params_n: Array, weight_n: Array) -> list[str]:

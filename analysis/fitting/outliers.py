@@ -37,7 +37,8 @@ def robust_sd(residual_n: Array, n_parameters: int) -> float:
 
 
 def outlying(residual_n: Array, scale_n: Array, sd: float) -> NDArray[np.bool_]:
-    """Which runs the rule names; `scale_n` is each run's noise over the reference run's."""
+    """Which runs the rule names; `scale_n` is each run's noise over the typical run's (`run_arrays.noise_scale`): the mean of
+    many runs, or a large model where noise falls with size, is off by less than a single small one may be."""
     return np.asarray(np.abs(residual_n) / scale_n > max(OUTLIER_SDS * sd, ROUNDING))
 
 

@@ -5,7 +5,7 @@ follow the first two polynomial shapes in x that the law can't take up: x, x^2, 
 in the span of the law's derivatives, which the fit absorbs near its optimum so that it can't show. Then it is an F test of
 added variables, for residuals that are
 
-- weighted as the fit weighed them, and clipped at three robust sds, so that outliers neither make nor hide a pattern;
+- over each run's noise, as weights tell it, and clipped at three robust sds, so that outliers neither make nor hide a pattern;
 - whitened where runs share a group: a common part of the variance (`group_share`) is estimated by restricted maximum likelihood
   and removed, since branches of one trunk err together and would look like a pattern in N.
 
@@ -50,7 +50,7 @@ def residual_structure(fit: Fit) -> ResidualStructure:
     points = [point for point in fit.points if not point.held_out]
     residual = np.array([point.log_residual for point in points])
     columns = _absorbed(fit, points)
-    root = np.sqrt([point.weight for point in points])
+    root = 1 / np.array([point.noise_scale for point in points])
     clipped = _clip(residual * root, columns.shape[1])
     columns = columns * root[:, None]
     member = _groups(points)

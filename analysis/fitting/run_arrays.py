@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from analysis.laws.base import Array
 
+#: Column of a frame of fitted runs: each run's noise over the reference one's, where it isn't 1/sqrt(weight).
+NOISE_SCALE = "noise_scale"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunArrays:
@@ -42,6 +45,10 @@ class RunArrays:
         return [str(name) for name in self.frame["name"]]
 
     @property
+    def noise_scale(self) -> Array:
+        return noise_scale(self.frame)
+
+    @property
     def unique_or_inf(self) -> Array:
         return np.full_like(self.loss, np.inf) if self.unique_tokens is None else self.unique_tokens
 
@@ -57,8 +64,23 @@ class RunArrays:
             unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask_n],
         )
 
-    def weighted(self, weight_n: Array) -> RunArrays:
-        return replace(self, frame=self.frame.assign(weight=weight_n), weight=weight_n)
+    def weighted(self, weight_n: Array, noise_scale_n: Array) -> RunArrays:
+        """These runs with other weights than the table's, and with noise that the weights alone don't tell."""
+        frame = self.frame.assign(weight=weight_n, **{NOISE_SCALE: noise_scale_n})
+        return replace(self, frame=frame, weight=weight_n)
+
+
+def noise_scale(runs: pd.DataFrame) -> Array:
+    """The noise of each run over the typical one's.
+
+    A weight has one meaning: a run of weight w counts as w runs, as if its loss were the mean of w, and so scatters as
+    1/sqrt(w). Weights that were made of the noise between seeds come with the noise itself, which then goes.
+    """
+    if NOISE_SCALE in runs:
+        scale = runs[NOISE_SCALE].to_numpy(dtype=np.float64)
+    else:
+        scale = 1 / np.sqrt(runs["weight"].to_numpy(dtype=np.float64))
+    return np.asarray(scale / np.exp(np.log(scale).mean())) if len(scale) else scale
 
 
 def data_digest(runs: RunArrays, held_out: RunArrays, counting: str) -> str:

@@ -49,9 +49,6 @@ class NoiseModel:
     sizes: Interval
     """Smallest and largest size with repeated seeds."""
 
-    def sd_at(self, n_params: float) -> float:
-        return float(self.sd * (n_params / self.n_params) ** -self.exponent)
-
 
 @dataclass(frozen=True, kw_only=True)
 class AxisStructure:

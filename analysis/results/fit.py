@@ -29,6 +29,8 @@ class FittedPoint:
     """The trunk or seed group that it shares randomness with; "" where nothing groups it."""
     weight: float = 1.0
     """Its weight in the objective."""
+    noise_scale: float = 1.0
+    """The noise of its loss over that of the typical run, by its weight or by the noise model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,8 @@ class Fit:
     objective_value: float
     exponents: Exponents
     residual_sd: float
-    """Sd of log residuals over the fitted runs, with the law's parameters taken off the degrees of freedom."""
+    """Sd of log residuals over the fitted runs, with the law's parameters taken off the degrees of freedom; of a run of
+    typical noise, where weights say that runs differ in it."""
     convergence: Convergence
     resampling: Resampling | None
     draws_KP: Array | None

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.bootstrap import MIN_GROUPS, draw, noise_scale
+from analysis.fitting.bootstrap import MIN_GROUPS, draw
 from analysis.fitting.fit import fit
 from analysis.fitting.residual_noise import SHARES, leverage_corrected, noise_draws, tangent
+from analysis.fitting.run_arrays import noise_scale
 from analysis.laws.chinchilla import Chinchilla
 from analysis.results import Array
 from analysis.runs.table import RunTable

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.fitting.bootstrap import draw
 from analysis.fitting.fit import fit
-from analysis.fitting.noise_model import noise_model
+from analysis.fitting.noise_model import noise_model, noise_scale_at, noise_weights
+from analysis.fitting.objective import Objective
+from analysis.fitting.run_arrays import RunArrays
 from analysis.runs.table import RunTable
 from llama.errors import UserError
 from tests.analysis.tables import BESIROGLU, make_table, predict
@@ -28,35 +31,68 @@ def test_the_power_law_of_the_noise_returns() -> None:
     exponents = [model.exponent for model in models]
     assert np.mean(exponents) == pytest.approx(0.4, abs=0.03)
     assert np.std(exponents) < 0.15
-    assert np.mean([model.sd_at(1e7) for model in models]) == pytest.approx(0.02, rel=0.1)
+    at_1e7 = [model.sd * float(noise_scale_at(model, np.array(1e7))) for model in models]
+    assert np.mean(at_1e7) == pytest.approx(0.02, rel=0.1)
     assert models[0].degrees_of_freedom == 5 * (3 + 3 + 3 + 1 + 1)
 
 
-def test_weights_are_inverse_variances() -> None:
+@pytest.mark.parametrize(
+    ("objective", "delta", "power"),
+    [("lsq_log", 1e-3, 2), ("lsq", 1e-3, 2), ("lad_log", 1e-3, 1), ("huber_log", 1e-3, 1), ("huber_log", 0.5, 2)],
+)
+def test_weights_put_residuals_over_their_noise(objective: str, delta: float, power: int) -> None:
+    """Squared residuals over the variance, absolute ones over the sd."""
     table = repeated([4, 4, 2, 1, 1])
-    found = fit(table, weights="noise", bootstrap=0)
+    found = fit(table, weights="noise", objective=objective, delta=delta, bootstrap=0)
     model = found.noise_model
     assert model is not None
     for point in found.points:
-        assert point.weight == pytest.approx((model.sd / model.sd_at(point.n_params)) ** 2)
+        noise = (point.n_params / model.n_params) ** -model.exponent
+        assert point.weight == pytest.approx(noise**-power)
+        assert point.noise_scale == pytest.approx(noise)
     by_hand = [point.weight for point in found.points]
-    assert found.params == pytest.approx(
-        fit(RunTable(source="", frame=table.frame.assign(weight=by_hand)), bootstrap=0).params
-    )
+    column = RunTable(source="", frame=table.frame.assign(weight=by_hand))
+    assert found.params == pytest.approx(fit(column, objective=objective, delta=delta, bootstrap=0).params)
     assert fit(table, bootstrap=0).noise_model is None
 
 
-def test_they_bring_the_fit_nearer_to_the_truth() -> None:
-    """Where small models scatter ten times more than large ones; mean squared error of the loss at 10x the largest N and D."""
+@pytest.mark.parametrize("objective", ["huber_log", "lsq_log"])
+def test_the_noise_redrawn_is_the_models_whatever_the_weights(objective: str) -> None:
+    """Small sizes scatter (1e7/1e9)^-0.4 = 6.3 times as much as the largest."""
+    runs = RunArrays.of(repeated([4, 4, 4, 4, 4]).fitted, "n_params")
+    model = noise_model(runs.frame, "n_params", "t")
+    goal = Objective(name=objective)
+    weighted = runs.weighted(noise_weights(model, runs.n_params, goal), noise_scale_at(model, runs.n_params))
+    drawn = draw(
+        weighted.frame, runs.loss, 0.01, counting="n_params", draws=4000, seed=0, resampling="parametric"
+    ).log_loss_Kn.std(axis=0)
+    smallest, largest = (drawn[runs.n_params == size].mean() for size in (SIZES[0], SIZES[-1]))
+    assert smallest / largest == pytest.approx(100**model.exponent, rel=0.05)
+    assert model.exponent == pytest.approx(0.4, abs=0.15)
+
+
+def squared_error(objective: str, power: float) -> float:
+    """Of the loss at 10x the largest N and D where small models scatter ten times more than large ones, over 20 tables weighed
+    by the model's noise to -`power`."""
     n, d = 10 * SIZES[-1], 10 * SIZES[-1] * 100
     truth = float(predict(BESIROGLU, np.array(n), np.array(d)))
-    errors = {"column": 0.0, "noise": 0.0}
+    total = 0.0
     for random in range(20):
-        table = repeated([3, 3, 3, 1, 1], exponent=0.5, random=random)
-        for weights in errors:
-            found = fit(table, weights=weights, objective="lsq_log", bootstrap=0)
-            errors[weights] += (float(predict(found.params, np.array(n), np.array(d))) - truth) ** 2
-    assert errors["noise"] < 0.7 * errors["column"]
+        frame = repeated([3, 3, 3, 1, 1], exponent=0.5, random=random).frame
+        noise = noise_scale_at(noise_model(frame, "n_params", "t"), frame["n_params"].to_numpy())
+        found = fit(RunTable(source="", frame=frame.assign(weight=noise**-power)), objective=objective, bootstrap=0)
+        total += (float(predict(found.params, np.array(n), np.array(d))) - truth) ** 2
+    return total
+
+
+def test_they_bring_the_fit_nearer_to_the_truth() -> None:
+    assert squared_error("lsq_log", 2.0) < 0.7 * squared_error("lsq_log", 0.0)
+
+
+def test_absolute_residuals_go_by_the_sd_and_not_by_the_variance() -> None:
+    by_sd = squared_error("huber_log", 1.0)
+    assert by_sd < squared_error("huber_log", 0.0)
+    assert by_sd < 0.7 * squared_error("huber_log", 2.0)
 
 
 def test_noise_measured_far_from_some_sizes_is_told() -> None:
