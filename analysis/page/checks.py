@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from itertools import groupby
 
+from analysis.fitting.describe_fit import AXIS_LABELS
+from analysis.optima.describe_approaches import TITLES
 from analysis.page.cells import NOTHING, cell, missing, percent, span
 from analysis.page.markup import Column, Html, bullets, element, join, table
-from analysis.plots.residuals import AXIS_WORDS, p_words
+from analysis.plots.residuals import p_words
 from analysis.plots.style import Unit, format_number
 from analysis.results import Approach, Estimate, Excluded, Outlier, Study
 
 #: Excluded runs of one reason that are named.
 _MOST_NAMED = 8
-_APPROACH_WORDS = {"envelope": "1: envelope", "isoflop": "2: isoFLOP bowls", "surface": "3: fitted surface"}
 
 
 def approaches(study: Study) -> Html:
@@ -37,7 +38,7 @@ def approaches(study: Study) -> Html:
         words += f" The approaches' N_opt lie within a factor of {three.n_opt_spread:.3g}."
     # The surface's own warnings stand at the top of the page.
     told = [
-        f"{_APPROACH_WORDS[one.name]}: {text}"
+        f"{TITLES[one.name]}: {text}"
         for one in three.approaches
         for text in (*one.absent.values(), *(one.warnings if one.number != 3 else ()))
     ]
@@ -59,7 +60,7 @@ def _approach_cells(one: Approach) -> list[str]:
         return f"{format_number(estimate.value, unit)}{between}"
 
     return [
-        _APPROACH_WORDS[one.name],
+        TITLES[one.name],
         str(one.n_runs),
         told(one.n_opt_exponent, "plain"),
         told(one.d_opt_exponent, "plain"),
@@ -112,7 +113,7 @@ def structure(study: Study) -> Html:
         return missing(study, "structure")
     rows = [
         [
-            AXIS_WORDS[axis.axis],
+            AXIS_LABELS[axis.axis],
             p_words(axis.p_value),
             p_words(axis.p_holm),
             "structured" if axis.structured else "no structure shown" if axis.p_value is not None else "not testable",

@@ -1,6 +1,6 @@
 "use strict";
 
-// The decision's mathematics, as in analysis/decisions/lifetime.py and analysis/optima/optimum.py, on one law and one pair of costs:
+// The decision's mathematics, as in analysis/decisions/search.py and lifetime.py, on one law and one pair of costs:
 //
 //   minimise  D train(N) + D_inf serve(N)   subject to   E + (A N^-alpha + B D^-beta)^k = loss      (Sardana et al. 2024)
 //

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis.decisions.describe_recommendation import headline
 from analysis.laws import get_law
+from analysis.laws.base import Parameter
 from analysis.page.cells import (
     NOTHING,
     cost_unit,
@@ -86,17 +87,19 @@ def law(study: Study) -> Html:
         return missing(study, "fit")
     parameters = {parameter.name: parameter for parameter in get_law(fit.law).parameters}
     rows = [
-        [name, number(value), interval(fit.ci95, name), parameters[name].meaning] for name, value in fit.params.items()
+        [name, number(value), interval(fit.ci95, name), _unit(parameters[name]), parameters[name].meaning]
+        for name, value in fit.params.items()
     ]
     exponents = fit.exponents
     rows += [
-        [name, number(value), interval(exponents.ci95, name), f"{quantity} goes as C to this power"]
+        [name, number(value), interval(exponents.ci95, name), NOTHING, f"{quantity} goes as C to this power"]
         for name, value, quantity in (("n_opt", exponents.n_opt, "N_opt"), ("d_opt", exponents.d_opt, "D_opt"))
     ]
     columns = [
         Column(heading="parameter", align="left"),
         Column(heading="value"),
         Column(heading="95 % interval"),
+        Column(heading="unit", align="left"),
         Column(heading="meaning", align="left"),
     ]
     return join(
@@ -107,6 +110,11 @@ def law(study: Study) -> Html:
             _budgets(study),
         ]
     )
+
+
+def _unit(parameter: Parameter) -> str:
+    """As a reader writes it: a parameter of unit 1 has none."""
+    return NOTHING if parameter.unit == "1" else parameter.unit.replace(" * ", " · ")
 
 
 def _evidence(fit: Fit) -> dict[str, str]:

@@ -193,13 +193,26 @@ def _draw_layer(axes: Axes, panel: Panel, layer: Layer, *, zorder: float) -> Non
         return
     y = layer.table[panel.y.column].to_numpy(dtype=float)
     if isinstance(layer, Line):
+        if layer.to_edge:
+            x, y = np.clip(x, *axes.get_xlim()), np.clip(y, *axes.get_ylim())
         axes.plot(x, y, color=layer.colour, linewidth=layer.width, linestyle=_DASHES[layer.dash], zorder=zorder)
         if layer.end_label is not None:
             _write(axes, layer.end_label, float(x[-1]), float(y[-1]), layer.colour)
     elif isinstance(layer, Points):
         if ends:
-            errors = np.stack([y - ends[0], ends[1] - y])
-            axes.errorbar(x, y, errors, fmt="none", ecolor=layer.colour, elinewidth=0.9, capsize=2, zorder=zorder)
+            # An interval may be unbounded, or leave its own estimate out: a bar is the interval, wherever the point lies.
+            low, high = (np.clip(end, *axes.get_ylim()) for end in ends)
+            middle = np.clip(y, low, high)
+            axes.errorbar(
+                x,
+                middle,
+                np.stack([middle - low, high - middle]),
+                fmt="none",
+                ecolor=layer.colour,
+                elinewidth=0.9,
+                capsize=2,
+                zorder=zorder,
+            )
         axes.plot(x, y, linestyle="none", zorder=zorder, **_marker(layer))
         if layer.labels is not None:
             for text, px, py in zip(layer.table[layer.labels], x, y, strict=True):

@@ -37,7 +37,7 @@ def iso_loss_contours(study: Study) -> Picture | Absent:
         layers.append(_ridge(lifetime.lifetime_ridge, f"lifetime-optimal at {demand} served", style.ACCENT))
         caption += f"Ridges: cheapest to train, and cheapest to train and serve {demand} tokens. "
         caption += f"{parts.cost_words(lifetime.costs)} "
-    else:
+    elif study.budgets:
         compute = parts.law_ridge(study)
         n_params = compute.mid_G
         n_tokens = compute.x_G / study.train_flops(n_params)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.intervals import Z95
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Points, Shade
 from analysis.results import Extrapolation, Study, Window
 
 #: How far past what was tried the growth of the error is shown, as a factor of distance.
 _BEYOND = 10.0
-#: Normal quantile of a 95 % interval.
-_Z95 = 1.96
 
 
 def extrapolation_error(study: Study) -> Picture | Absent:
@@ -36,7 +35,7 @@ def extrapolation_error(study: Study) -> Picture | Absent:
     if skipped:
         caption += f"{skipped} smaller {'window' if skipped == 1 else 'windows'} could not be fitted. "
     errors = np.array([forecast.log_error for forecast in tried.forecasts])
-    reach = 1.15 * max(float(np.abs(np.expm1(errors)).max()), _Z95 * tried.log_error_sd(tried.max_distance), 1e-3)
+    reach = 1.15 * max(float(np.abs(np.expm1(errors)).max()), Z95 * tried.log_error_sd(tried.max_distance), 1e-3)
     return Picture(
         stem=stem,
         title=title,
@@ -64,7 +63,7 @@ def _expected(tried: Extrapolation) -> list[Layer]:
     distance = parts.log_grid(1.0, max(tried.max_distance, 1.0) * _BEYOND)
     sd = np.array([tried.log_error_sd(float(value)) for value in distance])
     table = pd.DataFrame(
-        {"distance": distance, "error": _Z95 * sd, "low": np.expm1(-_Z95 * sd), "high": np.expm1(_Z95 * sd)}
+        {"distance": distance, "error": Z95 * sd, "low": np.expm1(-Z95 * sd), "high": np.expm1(Z95 * sd)}
     )
     name = "95 % by the error model"
     edges = [

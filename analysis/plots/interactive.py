@@ -129,6 +129,8 @@ def _traces(panel: Panel, layer: Layer, first: bool) -> list[dict[str, Any]]:
         "legendgroup": html.escape(layer.legend or layer.series, quote=False),
     }
     x = _numbers(layer.table[panel.x.column])
+    if isinstance(layer, Line) and layer.to_edge:
+        x = _clipped(layer.table[panel.x.column], panel.limits(panel.x))
     if isinstance(layer, Band):
         low, high = (_clipped(layer.table[column], panel.limits(panel.y)) for column in ("low", "high"))
         hidden = common | {"x": x, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
@@ -149,12 +151,14 @@ def _traces(panel: Panel, layer: Layer, first: bool) -> list[dict[str, Any]]:
         "line": {"color": outline, "width": 1.8 if layer.hollow else 0.7},
     }
     if "low" in layer.table:
-        table = layer.table
+        table, limits = layer.table, panel.limits(panel.y)
+        value = table[panel.y.column].astype(float)
+        # Below 0 where the interval leaves its own estimate out: the bar is the interval, wherever the point lies.
         trace["error_y"] = {
             "type": "data",
             "symmetric": False,
-            "array": _numbers(table["high"] - table[panel.y.column]),
-            "arrayminus": _numbers(table[panel.y.column] - table["low"]),
+            "array": _numbers(_bounded(table["high"], limits) - value),
+            "arrayminus": _numbers(value - _bounded(table["low"], limits)),
             "thickness": 1,
             "width": 3,
             "color": layer.colour,
@@ -284,10 +288,12 @@ def _numbers(values: pd.Series[Any]) -> list[float | None]:
 
 
 def _clipped(values: pd.Series[Any], limits: tuple[float, float]) -> list[float | None]:
+    return _numbers(_bounded(values, limits))
+
+
+def _bounded(values: pd.Series[Any], limits: tuple[float, float]) -> pd.Series[float]:
     """Bounds with infinite ones cut far outside the panel."""
-    return _numbers(
-        values.astype(float).clip(limits[0] / 1e3 if limits[0] > 0 else 10 * limits[0], 1e3 * abs(limits[1]))
-    )
+    return values.astype(float).clip(limits[0] / 1e3 if limits[0] > 0 else 10 * limits[0], 1e3 * abs(limits[1]))
 
 
 def _translucent(colour: str, opacity: float) -> str:

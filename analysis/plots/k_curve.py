@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.intervals import ends
 from analysis.laws import get_law
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Points, Shade
@@ -46,8 +47,7 @@ def _layers(table: pd.DataFrame, fit: Fit, curve: KCurve, axis: Axis) -> list[La
         shape = get_law(fit.law).shape(fit.draws_KP)
         k_d_KG = _token_ratios(np.asarray(shape.alpha), np.asarray(shape.beta), curve.k_n_G)
         drawn_KG = k_d_KG if axis.column == "k_d" else curve.k_n_G * k_d_KG - 1
-        # Order statistics: near a draw's own asymptote its ratio is infinite.
-        low, high = np.quantile(drawn_KG, [0.025, 0.975], axis=0, method="nearest")
+        low, high = ends(drawn_KG)
         band = pd.DataFrame({"k_n": curve.k_n_G, "low": low, "high": high})
         layers.insert(0, Band(table=band, series="95 % band", colour=style.ACCENT, framed=False))
     named = [k_n for k_n in _NAMED if k_n > curve.asymptote * 1.05]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
+from analysis.intervals import ends
 from analysis.laws import get_law
 from analysis.plots import parts, style
 from analysis.plots.picture import Absent, Axis, Band, Layer, Line, Panel, Picture, Shade
@@ -56,7 +57,7 @@ def loss_against_flops(study: Study) -> Picture | Absent:
     layers.append(Line(table=_frontier(study, finals), series=name, colour=style.INK, width=1.4, legend=name))
     caption += " Measured frontier: runs that no run of the same or less compute beats."
     caption += parts.flops_words(study)
-    if study.fit:
+    if study.fit and study.budgets:
         layers += _law_frontier(study)
         shades = [Shade(along="x", start=parts.fitted_flops(study).hi, end=None)]
         caption += f" Band: 95 %. Fitted frontier: the law's least loss at each compute. {parts.law_words(study.fit)}"
@@ -208,6 +209,6 @@ def _law_frontier(study: Study) -> list[Layer]:
         # Near its optimum the loss is flat in N, so each draw is taken at the fit's own N_opt.
         law = get_law(fit.law)
         losses = law.predict(fit.draws_KP[:, None, :], ridge.mid_G, table["n_tokens"].to_numpy())
-        low, high = np.quantile(losses, [0.025, 0.975], axis=0)
+        low, high = ends(losses)
         layers.insert(0, Band(table=table.assign(low=low, high=high), series=name, colour=colour, framed=False))
     return layers

@@ -37,13 +37,14 @@ def compute_optima(study: Study) -> Picture | Absent:
         for column, label in (("n_params", "N_opt (parameters)"), ("n_tokens", "D_opt (tokens)"))
     ]
     if not any(panel.layers for panel in panels):
-        return Absent(stem=stem, title=title, reason="no bowl has a trusted vertex and no law was fitted")
+        why = study.absent.get("budgets", "no law was fitted")
+        return Absent(stem=stem, title=title, reason=f"no bowl has a trusted vertex, and {why}")
     said = []
     if _approach(study, 1) is not None:
         said.append("Small dots: the best size along the lower envelope of the runs, with its power law (approach 1).")
     if study.isoflop is not None and any(vertex.flag is None for vertex in study.isoflop.vertices):
         said.append("Stars: vertices of the isoFLOP bowls, with their power law (approach 2).")
-    if study.fit:
+    if study.fit and study.budgets:
         said.append(f"Vermilion: the fitted law (approach 3). {parts.law_words(study.fit)}")
     if study.approaches is not None and any(one.n_opt for one in study.approaches.approaches):
         target = style.format_number(study.approaches.flops, "power")
@@ -54,7 +55,7 @@ def compute_optima(study: Study) -> Picture | Absent:
 
 def _layers(study: Study, column: str) -> list[Layer]:
     layers: list[Layer] = []
-    if study.fit is not None:
+    if study.fit is not None and study.budgets:
         layers += _law(study, column)
     first = _approach(study, 1)
     if first is not None:
@@ -133,7 +134,7 @@ def _law_curve(study: Study, column: str) -> tuple[Array, Array, Array]:
 def _limits(study: Study, column: str) -> tuple[float, float] | None:
     """Of the law's curve, where there is one, and the other approaches' answers; wide bands are cut, not the picture
     stretched."""
-    if study.fit is None:
+    if study.fit is None or not study.budgets:
         return None
     mid, low, high = _law_curve(study, column)
     others = [

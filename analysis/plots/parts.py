@@ -113,7 +113,8 @@ def colours_by_size(study: Study) -> dict[float, str]:
 
 
 def law_ridge(study: Study) -> Band:
-    """The law's N_opt from the smallest run's compute to well past the largest one's, with its band."""
+    """The law's N_opt from the smallest run's compute to well past the largest one's, with its band; to be asked where the
+    study has the optima of its budgets."""
     assert study.fit is not None
     flops = runs(study)["flops"]
     low, high = float(flops.min()), float(flops.max()) * _BEYOND
@@ -199,7 +200,13 @@ def log_grid(low: float, high: float, count: int = 121) -> Array:
 
 def roomy_limits(mid: Array, low: Array, high: Array, *, factor: float = 3.0) -> tuple[float, float]:
     """Log limits that hold a curve, and its band as far as a factor beyond the curve's own ends."""
-    least, most = float(np.nanmin(mid)), float(np.nanmax(mid))
-    bottom = float(np.nanmin(np.append(low, least)))
-    top = float(np.nanmax(np.append(high, most)))
+    least, most = _extent(mid)
+    bottom, _ = _extent(np.append(low, least))
+    _, top = _extent(np.append(high, most))
     return padded(max(bottom, least / factor), min(top, most * factor), log=True)
+
+
+def _extent(values: Array) -> tuple[float, float]:
+    """The least and the largest of the numbers that a log axis has a place for."""
+    placed = values[np.isfinite(values) & (values > 0)]
+    return (float(placed.min()), float(placed.max())) if len(placed) else (1.0, 10.0)

@@ -60,6 +60,8 @@ class Line(Layer):
     """In points."""
     end_label: str | None = None
     """Written at the last point."""
+    to_edge: bool = False
+    """Whether what lies outside the panel is drawn at its edge, as an unbounded interval is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.fitting.describe_fit import AXIS_LABELS
 from analysis.plots import parts
 from analysis.plots.picture import Absent, Axis, Panel, Picture
 from analysis.plots.style import format_number
 from analysis.results import ResidualStructure, Study
-
-AXIS_WORDS = {"n_params": "N", "n_tokens": "D", "tokens_per_param": "D/N"}
 
 
 def residuals(study: Study) -> Picture | Absent:
@@ -62,7 +61,7 @@ def _structure_words(structure: ResidualStructure | None) -> str:
     if structure is None:
         return ""
     tested = [axis for axis in structure.axes if axis.p_holm is not None]
-    values = [f"{AXIS_WORDS[axis.axis]} {p_words(axis.p_holm)}" for axis in tested]
+    values = [f"{AXIS_LABELS[axis.axis]} {p_words(axis.p_holm)}" for axis in tested]
     said = (
         f"p-values of no structure, corrected for asking {len(tested)} times (Holm): {', '.join(values)}. "
         if values

@@ -116,8 +116,14 @@ def _layers(rows: list[tuple[int, _Row]], kind: str, colour: str) -> list[Layer]
     layers: list[Layer] = []
     for at, row in rows:
         if row.interval is not None and math.isfinite(row.interval.lo):
-            ends = [row.interval.lo, row.interval.hi if math.isfinite(row.interval.hi) else row.interval.lo * 1e6]
-            table = pd.DataFrame({"n_params": ends, "row": float(at), "label": row.label, "flag": row.reason})
+            table = pd.DataFrame(
+                {
+                    "n_params": [row.interval.lo, row.interval.hi],
+                    "row": float(at),
+                    "label": row.label,
+                    "flag": row.reason,
+                }
+            )
             layers.append(
                 Line(
                     table=table,
@@ -125,6 +131,7 @@ def _layers(rows: list[tuple[int, _Row]], kind: str, colour: str) -> list[Layer]
                     colour=colour,
                     width=4.0 if kind == _JOINT else 1.8,
                     legend=kind,
+                    to_edge=True,
                 )
             )
     for used in (True, False):

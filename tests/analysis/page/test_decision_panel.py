@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 
 from analysis.decisions.lifetime import break_even_demand
 from analysis.decisions.search import cheapest, surface, total_cost, within
+from analysis.intervals import ends
 from analysis.laws import get_law, law_names
 from analysis.laws.base import Law, PowerSum
 from analysis.optima.optimum import outside
@@ -24,7 +26,10 @@ from analysis.results import Costs, Study, TokenCost
 from tests.analysis.plots.studies import LAW, bare_study, make_study
 
 NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(NODE is None, reason="no node on this machine")
+#: Where every test must run, as before anything lands, these fail without node rather than pass unseen.
+needs_node = pytest.mark.skipif(
+    NODE is None and not os.environ.get("ISOLOSS_RUN_EVERY_TEST"), reason="no node on this machine"
+)
 TOLERANCE = 1e-6
 
 
@@ -39,7 +44,7 @@ class AnyPowerSum(type(get_law("chinchilla"))):  # type: ignore[misc]
 
 def in_node(script: str, value: Any) -> Any:
     """What `script` writes of `input`, with the page's `decision` at hand."""
-    assert NODE is not None
+    assert NODE is not None, "no node on this machine, and ISOLOSS_RUN_EVERY_TEST is set"
     path = files("analysis.page").joinpath("decision.js")
     code = (
         f"const decision = require({json.dumps(str(path))});"
@@ -149,7 +154,7 @@ def test_the_page_opens_with_the_study_s_own_answer() -> None:
         assert (js[key]["n"], js[key]["d"]) == pytest.approx((float(n), float(d)), rel=TOLERANCE)
     assert study.fit.draws_KP is not None
     n_K, d_K = cheapest(law, study.fit.draws_KP, costs, target, demand)
-    assert js["ci95"]["n"] == pytest.approx(np.quantile(n_K, [0.025, 0.975], method="nearest"), rel=TOLERANCE)
+    assert js["ci95"]["n"] == pytest.approx([float(end) for end in ends(n_K)], rel=TOLERANCE)
     assert bool(js["outside"]) == bool(outside(study.fit, js["toOwn"]["n"], js["toOwn"]["d"]))
     assert d_K.shape == (200,)
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.decisions.describe_recommendation import headline
+from analysis.optima.describe_approaches import TITLES
 from analysis.page import checks, run_list
 from analysis.page.report import write_report
 from analysis.results import Excluded, Study
@@ -139,6 +140,7 @@ def test_the_law_is_told_with_its_doubts(page: Page) -> None:
         "95 % interval",
         "2250 to 2750",
         "N counts all parameters",
+        "nats · parameters^alpha",
         "1 run, predicted 0.9 % off on average",
         "huber_log, delta 0.001",
         "200 bootstrap draws by group. Nine trunks were drawn.",
@@ -207,9 +209,7 @@ def test_what_the_uncertainty_is_made_of_is_a_table(page: Page) -> None:
 
 def test_the_approaches_stand_side_by_side_with_their_reasons(page: Page) -> None:
     for part in (
-        "1: envelope",
-        "2: isoFLOP bowls",
-        "3: fitted surface",
+        *TITLES.values(),
         "a curve of loss against compute takes 4 optima",
     ):
         assert part in page.text, part

@@ -18,6 +18,7 @@ from analysis.plots.bowls import isoflop_bowls
 from analysis.plots.extrapolation import extrapolation_error
 from analysis.plots.gallery import SavedPicture, make_pictures, save_picture, save_pictures
 from analysis.plots.inference import inference_speed
+from analysis.plots.interactive import figure
 from analysis.plots.k_curve import k_curve
 from analysis.plots.learning_rate import loss_against_learning_rate
 from analysis.plots.lifetime import forecast_regret, lifetime_cost, optimum_against_demand
@@ -345,8 +346,14 @@ def test_an_endless_interval_of_a_choice_still_draws(study: Study, tmp_path: Pat
     assert first.ci95 is not None
     endless = replace(first, ci95={"n_params": replace(first.ci95["n_params"], hi=np.inf)})
     recommendation = replace(study.recommendation, uncertainty=replace(whole, choices=(endless, *others)))
-    saved = save_picture(drawn(uncertainty(replace(study, recommendation=recommendation))), tmp_path)
+    picture = drawn(uncertainty(replace(study, recommendation=recommendation)))
+    saved = save_picture(picture, tmp_path)
     assert saved.png.stat().st_size > 0
+    # The table keeps what is known; only the drawing ends at the panel's edge.
+    assert np.isinf(pd.read_csv(saved.csv)["n_params"]).sum() == 1
+    edge = picture.panels[0].limits(picture.panels[0].x)[1]
+    ends = [max(filter(None, trace["x"])) for trace in figure(picture)["data"] if trace["mode"] == "lines"]
+    assert max(ends) > 100 * edge
 
 
 def test_the_residuals_say_where_structure_was_found(study: Study) -> None:

@@ -28,12 +28,17 @@ def one_panel(*layers: Line | Points | Band, shades: list[Shade] | None = None) 
 def test_plotly_accepts_every_figure(pictures: list[Picture]) -> None:
     for picture in pictures:
         figure = interactive.figure(picture)
-        go.Figure(data=figure["data"], layout=figure["layout"])  # raises on an unknown property or a wrong value
+        # Plotly raises on an unknown property or a wrong value, and keeps what it takes.
+        taken = go.Figure(data=figure["data"], layout=figure["layout"])
+        assert [trace.name for trace in taken.data] == [trace["name"] for trace in figure["data"]]
+        assert taken.layout.xaxis.title.text == figure["layout"]["xaxis"]["title"]["text"]
 
 
 def test_figures_are_strict_json(pictures: list[Picture]) -> None:
     for picture in pictures:
-        json.dumps(interactive.figure(picture), allow_nan=False)
+        figure = interactive.figure(picture)
+        # A NaN or an infinity raises here.
+        assert len(json.loads(json.dumps(figure, allow_nan=False))["data"]) == len(figure["data"])
 
 
 def test_every_plotted_point_is_in_the_chart(pictures: list[Picture]) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.plots import canvas
+from analysis.plots import canvas, interactive
 from analysis.plots.picture import Axis, Band, Line, Panel, Picture, Points, Shade
 
 X = Axis(column="n_params", label="N", unit="count")
@@ -78,3 +78,16 @@ def test_names_with_dollars_and_infinite_bands_draw() -> None:
     text = canvas.svg(picture)
     assert r"$\frac" in text
     assert "a$b^c_d" in text
+
+
+def test_a_bar_is_the_interval_even_where_it_leaves_its_own_estimate_out() -> None:
+    dots = points([10.0, 20.0, 40.0], [2.0, 2.0, 2.0], low=[2.5, 1.5, 1.0], high=[3.0, 1.8, math.inf])
+    picture = Picture(stem="p", title="P", caption="", panels=[Panel(x=X, y=Y, layers=[dots])])
+    _, top = picture.panels[0].limits(Y)
+    axes = canvas._draw(picture, standalone=True).axes[0]
+    bars = [tuple(segment[:, 1]) for collection in axes.collections for segment in collection.get_segments()]
+    assert bars == [(2.5, 3.0), (1.5, 1.8), (1.0, top)]
+    bars_y = interactive.figure(picture)["data"][0]["error_y"]
+    assert [2.0 - below for below in bars_y["arrayminus"]] == [2.5, 1.5, 1.0]
+    assert [2.0 + above for above in bars_y["array"][:2]] == [3.0, 1.8]
+    assert bars_y["array"][2] > top
