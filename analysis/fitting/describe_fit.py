@@ -43,7 +43,7 @@ def describe_fit(
 
 def law_in_words(fit: Fit) -> str:
     def with_interval(name: str, value: str) -> str:
-        return value + brackets(None if fit.ci95 is None else fit.ci95[name], number)
+        return value + brackets(None if fit.ci95 is None else fit.ci95.get(name), number)
 
     shown = {name: with_interval(name, number(value)) for name, value in fit.params.items()}
     form = (

@@ -7,8 +7,9 @@ import pandas as pd
 
 from analysis.fitting.bootstrap import seed_noise
 from analysis.fitting.design import BLURRED, condition_number
+from analysis.fitting.run_arrays import RunArrays
 from analysis.fitting.solver import Solution
-from analysis.laws.base import Law, Problem
+from analysis.laws.base import Array, Law, Problem
 from analysis.results import Convergence
 
 #: Two starts ended in one optimum when their objectives agree to this share.
@@ -33,8 +34,15 @@ def gather(law: Law, problem: Problem, solution: Solution, best: int) -> Converg
         n_starts=len(solution.value_K),
         n_optima=len(order),
         next_best_gap=float(order[1] / floor - 1) if len(order) > 1 else None,
-        condition_number=condition_number(problem, theta),
+        condition_number=condition_number(problem, theta, felt_only=True),
+        unfelt=unfelt(problem, theta),
     )
+
+
+def unfelt(problem: Problem, theta_P: Array) -> tuple[str, ...]:
+    """Parameters that no run's loss depends on there, by name: R_N* where no size is beyond what its data can use."""
+    _, jacobian = problem.evaluate(theta_P[None])
+    return tuple(name for name, column in zip(problem.coordinates, jacobian[0], strict=True) if not column.any())
 
 
 def doubts(evidence: Convergence, *, converged: bool, exact: bool) -> list[str]:
@@ -44,6 +52,13 @@ def doubts(evidence: Convergence, *, converged: bool, exact: bool) -> list[str]:
         said.append(f"the optimum is not exact: the gradient's norm is {evidence.gradient_norm:.2g}")
     if evidence.bound_hits:
         said.append(f"the fit ended on a bound: {', '.join(evidence.bound_hits)}; these runs don't determine it")
+    if evidence.unfelt:
+        one = len(evidence.unfelt) == 1
+        said.append(
+            f"no run feels {' or '.join(evidence.unfelt)}: these runs say nothing of {'it' if one else 'them'}, so "
+            f"{'it has' if one else 'they have'} no interval, and the value{'' if one else 's'} given "
+            f"{'is' if one else 'are'} where the solver started"
+        )
     if evidence.next_best_gap is not None and evidence.next_best_gap < AS_GOOD and not exact:
         said.append(
             f"another optimum fits almost as well ({evidence.next_best_gap:.2%} above): these runs hardly tell the two apart"
@@ -53,6 +68,25 @@ def doubts(evidence: Convergence, *, converged: bool, exact: bool) -> list[str]:
             f"at the optimum the parameters blur (condition number {evidence.condition_number:.2g}): quote decisions, not "
             "single parameters"
         )
+    return said
+
+
+def about_law(law: Law, runs: RunArrays, counting: str) -> list[str]:
+    """Remarks where the runs are not what the law was stated for: another count of N, or data that repeat."""
+    said = []
+    if counting != law.counting:
+        said.append(
+            f"N is {counting} here, and the law {law.name} was stated for {law.counting} ({law.source}): its parameters are "
+            "not to be held against published ones"
+        )
+    if runs.unique_tokens is not None and not law.uses_unique_tokens:
+        epochs = runs.n_tokens / runs.unique_tokens
+        if (epochs > 1).any():
+            said.append(
+                f"{int((epochs > 1).sum())} of {len(epochs)} runs repeat their data (up to {epochs.max():.3g} epochs), "
+                f"which the law {law.name} doesn't know: what repetition costs is put down to D. The law data_constrained "
+                "tells them apart"
+            )
     return said
 
 

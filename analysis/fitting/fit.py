@@ -122,6 +122,7 @@ def fit(
             *evidence.doubts(proof, converged=solved.converged, exact=residual_sd < outliers.ROUNDING),
             *outliers.warnings(staying, dropped, len(frame), sd),
             *outliers.edge_warnings(all_runs.frame[~kept], frame, counting),
+            *evidence.about_law(chosen, runs, counting),
             *evidence.misfit(frame, residual_sd),
             *rate_warnings(rates),
         ]
@@ -155,7 +156,11 @@ def fit(
             params=dict(zip(chosen.parameter_names, params.tolist(), strict=True)),
             ci95=None
             if sample is None
-            else {name: interval(values[:, column]) for column, name in enumerate(chosen.parameter_names)},
+            else {
+                name: interval(values[:, column])
+                for column, name in enumerate(chosen.parameter_names)
+                if name not in proof.unfelt
+            },
             objective_value=float(solved.solution.value_K[solved.best]),
             exponents=Exponents(
                 n_opt=float(n_opt),

@@ -67,6 +67,8 @@ class Convergence:
     """Relative excess of the second-best optimum's objective; None when all starts agree."""
     condition_number: float
     """Of the Gauss-Newton matrix in scaled parameters at the optimum: how well the design tells the parameters apart."""
+    unfelt: tuple[str, ...] = ()
+    """Parameters on which no run's loss depends at the optimum. Nothing is known of them, and they have no interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ class Fit:
     n_sizes: int
     params: dict[str, float]
     ci95: dict[str, Interval] | None
-    """Percentile intervals by parameter; None without a bootstrap."""
+    """Percentile intervals by parameter, less those that no run feels; None without a bootstrap."""
     objective_value: float
     exponents: Exponents
     residual_sd: float
