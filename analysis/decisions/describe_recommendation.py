@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from analysis.fitting.describe_fit import law_in_words
-from analysis.results import Choice, Contribution, Family, Interval, Optimum, Recommendation, Uncertainty
+from analysis.results import Choice, Contribution, Family, Interval, Limit, Optimum, Recommendation, Uncertainty
 from analysis.words import brackets, count, flops, number, seconds, times
 
 #: Break-evens shown; the JSON has all.
@@ -35,15 +36,18 @@ def describe_recommendation(recommendation: Recommendation) -> str:
 
 
 def headline(recommendation: Recommendation) -> str:
-    """One sentence that a decision-maker can quote, its interval the joint one."""
-    asked, best = recommendation.question, recommendation.recommended
-    joint = recommendation.uncertainty.joint if recommendation.uncertainty is not None else None
-    ci95 = joint or best.ci95
-    counted = recommendation.uncertainty is None or recommendation.uncertainty.counting == recommendation.fit.counting
-    if joint is not None and not counted:
-        # Sizes of another count don't belong behind this one.
-        ci95 = best.ci95
-    model = _model(best, ci95)
+    """One sentence that a decision-maker can quote, its interval the joint one where that is about the same law and count."""
+    asked, best, whole = recommendation.question, recommendation.recommended, recommendation.uncertainty
+    ci95, of = best.ci95, "sampling alone"
+    # Sizes by another law or of another count don't belong behind this one.
+    alike = whole is not None and whole.preferred is None and whole.counting == recommendation.fit.counting
+    if whole is not None and whole.joint is not None and alike:
+        ci95, of = whole.joint, "sampling and choices together"
+    model = _model(best, ci95, recommendation.limits)
+    if ci95 is not None:
+        model += f" (95 %: {of})"
+    if whole is not None and whole.preferred is not None:
+        model += _by_another_law(whole)
     served = "" if asked.demand_tokens is None else f" and {count(asked.demand_tokens)} tokens to serve"
     cost = _cost(best.cost, best.unit)
     reached = f"a loss of {best.loss:.3f}{_between(ci95, 'loss', lambda x: f'{x:.3f}')}"
@@ -68,19 +72,36 @@ def headline(recommendation: Recommendation) -> str:
     return f"{said}{warned}."
 
 
+def _by_another_law(whole: Uncertainty) -> str:
+    """That the runs reject the law asked for, and what the one that they prefer says."""
+    other = whole.preferred
+    assert other is not None
+    said = f", by a law that the runs speak against: by {other.choice} "
+    if other.n_params is None or other.n_tokens is None:
+        return f"{said}no model answers"
+    joint = whole.joint
+    together = "" if joint is None else " (95 %: sampling and choices together)"
+    return (
+        f"{said}it would be {count(other.n_params)}{_between(joint, 'n_params', count)} on {count(other.n_tokens)} tokens"
+        f"{_between(joint, 'n_tokens', count)}{together}"
+    )
+
+
 def _alternatives(recommendation: Recommendation) -> list[str]:
     train, own = recommendation.training_optimal, recommendation.lifetime_optimal
     asked = recommendation.question
     what = {"target_loss": "Cheapest to train", "compute": "Compute-optimal", "budget": "If training alone were paid"}
+    limits = recommendation.limits
+    sampling = "" if train.ci95 is None else " (95 %: sampling alone)"
     lines = [
-        f"{what[asked.kind]}: {_model(train, train.ci95)}, a loss of {train.loss:.3f}, {_cost(train.cost, train.unit)} to "
-        "train."
+        f"{what[asked.kind]}: {_model(train, train.ci95, limits)}{sampling}, a loss of {train.loss:.3f}, "
+        f"{_cost(train.cost, train.unit)} to train."
     ]
     if own is not None:
         kind = "Best to train and serve" if asked.kind == "budget" else "Cheapest to own"
         smaller = own.n_params / train.n_params
         lines.append(
-            f"{kind}: {_model(own, own.ci95)}, a loss of {own.loss:.3f}, {_cost(own.cost, own.unit)} in all: "
+            f"{kind}: {_model(own, own.ci95, limits)}{sampling}, a loss of {own.loss:.3f}, {_cost(own.cost, own.unit)} in all: "
             f"{times(smaller)} the size on {times(own.n_tokens / train.n_tokens)} the tokens."
         )
     low, high = recommendation.loss_forecast.lo, recommendation.loss_forecast.hi
@@ -152,7 +173,8 @@ def _uncertainty(found: Uncertainty) -> list[str]:
     lines += [f"  {_contribution(part)}" for part in found.contributions]
     if found.joint is not None and found.sd_log_n is not None:
         low, high = found.joint["n_params"].lo, found.joint["n_params"].hi
-        lines.append(f"  {'all together':12} {found.sd_log_n:5.3f}  {count(low)} to {count(high)}")
+        about = "" if found.preferred is None else f"; about {found.preferred.choice}, which the runs prefer"
+        lines.append(f"  {'all together':12} {found.sd_log_n:5.3f}  {count(low)} to {count(high)}{about}")
     for choice in found.choices:
         if not choice.joined:
             lines.append(f"  left out: {choice.factor} {choice.choice}{_would_be(choice)}: {choice.reason}")
@@ -181,11 +203,23 @@ def _rests_on(recommendation: Recommendation) -> list[str]:
     return lines
 
 
-def _model(best: Optimum, ci95: dict[str, Interval] | None) -> str:
-    return (
-        f"{count(best.n_params)} parameters{_between(ci95, 'n_params', count)} on {count(best.n_tokens)} tokens"
-        f"{_between(ci95, 'n_tokens', count)}"
+def _model(best: Optimum, ci95: dict[str, Interval] | None, limits: tuple[Limit, ...]) -> str:
+    between = _between(ci95, "n_params", count)
+    held = [_limit_name(limit.name) for limit in limits if _holds(limit, best.n_params)]
+    if held:
+        # An interval of one size would look like certainty.
+        between = f" (held there by {' and '.join(held)})"
+    return f"{count(best.n_params)} parameters{between} on {count(best.n_tokens)} tokens{_between(ci95, 'n_tokens', count)}"
+
+
+def _holds(limit: Limit, n_params: float) -> bool:
+    return limit.n_params is not None and any(
+        math.isclose(n_params, edge, rel_tol=1e-6) for edge in (limit.n_params.lo, limit.n_params.hi)
     )
+
+
+def _limit_name(name: str) -> str:
+    return {"memory": "--memory-bytes", "tpot": "--tpot-seconds"}.get(name, "--" + name.replace("_", "-"))
 
 
 def _between(ci95: dict[str, Interval] | None, name: str, show: Callable[[float], str]) -> str:

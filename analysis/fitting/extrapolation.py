@@ -22,6 +22,7 @@ from analysis.fitting.outliers import beyond_the_kept
 from analysis.intervals import Z95, interval
 from analysis.laws import get_law
 from analysis.laws.base import Array
+from analysis.laws.repeating import with_repetition
 from analysis.results import (
     Extrapolation,
     Fit,
@@ -96,8 +97,8 @@ def forecast(
 ) -> LossForecast:
     """The law's loss at N and D, with the bootstrap's interval widened by the error of extrapolating.
 
-    Nothing repeats unless `unique_tokens` are fewer than D. Without `extrapolation` only the residuals' sd widens it, and the
-    record says so.
+    Nothing repeats unless `unique_tokens` are fewer than D; a law that ignores them is then told as `analysis.laws.repeating`
+    does. Without `extrapolation` only the residuals' sd widens it, and the record says so.
 
     Raises:
         UserError: N or D is not above 0.
@@ -105,7 +106,7 @@ def forecast(
     for name, value in (("n_params", n_params), ("n_tokens", n_tokens)):
         if not (np.isfinite(value) and value > 0):
             raise UserError(f"{name} is {value:g}; a forecast needs one above 0")
-    law = get_law(fit.law)
+    law = get_law(fit.law) if unique_tokens == math.inf else with_repetition(get_law(fit.law))
     loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens, unique_tokens))
     distance = n_params * n_tokens / fit.fitted_range.n_times_d.hi
     ratio, ratios = n_tokens / n_params, fit.fitted_range.tokens_per_param

@@ -20,7 +20,7 @@ class Choice:
     used: bool
     """Whether this is what the fit itself did: its figures are those of the recommendation."""
     joined: bool
-    """Whether its draws are in the joint interval."""
+    """Whether what it moves the decision by is in the joint interval."""
     reason: str | None
     """Why it has no part in the joint interval, in words; None where it has one."""
     n_params: float | None
@@ -50,7 +50,7 @@ class Contribution:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty:
-    """The decision's whole interval: draws of every choice that the data don't reject, in equal parts."""
+    """The decision's whole interval: the draws, with what every choice that the runs don't reject moves them by on top."""
 
     decision: Literal["training_optimal", "lifetime_optimal"]
     counting: str
@@ -60,14 +60,14 @@ class Uncertainty:
     choices: tuple[Choice, ...]
     """Every choice tried, factor by factor, rejected ones too."""
     joint: dict[str, Interval] | None
-    """95 % by n_params, n_tokens, loss and cost: percentiles of the equal-weight mixture of the joined choices' draws. None
-    without a bootstrap."""
+    """95 % by n_params, n_tokens, loss and cost, sampling and choices together: over every draw, every combination of the
+    joined choices is laid. Never narrower than sampling alone. Where the runs reject the law that was asked for: about the
+    law that they prefer, so that the recommended size may lie outside. None without a bootstrap."""
     sd_log_n: float | None
-    """Of ln N over that mixture."""
+    """Of ln N over the same."""
     draws: int
-    """A choice."""
+    """Of each refit."""
+    preferred: Choice | None = None
+    """The law that the runs prefer, where they reject the one that was asked for: what the decision would be by it."""
     warnings: tuple[str, ...] = ()
     """What the choices say against the fit itself."""
-
-    def contribution(self, factor: Factor) -> Contribution:
-        return next(part for part in self.contributions if part.factor == factor)

@@ -660,7 +660,7 @@ class TestPublishedRuns:
         )
         found = recommend(table, flops=1e21, demand_tokens=1e12, bootstrap=100)
         assert found.uncertainty is not None
-        assert found.uncertainty.contribution("counting").sd_log_n is not None
+        assert next(part for part in found.uncertainty.contributions if part.factor == "counting").sd_log_n is not None
         assert found.recommended.n_params > 0
 
 
