@@ -13,6 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from analysis.page import advice, checks, decision, panel, run_list, sections
 from analysis.page.cells import Missing, section
 from analysis.page.markup import Html, escape, join
@@ -62,13 +64,16 @@ def write_report(study: Study, folder: Path, *, provenance: Mapping[str, str] | 
     made = make_pictures(study)
     pictures = [one for one in made if isinstance(one, Picture)]
     absent = [one for one in made if isinstance(one, Absent)]
+    # Sliders reach far beyond the runs, where a law may pass what a double holds: such values are no answers.
+    with np.errstate(all="ignore"):
+        body, decide = _body(study, pictures, absent, provenance or {}), decision.payload(study)
     page = _asset("report.html").substitute(
         title=escape(f"Scaling study: {study.table.source}"),
         style=_asset("report.css").template,
-        body=_body(study, pictures, absent, provenance or {}),
+        body=body,
         figures=_script_json({picture.stem: _payload(picture) for picture in pictures}),
         runs=_script_json(run_list.runs_csv(study)),
-        decision=_script_json(decision.payload(study)),
+        decision=_script_json(decide),
         plotly=_plotly(),
         scripts="\n</script>\n<script>\n".join(_asset(name).template for name in SCRIPTS),
     )

@@ -1,6 +1,8 @@
-"""Lifetime cost against the closed forms and figures of Sardana et al. 2024 (the field notes' section 4)."""
+"""Lifetime cost against the closed forms and figures of Sardana et al. 2024, section 3."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from analysis.results import Costs, Fit, Interval, Lifetime, TokenCost
 from analysis.runs.load import load_runs
 from llama.errors import UserError
 from tests.analysis.synthetic import SyntheticSweep
-from tests.analysis.tables import make_table, predict, spread_design
+from tests.analysis.tables import BESIROGLU, make_table, predict, spread_design
 
 LAW = Chinchilla()
 SARDANA = LAW.as_vector({"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.336, "beta": 0.283})
@@ -221,6 +223,23 @@ class TestAStudysLifetime:
     def test_a_negative_demand_is_refused(self) -> None:
         with pytest.raises(UserError, match="demand is -1"):
             self._make(demand_tokens=-1, bootstrap=0)
+
+
+class TestWhatIsNoModel:
+    """Laws of odd runs put their optimum where there is no model: refused with a reason, never a zero or an infinity."""
+
+    def test_the_cheapest_at_a_loss(self) -> None:
+        # Size is worth next to nothing, so that the cheapest has a single parameter, and data are worth little.
+        n_params, n_tokens = spread_design(40, np.random.default_rng(0))
+        fitted = fit(make_table(n_params, n_tokens, predict(BESIROGLU, n_params, n_tokens)), bootstrap=0)
+        odd = replace(fitted, params=fitted.params | {"A": 1e-300, "alpha": 2.0, "beta": 0.002})
+        with pytest.raises(UserError, match=r"cheapest way to the target loss 2 .* is no model"):
+            lifetime(odd, FLOPS, target_loss=2.0, sizes=np.array([1e9]))
+
+    @pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.3), (0.3, 0.0), (0.3, np.inf)])
+    def test_a_k_curve(self, alpha: float, beta: float) -> None:
+        with pytest.raises(UserError, match="both must be above 0"):
+            k_curve(alpha, beta)
 
 
 def test_the_sweeps_sizes_get_lines(sweep: SyntheticSweep) -> None:

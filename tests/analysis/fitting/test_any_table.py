@@ -1,12 +1,14 @@
-"""Any file of runs gives a fit of finite numbers or one clear message: never a traceback, never a NaN as a result."""
+"""Any file of runs gives a fit and a report of finite numbers, or one clear message: no traceback, no NaN as a result."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,11 @@ from analysis.fitting.fit_json import fit_json
 from analysis.fitting.objective import OBJECTIVES
 from analysis.fitting.residual_structure import residual_structure
 from analysis.laws import law_names
+from analysis.page.report import write_report
+from analysis.plots.gallery import save_pictures
+from analysis.plots.picture import Absent
 from analysis.runs.load import load_runs
+from analysis.study import analyse
 from llama.errors import UserError
 from tests.analysis.tables import BESIROGLU, make_table, predict, spread_design
 
@@ -103,6 +109,66 @@ def test_finite_numbers_or_a_message(
     there = forecast(found, ahead, found.fitted_range.n_params.hi, 10 * found.fitted_range.n_tokens.hi)
     assert np.isfinite([there.ci95.lo, there.loss, there.ci95.hi, ahead.growth]).all()
     assert there.ci95.lo <= there.loss <= there.ci95.hi
+
+
+def write_family(path: Path, seed: int) -> None:
+    """A family of models whose loss may hardly depend on size or data, with any of the columns that a report reads."""
+    rng = np.random.default_rng(seed)
+    sizes, lengths = rng.choice([3, 4, 5]), rng.choice([3, 4, 5])
+    n = np.repeat(1e7 * rng.choice([2.0, 4.0, 10.0]) ** np.arange(sizes), lengths)
+    d = n * np.tile(rng.choice([2.0, 3.0]) ** np.arange(lengths), sizes) * 5
+    by_size = rng.choice([482.0, 0.0, 1e-3]) * n ** -rng.choice([0.35, 0.05, 2.0])
+    by_data = 2085 * d ** -rng.choice([0.36, 0.05, 1.0])
+    noise = np.exp(rng.choice([0.0, 0.003, 0.05, 0.5]) * rng.standard_normal(len(n)))
+    some = {
+        "flops_budget": rng.choice([1e18, 1e19, 1e20], len(n)),
+        "flops": 6 * n * d * np.exp(rng.normal(0, 0.1, len(n))),
+        "group": [f"trunk {k % 5}" for k in range(len(n))],
+        "design": [f"cell {k // 2}" for k in range(len(n))],
+        "unique_tokens": d / rng.choice([1, 3, 10], len(n)),
+        "held_out": rng.random(len(n)) > 0.8,
+        "weight": rng.choice([1, 1e-6, 1e6], len(n)),
+        "peak_lr": rng.choice([1e-3, 2e-3, 5e-3], len(n)),
+    }
+    columns = {
+        "n_params": n,
+        "n_tokens": d,
+        "loss": np.abs(rng.choice([0.0, 1.8, -1.0, 5.0]) + by_size + by_data) * noise,
+    }
+    columns |= {name: values for name, values in some.items() if rng.random() < 0.35}
+    pd.DataFrame(columns).to_csv(path, index=False)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    law=st.sampled_from(law_names()),
+    seed=st.integers(0, 2**32 - 1),
+    bootstrap=st.sampled_from([0, 20]),
+    question=st.fixed_dictionaries(
+        {},
+        optional={
+            "target_loss": st.floats(0.5, 5.0),
+            "demand_tokens": st.floats(0.0, 1e20),
+            "unique_tokens": st.floats(1e7, 1e13),
+        },
+    ),
+)
+@pytest.mark.filterwarnings("error")
+def test_a_whole_report_of_finite_numbers_or_a_message(
+    tmp_path: Path, law: str, seed: int, bootstrap: int, question: dict[str, float]
+) -> None:
+    file = tmp_path / "family.csv"
+    write_family(file, seed)
+    try:
+        study = analyse(load_runs(file), law=law, bootstrap=bootstrap, **question)  # type: ignore[arg-type]
+    except UserError:
+        return
+    for saved in save_pictures(study, tmp_path / "report"):
+        assert isinstance(saved, Absent) or saved.png.stat().st_size > 0
+    page = write_report(study, tmp_path / "report").read_text(encoding="utf-8")
+    told = re.sub(r"<(script|style|svg)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "Scaling study" in told
+    assert not re.findall(r".{,40}\bnan\b.{,40}", told, flags=re.IGNORECASE)
 
 
 def test_a_number_that_floats_but_cannot_be_meant_is_left_out() -> None:
