@@ -10,7 +10,8 @@ from llama.errors import UserError
 if TYPE_CHECKING:
     from analysis.laws.base import Law
 
-#: Name of a law (and of its module) and its class. Imported when asked for.
+#: Name of a law (and of its module) and its class. All that a new law needs beside its file: what can be asked for by name,
+#: the command's help and the laws that a recommendation varies go by this. Classes are imported when asked for.
 LAWS = {
     "chinchilla": "Chinchilla",
     "overtraining": "Overtraining",

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.laws.repetition import effective_tokens, log_elasticity, tokens_for_effective
+from analysis.results.basic import Array as Array
 from llama.errors import UserError
-
-Array = NDArray[np.float64]
 
 #: Of the search for a compute optimum under repetition: half its width in ln N, and halvings down to a double's precision.
 SEARCH_WIDTH, SEARCH_STEPS = 40.0, 70

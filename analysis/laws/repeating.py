@@ -8,9 +8,9 @@ from analysis.laws.base import Array, Law, PowerSum, Problem, Repetition
 from analysis.laws.repetition import R_D_STAR
 
 
-def with_repetition(law: Law, r_d_star: float = R_D_STAR) -> Law:
+def with_repetition(law: Law) -> Law:
     """`law` with unique tokens: its own account of repetition where it has one, else Muennighoff's with their R_D*."""
-    return law if law.uses_unique_tokens else Repeating(law, r_d_star)
+    return law if law.uses_unique_tokens else Repeating(law)
 
 
 class Repeating(Law):
@@ -18,15 +18,14 @@ class Repeating(Law):
 
     uses_unique_tokens = True
 
-    def __init__(self, law: Law, r_d_star: float) -> None:
-        self.law, self.r_d_star = law, r_d_star
-        self.name, self.parameters, self.counting, self.has_power = (
-            law.name,
-            law.parameters,
-            law.counting,
-            law.has_power,
+    def __init__(self, law: Law) -> None:
+        self.law = law
+        self.name, self.parameters, self.counting = law.name, law.parameters, law.counting
+        self.has_power, self.spare_runs, self.max_condition = law.has_power, law.spare_runs, law.max_condition
+        self.source = f"{law.source}; repetition by Muennighoff et al. 2023 (arXiv 2305.16264), R_D* {R_D_STAR:g}"
+        self.form = (
+            f"{law.form} at D' for D, where D' = U + U R (1 - exp((1 - D/U)/R)) past U unique tokens, R = {R_D_STAR:g}"
         )
-        self.source = f"{law.source}; repetition by Muennighoff et al. 2023 (arXiv 2305.16264), R_D* {r_d_star:g}"
 
     def shape(self, params_KP: Array) -> PowerSum:
         return self.law.shape(params_KP)
@@ -35,7 +34,7 @@ class Repeating(Law):
         return self.law.shape_gradient(params_KP)
 
     def repetition(self, params_KP: Array, unique_tokens: Array | float) -> Repetition:
-        return Repetition(np.inf, 1.0, unique_tokens, self.r_d_star)
+        return Repetition(np.inf, 1.0, unique_tokens, R_D_STAR)
 
     def problem(
         self, n_params_n: Array, n_tokens_n: Array, loss_n: Array, unique_tokens_n: Array | None = None

@@ -8,9 +8,8 @@ tokens can use. Below U nothing is discounted; an infinite U means that nothing 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from analysis.results.basic import Array
 
 #: Muennighoff et al. 2023: repetitions of data and excess of parameters at which 1 - 1/e of what they can ever give is used
 #: up, fitted to runs on subsets of C4. Up to four epochs are nearly free, beyond forty little is gained.

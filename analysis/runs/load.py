@@ -10,7 +10,9 @@ from analysis.runs.table import LossCurve, RunTable
 from llama.errors import UserError
 from llama.records import SWEEP_INDEX
 
-FILES = (".csv", ".csv.gz", ".parquet")
+#: Names of tables end in one of these; the delimiter of the first four is whatever their header says.
+FILES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+READ = "a .csv or .tsv (also gzipped) or .parquet with a row a run"
 
 
 def load_runs(
@@ -24,8 +26,8 @@ def load_runs(
     """The runs of `source` as one tidy table. Runs that can't be used stay in it, each with a written reason.
 
     Args:
-        source: a sweep's folder (`<storage>/sweeps/<name>`), a .csv (also gzipped) or .parquet with a row a run, or an MLflow
-            tracking URI.
+        source: a sweep's folder (`<storage>/sweeps/<name>`), a .csv or .tsv (also gzipped) or .parquet with a row a run, or an
+            MLflow tracking URI.
         columns: names in a file or an MLflow store, by RunTable column: `{"n_params": "N"}`, or `{"n_params": "params.size"}`.
         experiment: the MLflow experiment's name; only with a tracking URI.
         where: conditions that all runs of the table meet: `dataset=rpj`, `tokens_per_param<=100`, `params.optimizer!=sgd`.
@@ -54,6 +56,7 @@ def _read(source: str | Path, columns: Mapping[str, str], experiment: str | None
     if is_file(path):
         from analysis.runs.read_file import read_file
 
+        _require_table(path)
         return read_file(path, columns, where)
     from analysis.runs.read_sweep import read_sweep
 
@@ -84,6 +87,7 @@ def load_curves(
 
         curves = read_mlflow_curves(text, _required(text, experiment), columns or {})
     elif is_file(path):
+        _require_table(path)
         curves = ()
     else:
         from analysis.runs.read_sweep import read_curves
@@ -105,8 +109,19 @@ def _required(uri: str, experiment: str | None) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """Whether this names a file with a row a run."""
-    return path.name.lower().endswith(FILES)
+    """Whether this names a file, there or not, rather than a sweep: by how it ends, or because a file of that name is there."""
+    if path.name.lower().endswith(FILES):
+        return True
+    return path.name != SWEEP_INDEX and path.exists() and not path.is_dir()
+
+
+def _require_table(path: Path) -> None:
+    """Refuse a file of a kind that is no table."""
+    if not path.name.lower().endswith(FILES):
+        raise UserError(
+            f"{path} is neither a sweep's folder, nor {READ}: what a file holds is told by how its name ends. Save the table "
+            "as CSV"
+        )
 
 
 def is_tracking_uri(text: str) -> bool:
@@ -125,12 +140,13 @@ def sweep_folder(path: Path) -> Path:
     if (path / SWEEP_INDEX).is_file():
         return path
     if not path.exists():
-        raise UserError(f"{path} does not exist: name a sweep's folder, a .csv, a .parquet or an MLflow tracking URI")
+        raise UserError(f"{path} does not exist: name a sweep's folder, {READ}, or an MLflow tracking URI")
     found = sorted(index.parent for index in path.glob(f"sweeps/*/{SWEEP_INDEX}")) if path.is_dir() else []
     if len(found) == 1:
         return found[0]
     if found:
         raise UserError(f"{path} holds {len(found)} sweeps: name one of {', '.join(map(str, found))}")
     raise UserError(
-        f"{path} is neither a sweep's folder (it has no {SWEEP_INDEX}), nor a .csv or .parquet, nor an MLflow tracking URI"
+        f"{path} is no sweep's folder: it has no {SWEEP_INDEX}. Runs are read from a sweep's folder, from {READ}, or from an "
+        "MLflow tracking URI"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,8 @@ ALSO = {
 OWN = ("row",)
 
 _GZIP = b"\x1f\x8b"
+#: How pandas says that a line is longer than the header.
+_RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -64,7 +67,8 @@ def read_file(path: Path, columns: Mapping[str, str], where: Iterable[str] = ())
     raw, rows = raw[met], rows[met]
     text = {name: as_text(raw[column]) for name, column in present.items()}
     text |= {name: as_text(raw[name]) for name in there if name.startswith("bpb/")}
-    frame, said = tidy(text, rows)
+    others = {name: as_text(raw[name]) for name in there if name not in text and name not in present.values()}
+    frame, said = tidy(text, rows, others=others)
     return RunTable(source=path.name, frame=frame, warnings=said)
 
 
@@ -97,6 +101,11 @@ def _read(path: Path) -> pd.DataFrame:
         frame = pd.read_parquet(path) if kind == "parquet" else _read_csv(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except ImportError:
+        raise UserError(
+            f"{path} can't be read: Parquet needs pyarrow, which is not installed. pip install pyarrow, or save the table as "
+            "CSV"
+        ) from None
     except (
         pd.errors.ParserError,
         pd.errors.ParserWarning,
@@ -106,13 +115,22 @@ def _read(path: Path) -> pd.DataFrame:
         zlib.error,
         ValueError,
     ) as error:
-        raise UserError(f"{path} can't be read as {kind}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} can't be read as {kind}: {_in_words(error)}") from None
     frame.columns = frame.columns.map(lambda name: str(name).strip())
     if not len(frame):
         raise UserError(f"{path} has no rows" + (", only a header" if len(frame.columns) else ""))
     if frame.columns.has_duplicates:
         raise UserError(f"{path} has the column {frame.columns[frame.columns.duplicated()][0]!r} twice")
     return frame
+
+
+def _in_words(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if match := _RAGGED.search(text):
+        return f"line {match[2]} has {match[3]} cells, and the header names {match[1]}"
+    if isinstance(error, pd.errors.ParserWarning):
+        return "its rows have more cells than the header has names"
+    return text
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -149,6 +167,6 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 def _missing(path: Path, name: str, wanted: str, there: list[str]) -> str:
     near = nearest(wanted, there, ALSO.get(name, ()) if wanted == name else ())
-    option = OPTIONS.get(name, f"columns={{{name!r}: ...}}")
+    option = OPTIONS.get(name, f"--map {name}=NAME")
     hint = f"the nearest is {near!r}" if near else f"it has {', '.join(there[:12])}"
     return f"{path} has no column {wanted!r}; {hint}. Name the right one with {option}"

@@ -63,6 +63,8 @@ CURVE_HOMES = {"train_loss": f"metrics.{TRAIN_LOSS}", "batch_tokens": "params.ba
 #: Params that tell one model shape from another.
 SHAPE_PARAMS = ("n_params", "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ff", "context_length")
 PARTS = ("params", "metrics", "tags")
+#: Where what a run was set up with stands, MLflow's own tags aside: metrics are what came out.
+SETTINGS, OWN_TAGS = ("params.", "tags."), "tags.mlflow."
 SHOWN = 12
 OUTCOMES = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "unfinished", "RUNNING": "unfinished"}
 
@@ -99,7 +101,13 @@ def read_mlflow(tracking_uri: str, experiment: str, columns: Mapping[str, str], 
     if tracking_uri.startswith("http"):
         page = f"{masked(tracking_uri).rstrip('/')}/#/experiments/{opened.id}/runs"
         texts["mlflow_url"] = [f"{page}/{run.id}" for run in runs]
-    frame, said = tidy({name: pd.Series(values, dtype="str") for name, values in texts.items()})
+    settings = [home for home in sorted(names_of(runs)) if home.startswith(SETTINGS) and home not in homes.values()]
+    frame, said = tidy(
+        {name: pd.Series(values, dtype="str") for name, values in texts.items()},
+        others={
+            home: pd.Series(values_of(runs, home), dtype="str") for home in settings if not home.startswith(OWN_TAGS)
+        },
+    )
     return RunTable(
         source=f"MLflow experiment {experiment}",
         frame=frame,

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.runs.seed_cells import seed_cells
+from analysis.runs.suspicions import suspicions
 from analysis.runs.table import COLUMNS, REQUIRED, WHOLE_SCHEDULE, frame_of
 
 MAY_BE_0 = ("seed", "gpu_share", "task_error", "task_accuracy")
@@ -19,8 +21,6 @@ NATS = {"nats": 1.0, "nat": 1.0, "bits": float(np.log(2)), "bit": float(np.log(2
 #: Kinds of exclusion by a source's word for how a run ended; another word is an unfinished run's.
 ENDED = ("", "finished")
 KIND_OF_STATUS = {"diverged": "diverged", "failed": "failed", "crashed": "failed", "absent": "unstarted"}
-#: A loss above this many nats costs more than guessing evenly among three million tokens.
-NO_CROSS_ENTROPY = 15.0
 
 _WITH_UNIT = re.compile(r"([\d.]+)\s*([kmbgt])\w*", re.IGNORECASE)
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
@@ -28,12 +28,18 @@ _GROUPED = re.compile(r"\d{1,3}(?:([ ,_'])\d{3})(?:\1\d{3})*(?:\.\d+)?")
 _DECIMAL_COMMA = re.compile(r"\d+,\d+")
 
 
-def tidy(text: Mapping[str, pd.Series], rows: NDArray[np.int64] | None = None) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def tidy(
+    text: Mapping[str, pd.Series],
+    rows: NDArray[np.int64] | None = None,
+    *,
+    others: Mapping[str, pd.Series] | None = None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A RunTable frame of text columns, and what to warn of.
 
     Args:
         text: by RunTable column, or `bpb/<domain>`; "" where a run has no value.
         rows: numbers of the rows in a file; None where the source has none.
+        others: what the source says beside; it may tell runs apart that are equal in all else but their seed.
     """
     columns = {name: values.reset_index(drop=True) for name, values in text.items()}
     n_rows = len(next(iter(columns.values())))
@@ -62,14 +68,10 @@ def tidy(text: Mapping[str, pd.Series], rows: NDArray[np.int64] | None = None) -
         reason.blame(short, columns["planned_tokens"] + "/" + columns["n_tokens"], _about_schedule)
     _name_runs(data, columns, rows, reason)
     data["excluded"] = reason.words
-    if "loss" in data:
-        high = (reason.words == "") & (data["loss"] > NO_CROSS_ENTROPY)
-        if high.any():
-            said.append(
-                f"{int(high.sum())} losses are above {NO_CROSS_ENTROPY:g}, more nats a token than guessing costs: are they "
-                "perplexities, or sums over tokens?"
-            )
-    return frame_of(data, n_rows), tuple(said)
+    frame = frame_of(data, n_rows)
+    others = {name: values.reset_index(drop=True) for name, values in (others or {}).items()}
+    frame["design"] = frame["design"].where(frame["design"] != "", seed_cells(frame, others))
+    return frame, (*said, *suspicions(frame))
 
 
 class _Reasons:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -108,6 +109,14 @@ class TestSweepFolder:
             with pytest.raises(UserError, match=r"README\.md is neither a sweep's folder"):
                 read(path)
 
+    @pytest.mark.parametrize("name", ["runs.json.txt", "runs.xlsx", "/dev/null"])
+    def test_what_is_read_is_said_where_something_else_is_there(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        if not path.exists():
+            path.write_text("[]", encoding="utf-8")
+        with pytest.raises(UserError, match=r"nor a \.csv or \.tsv \(also gzipped\) or \.parquet with a row a run"):
+            load_runs(path)
+
     @pytest.mark.parametrize("damage", [b"{", b"", b"\xff\xfe", b'{"outcome": "finished"}'])
     def test_a_damaged_end_excludes_its_run_alone(self, tmp_path: Path, damage: bytes) -> None:
         made = write_sweep(tmp_path)
@@ -185,6 +194,10 @@ class TestCsv:
             load_runs(path)
         assert load_runs(path, columns={"n_params": "Params"}).frame["n_params"][0] == 1
 
+    def test_a_missing_column_of_another_name_is_asked_for_as_the_command_does(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"no column 'wt'; .*--map weight=NAME$"):
+            load_runs(csv(tmp_path, "n_params,n_tokens,loss\n1,1,1\n"), columns={"weight": "wt"})
+
     def test_a_longer_name_is_nearer_than_a_misspelt_one(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="the nearest is 'loss_val'"):
             load_runs(csv(tmp_path, "n_params,n_tokens,flops,loss_val\n1,1,1,1\n"))
@@ -218,6 +231,12 @@ class TestCsv:
         assert list(table.usable["loss"]) == [3.5, 3.25]
         assert list(table.usable["name"]) == ["a", "b"]
 
+    @pytest.mark.parametrize("name", ["runs.tsv", "RUNS.TSV.GZ"])
+    def test_tab_separated_by_name(self, tmp_path: Path, name: str) -> None:
+        data = b"n_params\tn_tokens\tloss\n1\t2\t3\n"
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("GZ") else data)
+        assert list(load_runs(tmp_path / name).usable["loss"]) == [3]
+
     def test_a_delimiter_within_quotes_is_text(self, tmp_path: Path) -> None:
         text = 'n_params;n_tokens;loss;name\n1;2;3;"a;b,c\nd"\n'
         assert list(load_runs(csv(tmp_path, text)).usable["name"]) == ["a;b,c\nd"]
@@ -246,8 +265,8 @@ class TestCsv:
             (b"n_params,n_tokens,loss\n1,1,\0\n", "holds zero bytes"),
             (b"  \n \n", "is empty"),
             (b"\xef\xbb\xbf", "is empty"),
-            (b"n_params,n_tokens,loss\n1,1,1\n1,1,1,1\n", "Expected 3 fields in line 3, saw 4"),
-            (b"n_params,n_tokens,loss\n1,1,1,9\n1,1,1,9\n", "can't be read as csv"),
+            (b"n_params,n_tokens,loss\n1,1,1\n1,1,1,1\n", "line 3 has 4 cells, and the header names 3"),
+            (b"n_params,n_tokens,loss\n1,1,1,9\n1,1,1,9\n", "rows have more cells than the header has names"),
             (b"n_params,n_tokens,loss, loss\n1,1,1,1\n", "has the column 'loss' twice"),
             (b'n_params,n_tokens,loss\n1,1,"1\n', "can't be read as csv"),
         ],
@@ -636,6 +655,22 @@ def test_parquet_reads_as_its_csv(tmp_path: Path) -> None:
     assert [out.reason for out in tables[0].excluded] == ["missing: n_params is missing"]
     pd.testing.assert_frame_equal(tables[0].usable, tables[1].usable)
     assert list(tables[0].frame["held_out"]) == [True, False, False]
+
+
+def test_parquet_without_its_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pd.DataFrame({"n_params": [1.0], "n_tokens": [1.0], "loss": [3.0]}).to_parquet(tmp_path / "runs.parquet")
+    for module in ("pyarrow", "fastparquet"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match="Parquet needs pyarrow, which is not installed"):
+        load_runs(tmp_path / "runs.parquet")
+
+
+def test_what_was_left_out_is_counted_by_kind(tmp_path: Path) -> None:
+    rows = "".join(f"{name},{n},1,{loss}\n" for name, n, loss in [("a", 1, 3), ("a", 2, 3), ("a", 3, 3), ("b", 4, "")])
+    table = load_runs(csv(tmp_path, "run_id,n_params,n_tokens,loss\n" + rows))
+    assert table.left_out_words() == "3 of 4 runs are left out: 2 duplicate, 1 missing"
+    assert table.keep(["2", "3"]).left_out_words() == "1 of 4 runs are left out: 1 missing"
+    assert load_runs(csv(tmp_path, "n_params,n_tokens,loss\n1,1,1\n")).left_out_words() == ""
 
 
 def test_a_table_written_out_reads_back(sweep: SyntheticSweep, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,35 @@ def test_a_foreign_experiment_is_mapped(tmp_path: Path, mirrored: tuple[Syntheti
     kept = load_runs(uri, experiment="theirs", columns=columns, keep=["failed"])
     assert len(kept.usable) == 3
     assert len(kept.warnings) == 1
+
+
+def test_seeds_of_a_foreign_experiment_make_cells(mirrored: tuple[SyntheticSweep, str]) -> None:
+    """Runs whose params agree in all but their seed; what came out of them, and what MLflow notes itself, tells nothing."""
+    from mlflow.tracking import MlflowClient
+
+    uri = mirrored[1]
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("seeds")
+    for size, decay, seed in itertools.product(("1000000", "3000000"), ("0.1", "0.0"), (0, 1, 2)):
+        run = client.create_run(
+            experiment, tags={"machine": "a" if seed else "b"} if size == "3000000" else {}
+        ).info.run_id
+        for name, value in {
+            "size": size,
+            "tokens": "20000000",
+            "decay": decay,
+            "random_seed": seed,
+            "out": run,
+        }.items():
+            client.log_param(run, name, value)
+        client.log_metric(run, "eval/loss", 3.0 + 0.01 * seed + float(decay))
+        client.set_terminated(run, "FINISHED")
+    frame = load_runs(uri, experiment="seeds", columns={**FOREIGN, "seed": "params.random_seed"}).frame
+    small = frame[frame["n_params"] == 1e6]
+    assert sorted(small.groupby("design")["seed"].count()) == [3, 3]
+    # Of the larger one, a tag tells seed 0 from the others.
+    assert sorted(frame[frame["n_params"] == 3e6].groupby("design")["seed"].count()) == [1, 1, 2, 2]
+    assert (load_runs(uri, experiment="seeds", columns=FOREIGN).frame["design"] == "").all()
 
 
 @pytest.fixture(scope="module")
