@@ -40,24 +40,15 @@ class Converted(NamedTuple):
     error: Array
 
 
-def convert(
-    table: RunTable,
-    n_params: Array | float,
-    from_rule: str,
-    to_rule: str,
-    *,
-    vocab_size: int | None = None,
-    tied_head: bool = False,
-) -> Converted:
+def convert(table: RunTable, n_params: Array | float, from_rule: str, to_rule: str) -> Converted:
     """`n_params` counted by `from_rule` as `to_rule` counts it; value and error have its shape.
 
     Sizes of the table are looked up. Between and beyond them the form of `CountConversion` stands in.
 
     Args:
-        table: its runs hold both counts, or all parameters and the shape (`d_model`, `n_layers`).
+        table: its runs hold both counts (`with_counts_from_shapes` works them out where shapes are known).
         n_params: above 0 and finite.
         from_rule, to_rule: n_params, n_params_non_embedding or n_params_matmul.
-        vocab_size, tied_head: of the runs' tokenizer and head, where counts have to be worked out from shapes.
 
     Raises:
         UserError: an unknown rule, a count that isn't a positive number, or a table that can't tell one rule from the other.
@@ -70,8 +61,6 @@ def convert(
         )
     if from_rule == to_rule:
         return Converted(wanted.copy(), np.zeros_like(wanted))
-    if vocab_size is not None:
-        table = with_counts_from_shapes(table, vocab_size=vocab_size, tied_head=tied_head)
     if (
         TRANSFORMER not in (from_rule, to_rule)
         and len(table.frame[list(COUNTING)].dropna().drop_duplicates()) >= MIN_FITTED
@@ -80,22 +69,17 @@ def convert(
         inside, error = convert(table, wanted, from_rule, TRANSFORMER)
         value, more = convert(table, inside, TRANSFORMER, to_rule)
         return Converted(value, error + more)
-    return apply(count_conversion(table, from_rule, to_rule), wanted)
+    return _apply(_count_conversion(table, from_rule, to_rule), wanted)
 
 
-def count_conversion(table: RunTable, from_rule: str, to_rule: str) -> CountConversion:
-    """The form that `convert` uses between the transformer's count and another, for captions and for many calls (`apply`).
-
-    Raises:
-        UserError: as `convert`.
-    """
-    _check_rules(from_rule, to_rule)
+def _count_conversion(table: RunTable, from_rule: str, to_rule: str) -> CountConversion:
+    """The form that `convert` uses between the transformer's count and another."""
     known = table.frame[[from_rule, to_rule]].dropna().drop_duplicates().sort_values([from_rule, to_rule])
     before, after = known[from_rule].to_numpy(dtype=np.float64), known[to_rule].to_numpy(dtype=np.float64)
     if len(before) < MIN_SIZES:
         raise UserError(
             f"{table.source} has {len(before)} sizes with both {from_rule} and {to_rule}; {MIN_SIZES} are needed to convert "
-            "one into the other. Give both columns, or the shape (d_model, n_layers) and the vocabulary's size."
+            "one into the other. Give both columns, or the shape (d_model, n_layers) and --vocab-size."
         )
     same = np.abs(after / before - 1) <= SAME
     if same.all():
@@ -118,13 +102,12 @@ def count_conversion(table: RunTable, from_rule: str, to_rule: str) -> CountConv
         from_G=before,
         to_G=after,
         max_rel_error=0.0,
-        rms_rel_error=0.0,
     )
     off = _by_form(form, before) / after - 1
-    return replace(form, max_rel_error=float(np.abs(off).max()), rms_rel_error=float(np.sqrt((off**2).mean())))
+    return replace(form, max_rel_error=float(np.abs(off).max()))
 
 
-def apply(form: CountConversion, n_params: Array | float) -> Converted:
+def _apply(form: CountConversion, n_params: Array | float) -> Converted:
     """Counts through a form: sizes of its table looked up, others converted, each with its relative error."""
     wanted = np.asarray(n_params, dtype=np.float64)
     value = np.asarray(_by_form(form, wanted))
@@ -191,7 +174,8 @@ def convert_law(
 ) -> ConvertedLaw:
     """A fitted law told in another count, with what that costs, beside the law fitted anew in that count.
 
-    The same form can't hold exactly in both counts: the converted law is its least-squares fit, in log loss, to what the law
+    `vocab_size` and `tied_head`, of the runs' tokenizer and head, work out counts that the runs lack from their shapes. The
+    same form can't hold exactly in both counts: the converted law is its least-squares fit, in log loss, to what the law
     predicts at its own runs.
 
     Raises:
@@ -232,7 +216,7 @@ def convert_law(
     refused = None
     try:
         again = fit_law(
-            table,
+            _only_fitted(fit, table),
             law=fit.law,
             objective=fit.objective,
             delta=fit.delta,
@@ -259,7 +243,14 @@ def convert_law(
     )
 
 
-def flops_rule(fit: Fit, table: RunTable, *, budgets: Sequence[float] | None = None) -> FlopsRule:
+def _only_fitted(fit: Fit, table: RunTable) -> RunTable:
+    """The runs that the law was fitted to, so that a second fit is of the same data: what was dropped stays out."""
+    fitted = {point.run_id for point in fit.points if not point.held_out}
+    frame = table.frame
+    return replace(table, frame=frame[frame["run_id"].isin(fitted) & (frame["excluded"] == "")])
+
+
+def against_six_nd(fit: Fit, table: RunTable, *, budgets: Sequence[float] | None = None) -> FlopsRule:
     """Plain 6 N D against the table's own FLOPs: how far a run's C moves, and N_opt and D_opt at a budget.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 import time
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LINE_WIDTH = 110
 REPORT = "report.html"
 ANSWER = "answer.txt"
+STUDY = "study.json"
+"""The study's document (`analysis.study_json`)."""
 NUMBERS = "numbers.json"
 """A `Numbers`, written last: it vouches for the files beside it."""
 
@@ -159,6 +162,7 @@ def study_metrics(study: Study) -> dict[str, float]:
 def _write(source: str | Path, folder: Path, provenance: dict[str, str], asked: Asked) -> Study:
     """Analyse, write report, pictures, points and the answer as text."""
     from analysis import report
+    from analysis.study_json import study_json
 
     table = asked.query.load(source)
     study = report(
@@ -168,8 +172,21 @@ def _write(source: str | Path, folder: Path, provenance: dict[str, str], asked: 
         provenance=provenance,
         **asked.options,
     )
+    _remove_other_pictures(study, folder)
+    (folder / STUDY).write_text(json.dumps(study_json(study), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / ANSWER).write_text(_words(study), encoding="utf-8")
     return study
+
+
+def _remove_other_pictures(study: Study, folder: Path) -> None:
+    """What an earlier report left of pictures that this study can't give: they would pass for its own."""
+    from analysis.plots.gallery import make_pictures
+    from analysis.plots.picture import Absent
+
+    for made in make_pictures(study):
+        if isinstance(made, Absent):
+            for ending in ("png", "svg", "csv"):
+                (folder / f"{made.stem}.{ending}").unlink(missing_ok=True)
 
 
 def _require_writable(folder: Path) -> None:
@@ -228,7 +245,7 @@ def _numbers(folder: Path) -> Numbers | None:
         numbers = read_record(folder / NUMBERS, Numbers)
     except UserError:  # of another version, or damaged: the runs are still there to be analysed
         return None
-    return numbers if all((folder / name).exists() for name in (REPORT, ANSWER)) else None
+    return numbers if all((folder / name).exists() for name in (REPORT, ANSWER, STUDY)) else None
 
 
 def _study_report(folder: Path, numbers: Numbers) -> StudyReport:

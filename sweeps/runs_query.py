@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama.errors import UserError
-from sweeps.storage import Storage, open_storage, open_sweep
 
 if TYPE_CHECKING:
     from analysis.runs.table import LossCurve, RunTable
+    from sweeps.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,34 +43,27 @@ class RunsQuery:
         return asdict(self)
 
 
-def runs_query(
-    *,
-    n_column: str | None,
-    d_column: str | None,
-    loss_column: str | None,
-    mapping: Sequence[str] | None,
-    experiment: str | None,
-    where: Sequence[str] | None,
-    keep: Sequence[str] | None,
-) -> RunsQuery:
-    """The query that a command's options ask for.
+def columns_of(mapping: Sequence[str], **named: str | None) -> dict[str, str]:
+    """The mapping of `COLUMN=NAME` entries, and of columns that have an option of their own.
 
     Raises:
-        UserError: a --map that is none, or two names for one column.
+        UserError: an entry that is none, or two names for one column.
     """
-    columns = dict(_split(entry) for entry in mapping or ())
-    for name, given in (("n_params", n_column), ("n_tokens", d_column), ("loss", loss_column)):
+    columns = dict(_split(entry) for entry in mapping)
+    for name, given in named.items():
         if given is None:
             continue
         if columns.get(name, given) != given:
             raise UserError(f"{name} is mapped to {columns[name]!r} by --map and to {given!r} by its own option")
         columns[name] = given
-    return RunsQuery(columns=columns, experiment=experiment, where=tuple(where or ()), keep=tuple(keep or ()))
+    return columns
 
 
-def open_runs(runs: str, storage: str | Path | None, **options: Any) -> RunTable:
-    """RUNS as a table, read as a command's options ask; `options` are those of `runs_query`."""
-    return runs_query(**options).load(runs_source(runs, open_storage(storage)))
+def open_runs(runs: str, storage: str | Path | None, query: RunsQuery) -> RunTable:
+    """RUNS as a table."""
+    from sweeps.storage import open_storage
+
+    return query.load(runs_source(runs, open_storage(storage)))
 
 
 def runs_source(runs: str, storage: Storage) -> str | Path:
@@ -79,6 +72,8 @@ def runs_source(runs: str, storage: Storage) -> str | Path:
     Raises:
         UserError: RUNS is neither a table nor a launched sweep.
     """
+    from sweeps.storage import open_sweep
+
     return runs if is_table(runs) else open_sweep(runs, storage).folder
 
 

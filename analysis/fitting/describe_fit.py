@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def describe_fit(
         lines.append(extrapolation_in_words(extrapolation))
     dropped = {run.run_id for run in fit.dropped}
     lines += [f"dropped: {run.name}: {off_in_words(run)}" for run in fit.dropped]
-    lines += _left_out([out for out in fit.excluded if out.run_id not in dropped])
+    lines += left_out_in_words([out for out in fit.excluded if out.run_id not in dropped])
     lines += [f"warning: {warning}" for warning in fit.warnings]
     return "\n".join(lines)
 
@@ -135,7 +136,7 @@ def _noise(fit: Fit) -> str:
     )
 
 
-def _left_out(excluded: list[Excluded]) -> list[str]:
+def left_out_in_words(excluded: Sequence[Excluded]) -> list[str]:
     """One line a run, or one a reason where there are many; reasons that differ in numbers or quoted values are one."""
     if len(excluded) <= MOST_LISTED:
         return [f"left out: {out.run_id}: {out.reason}" for out in excluded]

@@ -25,7 +25,7 @@ from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Array, Law, Problem
 from analysis.results import Excluded, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Interval
-from analysis.runs.table import COUNTING, RunTable
+from analysis.runs.table import COUNTING, RunTable, kind_of
 from llama.errors import UserError
 
 WEIGHTS = ("column", "noise")
@@ -328,8 +328,12 @@ def why_none(table: RunTable) -> str:
     """The end of a message that a table has no run to fit: what became of them."""
     if not len(table.frame):
         return ": it has no runs"
-    left_out = table.left_out_words()
-    return f": {left_out}" if left_out else ": all runs are held out"
+    reasons = table.frame.loc[table.frame["excluded"] != "", "excluded"]
+    if not len(reasons):
+        return ": all runs are held out"
+    kinds = reasons.map(kind_of)
+    first = reasons[kinds == kinds.value_counts().index[0]].iloc[0]
+    return f": {table.left_out_words()} (such as {first!r})"
 
 
 def _held_out_error(solved: _Solved, held_out: RunArrays) -> HeldOut | None:

@@ -1,11 +1,21 @@
-"""The JSON document of `isoloss fit RUNS --json` (DESIGN, "The command"), whichever approach it is by."""
+"""The JSON document of `isoloss fit RUNS --json`, whichever approach it is by."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from analysis.results import Approach, Approaches, Extrapolation, Fit, Outlier, ResidualStructure
+from analysis.results import (
+    Approach,
+    Approaches,
+    Excluded,
+    Extrapolation,
+    Fit,
+    NoiseModel,
+    Outlier,
+    ResidualStructure,
+)
 from analysis.values_json import estimate_json, finite, interval_json, intervals_json
 
 
@@ -43,9 +53,7 @@ def fit_json(
             "mean_abs_rel_error": finite(held_out.mean_abs_rel_error) if held_out else None,
             "max_abs_rel_error": finite(held_out.max_abs_rel_error) if held_out else None,
         },
-        "excluded": [
-            {"row": out.row if out.row is not None else out.run_id, "reason": out.reason} for out in fit.excluded
-        ],
+        "excluded": excluded_json(fit.excluded),
         "warnings": list(fit.warnings),
         "approach": 3,
         "convergence": {
@@ -65,6 +73,19 @@ def fit_json(
             "flagged": [_outlier(run) for run in fit.outliers],
             "dropped": [_outlier(run) for run in fit.dropped],
         },
+        "residual_sd": finite(fit.residual_sd),
+        "weights": fit.weights,
+        "noise_model": None if fit.noise_model is None else _noise_model(fit.noise_model),
+        "off_rate": [
+            {
+                "n_params": size.n_params,
+                "n_runs": size.n_runs,
+                "peak_lr": finite(size.peak_lr),
+                "tuned_lr": finite(size.tuned_lr),
+                "reason": size.reason,
+            }
+            for size in fit.off_rate
+        ],
     }
 
 
@@ -110,8 +131,14 @@ def approaches_json(found: Approaches) -> dict[str, Any]:
             }
             for vertex in found.isoflop.vertices
         ],
+        "excluded": excluded_json(found.excluded),
         "warnings": list(found.warnings),
     }
+
+
+def excluded_json(excluded: Iterable[Excluded]) -> list[dict[str, Any]]:
+    """Each run that was left out, by its row in a file or else its id, and why."""
+    return [{"row": out.row if out.row is not None else out.run_id, "reason": out.reason} for out in excluded]
 
 
 def _approach_document(found: Approaches, one: Approach) -> dict[str, Any]:
@@ -134,9 +161,7 @@ def _approach_document(found: Approaches, one: Approach) -> dict[str, Any]:
         },
         # A power law of optima predicts no single run's loss.
         "held_out": {"n": 0, "mean_abs_rel_error": None, "max_abs_rel_error": None},
-        "excluded": [
-            {"row": out.row if out.row is not None else out.run_id, "reason": out.reason} for out in found.excluded
-        ],
+        "excluded": excluded_json(found.excluded),
         "warnings": [*found.warnings, *one.warnings, *(f"no {name}: {why}" for name, why in one.absent.items())],
         "approach": one.number,
         "convergence": None,
@@ -145,6 +170,20 @@ def _approach_document(found: Approaches, one: Approach) -> dict[str, Any]:
         "extrapolation": None,
         "data_digest": None,
         "outliers": None,
+        "residual_sd": None,
+        "weights": None,
+        "noise_model": None,
+        "off_rate": None,
+    }
+
+
+def _noise_model(model: NoiseModel) -> dict[str, Any]:
+    return {
+        "sd": finite(model.sd),
+        "n_params": finite(model.n_params),
+        "exponent": finite(model.exponent),
+        "degrees_of_freedom": model.degrees_of_freedom,
+        "sizes": interval_json(model.sizes),
     }
 
 

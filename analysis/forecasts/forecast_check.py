@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.results import Array, CheckedForecast, Forecast, ForecastCheck, Frozen, FrozenRun
 from analysis.runs.table import RunTable
-from analysis.values_json import finite, interval_json
 from analysis.words import count
 from llama.errors import UserError
 
@@ -129,72 +126,3 @@ def _row(one: Forecast, run_id: str, name: str, measured: float) -> CheckedForec
         inside=measured in one.ci95,
         before_the_fact=one.known_loss is None,
     )
-
-
-def check_json(check: ForecastCheck) -> dict[str, Any]:
-    """The check as JSON values."""
-    return {
-        "frozen": {
-            "path": check.frozen.path,
-            "sha256": check.frozen.sha256,
-            "frozen_at": check.frozen.frozen_at,
-            "law": check.frozen.law,
-            "data_digest": check.frozen.data_digest,
-        },
-        "source": check.source,
-        "n": check.n,
-        "mean_abs_rel_error": finite(check.mean_abs_rel_error),
-        "max_abs_rel_error": finite(check.max_abs_rel_error),
-        "coverage": finite(check.coverage),
-        "held_out": {"n": check.n_known, "coverage": finite(check.coverage_known)},
-        "forecasts": [
-            {
-                "run_id": row.run_id,
-                "name": row.name,
-                "kind": row.kind,
-                "n_params": row.n_params,
-                "n_tokens": row.n_tokens,
-                "predicted": row.predicted,
-                "ci95": interval_json(row.ci95),
-                "measured": row.measured,
-                "rel_error": row.rel_error,
-                "inside": row.inside,
-                "before_the_fact": row.before_the_fact,
-            }
-            for row in check.rows
-        ],
-        "pending": list(check.pending),
-        "not_forecast": list(check.not_forecast),
-        "fitted_runs": list(check.fitted_runs),
-        "changed": list(check.changed),
-    }
-
-
-def describe_check(check: ForecastCheck) -> tuple[str, ...]:
-    """The check in sentences, what counts first."""
-    frozen = check.frozen
-    said = [
-        f"{check.n} of {check.n + len(check.pending)} forecasts frozen before the fact ({frozen.frozen_at}) have come due: "
-        f"{check.coverage:.0%} lie in their 95 % interval, the mean error is {check.mean_abs_rel_error:.2%}, the largest "
-        f"{check.max_abs_rel_error:.2%}."
-        if check.n
-        else f"None of {len(check.pending)} forecasts frozen before the fact ({frozen.frozen_at}) has a finished run yet."
-    ]
-    if check.n_known:
-        said.append(
-            f"{check.n_known} held-out runs had finished before: {check.coverage_known:.0%} lie in their interval, which is no "
-            "test of foresight."
-        )
-    said += [
-        f"{row.name}: predicted {row.predicted:.4f} ({row.ci95.lo:.4f} to {row.ci95.hi:.4f}), measured {row.measured:.4f}, "
-        f"{row.rel_error:+.2%}, {'inside' if row.inside else 'outside'}"
-        + ("" if row.before_the_fact else "; known before")
-        for row in check.rows
-    ]
-    if check.fitted_runs:
-        said.append(f"{len(check.fitted_runs)} runs of {check.source} were in the law's data and don't count.")
-    if check.not_forecast:
-        some = ", ".join(check.not_forecast[:5]) + (" ..." if len(check.not_forecast) > 5 else "")
-        said.append(f"{len(check.not_forecast)} finished runs were never forecast: {some}.")
-    said += [f"warning: {words}" for words in check.changed]
-    return tuple(said)

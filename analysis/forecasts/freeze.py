@@ -97,7 +97,7 @@ def freeze(
                 ],
                 "seen": _seen(fit, table, fitted_ids),
             },
-            "forecasts": [_forecast_json(one) for one in _forecasts(fit, table, cells, extrapolation)],
+            "forecasts": [forecast_json(one) for one in _forecasts(fit, table, cells, extrapolation)],
         }
     )
     try:
@@ -161,38 +161,6 @@ def read_frozen(path: Path) -> Frozen:
         fitted=tuple(FrozenRun(**one) for one in data["fitted"]),
         seen=tuple(FrozenRun(**one) for one in data["seen"]),
     )
-
-
-def describe_frozen(frozen: Frozen) -> tuple[str, ...]:
-    """What was frozen, in sentences."""
-    kinds = {"held_out": "held-out", "unfinished": "unfinished", "cell": "named"}
-    made = [
-        f"{sum(one.kind == kind for one in frozen.forecasts)} {word}"
-        for kind, word in kinds.items()
-        if any(one.kind == kind for one in frozen.forecasts)
-    ]
-    return (
-        f"Froze the law {frozen.law} ({frozen.counting}, {len(frozen.fitted)} runs of {frozen.source}) in {frozen.path}: "
-        + (f"forecasts of {', '.join(made)} runs." if made else "no forecasts, since every run was fitted."),
-        f"SHA-256 {frozen.sha256}. Note it where it can't be changed, such as in a commit.",
-        *(
-            f"{one.name}: {count(one.n_params)} parameters, {count(one.n_tokens)} tokens: loss {one.loss:.4f} "
-            f"({one.ci95.lo:.4f} to {one.ci95.hi:.4f})" + (f"; {one.note}" if one.note else "")
-            for one in frozen.forecasts
-        ),
-    )
-
-
-def frozen_json(frozen: Frozen) -> dict[str, Any]:
-    """What `isoloss fit --freeze FILE --json` says of the file."""
-    return {
-        "path": frozen.path,
-        "sha256": frozen.sha256,
-        "frozen_at": frozen.frozen_at,
-        "data_digest": frozen.data_digest,
-        "n_fitted": len(frozen.fitted),
-        "forecasts": [_forecast_json(one) for one in frozen.forecasts],
-    }
 
 
 def _forecasts(
@@ -272,7 +240,8 @@ def _run(run_id: str, n_params: float, n_tokens: float, loss: float) -> dict[str
     return {"run_id": run_id, "n_params": n_params, "n_tokens": n_tokens, "loss": loss}
 
 
-def _forecast_json(one: Forecast) -> dict[str, Any]:
+def forecast_json(one: Forecast) -> dict[str, Any]:
+    """A forecast as the frozen file holds it."""
     return {
         "run_id": one.run_id,
         "name": one.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from analysis.fitting.describe_fit import left_out_in_words
 from analysis.results import Approach, Approaches, Estimate
 from analysis.words import brackets, count, flops, times
 
@@ -23,6 +24,7 @@ def describe_approaches(found: Approaches) -> str:
     ]
     if found.n_opt_spread is not None:
         lines.append(f"Their N_opt lie within a factor {found.n_opt_spread:.2f} of each other.")
+    lines += left_out_in_words(found.excluded)
     warnings = dict.fromkeys((*found.warnings, *(word for one in found.approaches for word in one.warnings)))
     lines += [f"warning: {word}" for word in warnings]
     return "\n".join(lines)

@@ -40,7 +40,6 @@ class CountConversion:
     to_G: Array
     """Both counts of the table's sizes, ascending: these are looked up, not converted."""
     max_rel_error: float
-    rms_rel_error: float
     """Of the form against the sizes; 0 where both counts are the same."""
 
 
@@ -174,6 +173,7 @@ class ComparedTable:
     """Loss at infinite compute, by its law."""
     exponent: Estimate
     """Of compute in the loss at the optimum: L = limit + amplitude C^-exponent."""
+    excluded: tuple[Excluded, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +188,8 @@ class Comparison:
     flops_rule: str
     flops_G: Array
     """B's training compute, ascending."""
+    named: bool
+    """Whether these budgets, or losses, were asked for."""
     loss: Band
     """B's loss at its optimum over `flops_G`."""
     loss_a: Band
@@ -209,7 +211,8 @@ class Comparison:
     verdict: Literal["constant", "grows", "shrinks"]
     """What `p_constant` says at 5 %; `constant` also means that the runs can't tell."""
     headline: Estimate
-    """The multiplier in a number: `constant` where the verdict is so, otherwise the one at the largest covered compute."""
+    """The multiplier in a number: at the largest compute that was asked for; where none was, `constant` where the verdict is
+    so, otherwise the one at the largest covered compute."""
     headline_flops: float | None
     """Where the headline holds: None for the whole covered range."""
     paired: bool

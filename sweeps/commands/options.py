@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the groups of them that `takes` hands over as one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
+from analysis.fitting.options import DEFAULTS, FitOptions
+from llama.errors import UserError
+from sweeps.runs_query import RunsQuery, columns_of
+
 RUNS_PANEL = "Which runs"
 FIT_PANEL = "How they are fitted"
-QUESTION_PANEL = "The question"
-COSTS_PANEL = "What it costs"
+
+#: The outermost 2.5 % of this many resamples are two or three of them.
+LEAST_BOOTSTRAP = 100
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 StorageOption = Annotated[
@@ -102,8 +107,19 @@ DropOutliersOption = Annotated[
         "--drop-outliers", help="Leave out the runs that are otherwise only flagged.", rich_help_panel=FIT_PANEL
     ),
 ]
+DropOffRateOption = Annotated[
+    bool,
+    typer.Option(
+        "--drop-off-rate",
+        help="Leave out the sizes that were trained far from the tuned learning rate, which are otherwise only flagged.",
+        rich_help_panel=FIT_PANEL,
+    ),
+]
 BootstrapOption = Annotated[
-    int, typer.Option("--bootstrap", help="Resamples for the intervals; 0 for none.", rich_help_panel=FIT_PANEL)
+    int,
+    typer.Option(
+        "--bootstrap", help="Resamples for the intervals, 100 or more; 0 for none.", rich_help_panel=FIT_PANEL
+    ),
 ]
 ResamplingOption = Annotated[
     str,
@@ -115,18 +131,52 @@ ResamplingOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the resampling.", rich_help_panel=FIT_PANEL)]
 
-TargetLossOption = Annotated[
-    float | None, typer.Option("--target-loss", help="Nats a token to reach.", rich_help_panel=QUESTION_PANEL)
-]
-DemandOption = Annotated[
-    float | None,
-    typer.Option("--demand", help="Tokens to serve over the model's life.", rich_help_panel=QUESTION_PANEL),
-]
-PromptShareOption = Annotated[
-    float | None,
-    typer.Option("--prompt-share", help="Share of them that is prompt, from 0 to 1.", rich_help_panel=QUESTION_PANEL),
-]
-PriceOption = Annotated[
-    float | None,
-    typer.Option("--price-per-hour", help="Dollars for an hour of one device.", rich_help_panel=COSTS_PANEL),
-]
+
+def runs_query(
+    n_column: NColumnOption = None,
+    d_column: DColumnOption = None,
+    loss_column: LossColumnOption = None,
+    mapping: MapOption = None,
+    experiment: ExperimentOption = None,
+    where: WhereOption = None,
+    keep: KeepOption = None,
+) -> RunsQuery:
+    """How RUNS is read."""
+    return RunsQuery(
+        columns=columns_of(mapping or (), n_params=n_column, n_tokens=d_column, loss=loss_column),
+        experiment=experiment,
+        where=tuple(where or ()),
+        keep=tuple(keep or ()),
+    )
+
+
+def fit_options(
+    law: LawOption = DEFAULTS["law"],
+    objective: ObjectiveOption = DEFAULTS["objective"],
+    delta: DeltaOption = DEFAULTS["delta"],
+    counting: CountingOption = DEFAULTS["counting"],
+    weights: WeightsOption = DEFAULTS["weights"],
+    drop_outliers: DropOutliersOption = DEFAULTS["drop_outliers"],
+    drop_off_rate: DropOffRateOption = DEFAULTS["drop_off_rate"],
+    bootstrap: BootstrapOption = DEFAULTS["bootstrap"],
+    resampling: ResamplingOption = DEFAULTS["resampling"],
+    seed: SeedOption = DEFAULTS["seed"],
+) -> FitOptions:
+    """How the runs are fitted."""
+    if 0 < bootstrap < LEAST_BOOTSTRAP:
+        raise UserError(
+            f"--bootstrap is {bootstrap}: a 95 % interval can't be read off so few resamples. Ask for {LEAST_BOOTSTRAP} or "
+            "more, or 0 for no intervals"
+        )
+    return FitOptions(
+        law=law,
+        objective=objective,
+        delta=delta,
+        counting=counting,
+        weights=weights,
+        drop_outliers=drop_outliers,
+        drop_off_rate=drop_off_rate,
+        bootstrap=bootstrap,
+        resampling=resampling,
+        seed=seed,
+    )

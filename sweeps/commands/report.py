@@ -7,79 +7,42 @@ from typing import Annotated
 
 import typer
 
+from analysis.decisions.options import DecisionOptions
+from analysis.fitting.options import FitOptions
+from sweeps.commands.decision import decision_options
 from sweeps.commands.options import (
-    BootstrapOption,
-    CountingOption,
-    DColumnOption,
-    DemandOption,
-    ExperimentOption,
-    KeepOption,
-    LawOption,
-    LossColumnOption,
-    MapOption,
-    NColumnOption,
-    ObjectiveOption,
-    PriceOption,
-    PromptShareOption,
+    JsonOption,
     RunsArgument,
-    SeedOption,
     StorageOption,
-    TargetLossOption,
     TrackingOption,
-    WhereOption,
+    fit_options,
+    runs_query,
 )
-from sweeps.commands.terminal import say
+from sweeps.commands.takes import takes
+from sweeps.commands.terminal import note, say
+from sweeps.runs_query import RunsQuery
 
 
+@takes(decision=decision_options, query=runs_query, fitting=fit_options)
 def report(
     runs: RunsArgument,
+    decision: DecisionOptions,
+    query: RunsQuery,
+    fitting: FitOptions,
     storage: StorageOption = None,
-    n_column: NColumnOption = None,
-    d_column: DColumnOption = None,
-    loss_column: LossColumnOption = None,
-    mapping: MapOption = None,
-    experiment: ExperimentOption = None,
-    where: WhereOption = None,
-    keep: KeepOption = None,
-    target_loss: TargetLossOption = None,
-    demand: DemandOption = None,
-    prompt_share: PromptShareOption = None,
-    price_per_hour: PriceOption = None,
-    law: LawOption = "chinchilla",
-    objective: ObjectiveOption = "huber_log",
-    counting: CountingOption = "n_params",
-    bootstrap: BootstrapOption = 1000,
-    seed: SeedOption = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the report (default: the sweep's, or ./report).")
     ] = None,
     tracking_uri: TrackingOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """The study of a sweep or of anyone's table of runs: report.html, every picture, every plotted point."""
-    from analysis.decisions.costs import Prices
-    from sweeps.reporting import Asked, report_runs
-    from sweeps.runs_query import runs_query
+    from sweeps.reporting import STUDY, Asked, report_runs
     from sweeps.storage import open_storage
 
-    query = runs_query(
-        n_column=n_column,
-        d_column=d_column,
-        loss_column=loss_column,
-        mapping=mapping,
-        experiment=experiment,
-        where=where,
-        keep=keep,
+    asked = Asked(query=query, options={**decision, **fitting})
+    path = report_runs(
+        runs, open_storage(storage), asked=asked, out=out, tracking_uri=tracking_uri, say=note if as_json else say
     )
-    options = {
-        "law": law,
-        "objective": objective,
-        "counting": counting,
-        "bootstrap": bootstrap,
-        "seed": seed,
-        "target_loss": target_loss,
-        "demand_tokens": demand,
-        "prompt_share": prompt_share,
-        "prices": None if price_per_hour is None else Prices(price_per_hour=price_per_hour),
-    }
-    asked = Asked(query=query, options=options)
-    report_runs(runs, open_storage(storage), asked=asked, out=out, tracking_uri=tracking_uri, say=say)
+    if as_json:
+        say((path.parent / STUDY).read_text(encoding="utf-8").rstrip())

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from llama.errors import UserError
 from llama.records import DONE, SWEEP_INDEX, write_record
 from sweeps import reporting
-from sweeps.reporting import ANSWER, REPORT, report_runs, report_sweep, study_metrics, sync_sweep
+from sweeps.reporting import ANSWER, REPORT, STUDY, report_runs, report_sweep, study_metrics, sync_sweep
 from sweeps.storage import Storage, SweepFolder, open_sweep
 from sweeps.tracking import TrackingError
 from sweeps.tracking.uri import sqlite_uri
@@ -41,6 +41,7 @@ def analysed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         sources.append(source)
         (folder / REPORT).write_text("<p>")
         (folder / ANSWER).write_text("the answer\n")
+        (folder / STUDY).write_text("{}\n")
         headline = f"study {len(sources)}"
         return SimpleNamespace(fit=None, budgets=(), answer=SimpleNamespace(headline=headline))
 

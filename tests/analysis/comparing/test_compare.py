@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.comparing.compare import compare, compare_json, describe_comparison
+from analysis.comparing.compare import compare
+from analysis.comparing.describe_comparison import compare_json, describe_comparison
 from analysis.comparing.multiplier import growth, log_multiplier, optimal_loss, tied_multiplier
 from analysis.comparing.paired_design import paired
 from analysis.decisions.costs import flops_rule, training_flops

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from analysis.fitting.extrapolation import expanding_window, forecast
 from analysis.fitting.fit import fit
-from analysis.forecasts.forecast_check import check_forecasts, check_json, describe_check
-from analysis.forecasts.freeze import describe_frozen, freeze, frozen_json, read_frozen
+from analysis.forecasts.describe_forecasts import check_json, describe_check, describe_frozen, frozen_json
+from analysis.forecasts.forecast_check import check_forecasts
+from analysis.forecasts.freeze import freeze, read_frozen
 from analysis.laws import get_law
 from analysis.results import Fit, Frozen
 from analysis.runs.table import RunTable

@@ -17,7 +17,7 @@ CONTRACT = [
 
 
 def test_the_document_begins_as_the_contract_says(isoloss: Isoloss, csv: Path) -> None:
-    ran = isoloss("fit", csv, "--bootstrap", 50, "--json")
+    ran = isoloss("fit", csv, "--bootstrap", 100, "--json")
     assert ran.code == 0
     assert list(ran.json)[: len(CONTRACT)] == CONTRACT
     assert ran.json["params"]["E"] == pytest.approx(1.8172, abs=0.1)
@@ -41,14 +41,14 @@ def test_a_law_of_repetition_asks_for_unique_tokens(isoloss: Isoloss, csv: Path)
 
 @pytest.mark.parametrize(("approach", "name"), [("1", "envelope"), ("3", "chinchilla")])
 def test_one_approach_is_one_document(isoloss: Isoloss, csv: Path, approach: str, name: str) -> None:
-    ran = isoloss("fit", csv, "--approach", approach, "--bootstrap", 20, "--json")
+    ran = isoloss("fit", csv, "--approach", approach, "--bootstrap", 100, "--json")
     assert ran.code == 0
     assert ran.json["law"] == name
     assert list(ran.json)[: len(CONTRACT)] == CONTRACT
 
 
 def test_the_approaches_stand_side_by_side(isoloss: Isoloss, csv: Path) -> None:
-    ran = isoloss("fit", csv, "--approach", "all", "--compute", "1e22", "--bootstrap", 20)
+    ran = isoloss("fit", csv, "--approach", "all", "--compute", "1e22", "--bootstrap", 100)
     assert ran.code == 0
     assert "At 1e22 FLOPs" in ran.out
     for words in ("Approach 1", "Approach 2", "no run declares a compute budget", "Approach 3"):

@@ -42,11 +42,11 @@ def test_the_answer_stands_first(isoloss: Isoloss, csv: Path) -> None:
 
 def test_dollars_need_prices_and_utilisations(isoloss: Isoloss, csv: Path) -> None:
     named = ["--price-per-hour", 2, "--peak-flops", 9.9e14, "--train-utilisation", 0.4]
-    ran = isoloss("recommend", csv, "--budget", 1e6, "--demand", 1e12, "--bootstrap", 20, *named)
+    ran = isoloss("recommend", csv, "--budget", 1e6, "--demand", 1e12, "--bootstrap", 100, *named)
     assert ran.code == 2
     assert "--prompt-share" in ran.err
     served = ["--prompt-share", 0.8, "--prefill-utilisation", 0.5, "--decode-utilisation", 0.05]
-    ran = isoloss("recommend", csv, "--budget", 1e6, "--demand", 1e12, "--bootstrap", 20, *named, *served, "--json")
+    ran = isoloss("recommend", csv, "--budget", 1e6, "--demand", 1e12, "--bootstrap", 100, *named, *served, "--json")
     assert ran.code == 0
     assert ran.json["question"]["unit"] == "USD"
 
@@ -68,7 +68,7 @@ def test_dollars_need_prices_and_utilisations(isoloss: Isoloss, csv: Path) -> No
     ],
 )
 def test_a_bad_question_is_named(isoloss: Isoloss, csv: Path, options: list[str], words: str) -> None:
-    ran = isoloss("recommend", csv, "--bootstrap", 20, *options)
+    ran = isoloss("recommend", csv, "--bootstrap", 100, *options)
     assert ran.code == 2
     assert ran.out == ""
     assert words in ran.err
@@ -80,7 +80,7 @@ def test_a_better_recipe_is_worth_its_compute(isoloss: Isoloss, csv: Path, tmp_p
     document = isoloss("compare", csv, better, "--bootstrap", 200, "--json").json
     lo, hi = document["multiplier"]["ci95"]
     assert lo < 2.0 < hi
-    assert isoloss("compare", csv, better, "--bootstrap", 50).out
+    assert isoloss("compare", csv, better, "--bootstrap", 100).out
 
 
 def test_one_file_is_compared_with_itself_by_conditions(isoloss: Isoloss, tmp_path: Path) -> None:
@@ -88,5 +88,5 @@ def test_one_file_is_compared_with_itself_by_conditions(isoloss: Isoloss, tmp_pa
     path = tmp_path / "both.csv"
     both.assign(run_id=range(len(both))).to_csv(path, index=False)
     halves = ["--where-a", "recipe=old", "--where-b", "recipe=new"]
-    assert isoloss("compare", path, path, *halves, "--bootstrap", 50).code == 0
-    assert isoloss("compare", path, path, "--where-a", "recipe=older", "--bootstrap", 50).code == 2
+    assert isoloss("compare", path, path, *halves, "--bootstrap", 100).code == 0
+    assert isoloss("compare", path, path, "--where-a", "recipe=older", "--bootstrap", 100).code == 2
