@@ -44,7 +44,8 @@ def noise_model(runs: pd.DataFrame, counting: str, source: str) -> NoiseModel:
     if not len(cells):
         raise UserError(
             f"{source} has no runs that differ in nothing but their seed, so weights='noise' has no noise to go by. Repeat "
-            "seeds at two sizes or more (a file names a run's cell in the column design), or use weights='column'"
+            "seeds at two sizes or more (a file states them in the column seed, or names a run's cell in the column design), "
+            "or use weights='column'"
         )
     freedom = (cells["seeds"] - 1).to_numpy(dtype=np.float64)
     sums = pd.DataFrame({"n": cells["n"], "freedom": freedom, "sum": cells["variance"] * freedom}).groupby("n").sum()

@@ -6,7 +6,7 @@ in the span of the law's derivatives, which the fit absorbs near its optimum so 
 added variables, for residuals that are
 
 - over each run's noise, as weights tell it, and clipped at three robust sds, so that outliers neither make nor hide a pattern;
-- whitened where runs share a group: a common part of the variance (`group_share`) is estimated by restricted maximum likelihood
+- whitened where runs share a group: a common part of the variance is estimated by restricted maximum likelihood
   and removed, since branches of one trunk err together and would look like a pattern in N.
 
 The three p-values are corrected for being three (Holm 1979).
@@ -71,7 +71,6 @@ def residual_structure(fit: Fit) -> ResidualStructure:
     return ResidualStructure(
         axes=tuple(_axis(axis, label, by_axis[axis], residual, p_values[axis], holm[axis]) for axis, label in AXES),
         level=LEVEL,
-        group_share=share,
         method=_method(member is not None, share),
     )
 

@@ -75,8 +75,6 @@ class ResidualStructure:
 
     axes: tuple[AxisStructure, ...]
     level: float
-    group_share: float
-    """Share of the residuals' variance taken to be common to the runs of a group; 0 where nothing groups them."""
     method: str
     """One sentence: what was tested, and how runs that share a trunk were treated."""
 

@@ -161,5 +161,6 @@ class TestRepetition:
         assert repeating.predict(params, N, D, 1e10) == pytest.approx(expected, rel=1e-13)
         assert law.predict(params, N, D, 1e10) == pytest.approx(law.predict(params, N, D))
         assert "Muennighoff" in repeating.source
+        assert repeating.form.startswith("L = E + A N^-alpha + B D^-beta at D' for D")
         constrained = get_law("data_constrained")
         assert with_repetition(constrained) is constrained

@@ -368,7 +368,6 @@ def _structure() -> ResidualStructure:
             for axis, p_value, p_holm in shapes
         ),
         level=0.05,
-        group_share=0.4,
         method="A slope and a bend along each axis were tested, trunks taken as one draw.",
     )
 
