@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.laws import get_law
+from analysis.laws import get_law, law_names
 from analysis.laws.chinchilla import Chinchilla
 from analysis.laws.power_sum import nonnegative_amplitudes
 from llama.errors import UserError
@@ -112,3 +115,10 @@ def test_amplitudes_are_the_non_negative_least_squares(seed: int) -> None:
 def test_an_unknown_law() -> None:
     with pytest.raises(UserError, match="there are chinchilla"):
         get_law("kaplan2")
+
+
+def test_every_name_is_a_law_and_the_names_cost_nothing() -> None:
+    """The command's help lists them: asking for it imports no numpy."""
+    assert [get_law(name).name for name in law_names()] == list(law_names())
+    asked = "import sys; from analysis.laws import law_names; law_names(); print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout == "False\n"
