@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from analysis.fitting.options import DEFAULTS, FitOptions
+from analysis.laws import law_names
 from llama.errors import UserError
 from sweeps.runs_query import RunsQuery, columns_of
 
@@ -79,7 +80,7 @@ LawOption = Annotated[
     str,
     typer.Option(
         "--law",
-        help="chinchilla, overtraining, data_constrained, skaling or kaplan.",
+        help=f"{', '.join(law_names())}.",
         rich_help_panel=FIT_PANEL,
     ),
 ]
