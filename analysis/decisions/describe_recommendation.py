@@ -6,7 +6,17 @@ import math
 from collections.abc import Callable
 
 from analysis.fitting.describe_fit import law_in_words
-from analysis.results import Choice, Contribution, Family, Interval, Limit, Optimum, Recommendation, Uncertainty
+from analysis.results import (
+    Choice,
+    Contribution,
+    Family,
+    Interval,
+    Limit,
+    Optimum,
+    Recommendation,
+    TaskForecast,
+    Uncertainty,
+)
 from analysis.words import brackets, count, flops, number, seconds, times
 
 #: Break-evens shown; the JSON has all.
@@ -17,6 +27,7 @@ def describe_recommendation(recommendation: Recommendation) -> str:
     """The lines that `isoloss recommend` prints, the answer on the first."""
     lines = [headline(recommendation), ""]
     lines += _alternatives(recommendation)
+    lines += [task_in_words(task) for task in recommendation.tasks]
     lines += _near(recommendation)
     lines += _regret(recommendation)
     lines += _break_evens(recommendation)
@@ -111,6 +122,15 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
     return lines
 
 
+def task_in_words(task: TaskForecast) -> str:
+    """What the model should do downstream, and whether its loss lies where the curve was fitted."""
+    if task.value is None:
+        return f"No forecast of {task.target}: {task.absent}"
+    beyond = "" if task.outside is None else f" (extrapolated: {task.outside})"
+    between = brackets(task.ci95, lambda share: f"{share:.1%}")
+    return f"At that loss the runs' {task.target} leads one to expect {task.value:.1%}{between} of it{beyond}."
+
+
 def _near(recommendation: Recommendation) -> list[str]:
     one, five = recommendation.within_1pct, recommendation.within_5pct
     if one is None or five is None:
@@ -164,7 +184,13 @@ def _family(family: Family) -> list[str]:
             f"  {count(member.n_params)} parameters on {count(member.n_tokens)} tokens{tokens}: a loss of "
             f"{member.loss:.3f}{loss}, for {member.demand_share:.0%} of the demand{beyond}"
         )
-    return [*lines, f"  {family.rule}."]
+    worse = family.weighted_loss - family.alone_loss
+    return [
+        *lines,
+        f"  The best single model under the same budget reaches {family.alone_loss:.3f}, {abs(worse):.3f} "
+        f"{'lower' if worse > 0 else 'higher'}: a family pays where its sizes serve what one can't.",
+        f"  {family.rule}.",
+    ]
 
 
 def _uncertainty(found: Uncertainty) -> list[str]:

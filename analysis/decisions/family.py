@@ -19,7 +19,7 @@ from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
 from analysis.optima.optimum import outside
-from analysis.results import Array, Family, FamilyMember, Fit
+from analysis.results import Array, Family, FamilyMember, Fit, Optimum
 from analysis.words import count, number
 from llama.errors import UserError
 
@@ -37,7 +37,7 @@ STEP = 1e-4
 Members = int | Sequence[tuple[float, float]]
 
 
-def family(fit: Fit, setting: Setting, members: Members, *, alone: float) -> Family:
+def family(fit: Fit, setting: Setting, members: Members, *, alone: Optimum, single: Optimum) -> Family:
     """The budget of `setting` spent on several sizes.
 
     Args:
@@ -45,7 +45,8 @@ def family(fit: Fit, setting: Setting, members: Members, *, alone: float) -> Fam
         setting: a question about a budget, of compute or of cost.
         members: (size, share of demand), or the number of sizes: then they lie a factor 2 apart around `alone`, with equal
             shares.
-        alone: the size that would be recommended alone.
+        alone: what would be recommended alone.
+        single: the best that the same budget buys as one model.
 
     Raises:
         UserError: impossible sizes or shares, a question without a budget, or a budget that serving uses up.
@@ -53,7 +54,7 @@ def family(fit: Fit, setting: Setting, members: Members, *, alone: float) -> Fam
     question = setting.question
     if question.kind == "target_loss":
         raise UserError("--family spends a budget: ask with --budget or --compute, not with --target-loss")
-    sizes_k, share_k, named = _members(members, setting, alone)
+    sizes_k, share_k, named = _members(members, setting, alone.n_params)
     # A compute budget is training FLOPs alone: serving is not paid from it.
     pays_serving = question.kind == "budget"
     train = setting.costs.train if pays_serving else setting.train_flops
@@ -97,7 +98,9 @@ def family(fit: Fit, setting: Setting, members: Members, *, alone: float) -> Fam
         ),
         budget=question.value,
         unit=question.unit,
+        cost_unit=setting.costs.unit,
         weighted_loss=float(share_k @ loss_k),
+        alone_loss=single.loss,
         rule=(
             f"{named}; tokens are split so that the loss, weighted by each size's share of the demand, is least while {what} "
             "together cost the budget: the last unit of cost lowers that loss alike at every size"

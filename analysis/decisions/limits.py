@@ -11,7 +11,7 @@ from analysis.counting import convert
 from analysis.decisions.costs import option_name
 from analysis.decisions.serving import decode_seconds
 from analysis.laws.repetition import R_D_STAR
-from analysis.results import Array, Interval, Limit, Serving
+from analysis.results import Interval, Limit, Serving
 from analysis.runs.table import RunTable
 from analysis.words import count, number
 from llama.errors import UserError
@@ -115,7 +115,7 @@ def bounds(
     if limits.memory_bytes is not None:
         found.append(_memory(limits, table))
     if limits.tpot_seconds is not None:
-        found.append(_tpot(limits, serving))
+        found.append(_tpot(limits, serving, table))
     if limits.largest_size is not None:
         found.append(_sizes("largest_size", limits.largest_size, Interval(lo=SMALLEST, hi=limits.largest_size)))
     if limits.smallest_size is not None:
@@ -187,23 +187,15 @@ def _memory(limits: Limits, table: RunTable) -> Bound:
     assert limits.context_tokens is not None
     assert limits.batch_sequences is not None
     coefficient, exponent, whose = kv_elements(table)
-    by_size = limits.bytes_per_param
     # Keys and values: two of each.
     held = 2 * limits.kv_bytes_per_element * limits.kv_head_share * limits.context_tokens * limits.batch_sequences
-
-    def needed(n_params: Array | float) -> Array:
-        return np.asarray(by_size * n_params + held * coefficient * np.power(n_params, exponent))
-
-    if needed(SMALLEST) > limits.memory_bytes:
+    largest = _largest(limits.bytes_per_param, held * coefficient, exponent, limits.memory_bytes)
+    if largest is None:
         raise UserError(f"--memory-bytes {number(limits.memory_bytes)} holds no model at all with its KV cache")
-    low, high = np.log(SMALLEST), np.log(LARGEST)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if needed(np.exp(middle)) <= limits.memory_bytes else (low, middle)
     return Bound(
         name="memory",
         value=limits.memory_bytes,
-        n_params=Interval(lo=SMALLEST, hi=float(np.exp(low))),
+        n_params=Interval(lo=SMALLEST, hi=largest),
         rule=(
             f"{limits.bytes_per_param:g} bytes a parameter and {limits.kv_bytes_per_element:g} a KV element for "
             f"{limits.batch_sequences} x {limits.context_tokens} tokens in {limits.memory_bytes / 1e9:.3g} GB; layers times "
@@ -212,12 +204,40 @@ def _memory(limits: Limits, table: RunTable) -> Bound:
     )
 
 
-def _tpot(limits: Limits, serving: Serving | None) -> Bound:
+def _largest(by_size: float, held: float, exponent: float, room: float) -> float | None:
+    """The largest N with by_size N + held N^exponent within `room`; None where even one parameter is too many."""
+
+    def needed(n_params: float) -> float:
+        return float(by_size * n_params + held * n_params**exponent)
+
+    if needed(SMALLEST) > room:
+        return None
+    low, high = np.log(SMALLEST), np.log(LARGEST)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if needed(float(np.exp(middle))) <= room else (low, middle)
+    return float(np.exp(low))
+
+
+def _tpot(limits: Limits, serving: Serving | None, table: RunTable) -> Bound:
     assert limits.tpot_seconds is not None
     if limits.bandwidth is not None:
         assert limits.bytes_per_param is not None
-        largest = limits.tpot_seconds * limits.bandwidth / limits.bytes_per_param
-        rule = f"{limits.bytes_per_param:g} bytes a parameter read at {limits.bandwidth / 1e9:.4g} GB/s for every output token"
+        rule = f"{limits.bytes_per_param:g} bytes a parameter"
+        held, exponent = 0.0, 1.0
+        if limits.context_tokens is not None and limits.kv_bytes_per_element is not None:
+            coefficient, exponent, _ = kv_elements(table)
+            held = 2 * limits.kv_bytes_per_element * limits.kv_head_share * limits.context_tokens * coefficient
+            rule += (
+                f" and {limits.kv_bytes_per_element:g} a KV element of one sequence of {limits.context_tokens} tokens"
+            )
+        else:
+            rule += ", no context counted (--context-tokens and --kv-bytes-per-element would),"
+        rule += f" read at {limits.bandwidth / 1e9:.4g} GB/s for every output token"
+        most = _largest(limits.bytes_per_param, held, exponent, limits.tpot_seconds * limits.bandwidth)
+        if most is None:
+            raise UserError(f"--tpot-seconds {limits.tpot_seconds:g} leaves no size: {rule}")
+        largest = most
     else:
         measured = decode_seconds(serving) if serving is not None else None
         if measured is None:

@@ -11,11 +11,13 @@ import numpy as np
 from analysis.decisions.alternatives import break_evens, regret, saved
 from analysis.decisions.choose import Pick, Setting, lifetime_pick, pick, training_pick
 from analysis.decisions.costs import Prices, decide_costs, training_flops
+from analysis.decisions.doubts import check_repetition, doubts, unreached
 from analysis.decisions.family import Members, family
-from analysis.decisions.lifetime import out_of_reach
 from analysis.decisions.limits import Bound, Limits, allowed, bounds
+from analysis.decisions.reach import OPTIONS, bind, check_reach, no_answer
 from analysis.decisions.search import surface, within
 from analysis.decisions.serving import measure_serving
+from analysis.decisions.tasks import foresee_tasks
 from analysis.decisions.uncertainty import uncertainty
 from analysis.fitting.extrapolation import expanding_window, forecast
 from analysis.fitting.fit import fit as fit_law
@@ -29,21 +31,13 @@ from analysis.results import (
     Extrapolation,
     Fit,
     Interval,
-    Limit,
     Optimum,
     Question,
     Recommendation,
     Serving,
 )
 from analysis.runs.table import RunTable
-from analysis.words import count, number
 from llama.errors import UserError
-
-#: No fit says anything this many times beyond (or below) the compute that it was fitted to.
-SENSELESS = 1e9
-#: ln N or ln D moving by more than this is another recommendation.
-MOVES = 1e-4
-OPTIONS = {"compute": "--compute", "target_loss": "--target-loss", "budget": "--budget"}
 
 
 def recommend(
@@ -92,9 +86,12 @@ def recommend(
     prices, limits = prices or Prices(), limits or Limits()
     kind, value = check_question(flops, target_loss, budget)
     check_demand(demand_tokens, prompt_share, unique_tokens, sizes)
+    if prices.quantisation is not None and demand_tokens is None:
+        raise UserError("--quantisation multiplies what serving costs: name --demand too")
     fitted = fit or fit_law(table, **fit_options)
-    counting = fitted.counting
     table = table.at_the_best_rate()
+    if unique_tokens is not None:
+        check_repetition(table, fitted)
     if kind == "budget" and costs == "auto" and prices.price_per_hour is None:
         costs = "flops"
     found = bounds(
@@ -128,63 +125,56 @@ def recommend(
         )
         return Setting(question=question, costs=decided, train_flops=train, sizes=allowed(within_bounds, table, rule))
 
-    asked = setting(counting)
-    chosen = get_law(fitted.law)
-    params = chosen.as_vector(fitted.params)
-    best = pick(asked, chosen, params)
+    asked, law = setting(fitted.counting), get_law(fitted.law)
+    params = law.as_vector(fitted.params)
+
+    def decide(within_bounds: tuple[Bound, ...]) -> Pick:
+        return pick(setting(fitted.counting, within_bounds), law, params)
+
+    best = decide(found)
     if not np.isfinite(best.n_params):
-        raise UserError(
-            _no_answer(fitted, asked, found, lambda without: pick(setting(counting, without), chosen, params))
-        )
-    _check_reach(fitted, asked.question, best)
+        raise UserError(no_answer(fitted, asked, found, decide))
+    check_reach(fitted, asked.question, best, found)
     training_optimal = _optimum(fitted, asked, training_pick)
     lifetime_optimal = _optimum(fitted, asked, lifetime_pick) if demand_tokens is not None else None
     recommended = lifetime_optimal or training_optimal
-    law_here, demand = surface(chosen, asked.unique_tokens), asked.demand_tokens
-    near = [
-        Interval(lo=float(lo), hi=float(hi))
-        for lo, hi in (
-            within(
-                law_here,
-                params,
-                asked.costs,
-                recommended.loss,
-                demand,
-                (best.n_params, best.n_tokens),
-                share,
-                unique_tokens=asked.unique_tokens,
-                sizes=asked.sizes,
-            )
-            for share in (0.01, 0.05)
-        )
-    ]
+    within_1pct, within_5pct = (_near(law, params, asked, best, share) for share in (0.01, 0.05))
     if extrapolation is None:
         extrapolation = _extrapolation(table, fitted)
-    foreseen, doubts = _foresee(fitted, extrapolation, recommended)
-    doubts += _doubts(fitted, asked, recommended, prices)
-    doubts += _unreached(fitted, asked)
-    found_limits = tuple(
-        _bind(bound, found, best, lambda without: pick(setting(counting, without), chosen, params)) for bound in found
-    )
+    foreseen = forecast(fitted, extrapolation, recommended.n_params, recommended.n_tokens, asked.unique_tokens)
     spread = uncertainty(table, fitted, setting, **fit_options) if vary else None
+    pairs, skipped = break_evens(table, fitted, asked, recommended.loss, sizes)
+    single = recommended if kind == "budget" else training_optimal
     return Recommendation(
         question=asked.question,
         fit=fitted,
         costs=asked.costs,
         training_optimal=training_optimal,
         lifetime_optimal=lifetime_optimal,
-        within_1pct=near[0],
-        within_5pct=near[1],
-        saved=saved(asked, law_here, params, best) if demand_tokens is not None else None,
-        break_even=break_evens(table, fitted, asked, recommended.loss, sizes),
-        regret=regret(fitted, asked, law_here, best) if demand_tokens is not None else (),
-        limits=found_limits,
-        family=family(fitted, asked, members, alone=recommended.n_params) if members is not None else None,
+        within_1pct=within_1pct,
+        within_5pct=within_5pct,
+        saved=saved(asked, surface(law, asked.unique_tokens), params, best) if demand_tokens is not None else None,
+        break_even=pairs,
+        regret=regret(fitted, asked, surface(law, asked.unique_tokens), best) if demand_tokens is not None else (),
+        limits=tuple(bind(bound, found, best, decide) for bound in found),
+        family=family(fitted, asked, members, alone=recommended, single=single) if members is not None else None,
         uncertainty=spread,
-        loss_forecast=foreseen,
+        loss_forecast=foreseen.ci95,
+        tasks=foresee_tasks(table, fitted, foreseen),
         extrapolation=extrapolation,
         outside_fitted_range=recommended.outside_fitted_range,
-        warnings=tuple(dict.fromkeys((*fitted.warnings, *(spread.warnings if spread is not None else ()), *doubts))),
+        warnings=tuple(
+            dict.fromkeys(
+                (
+                    *fitted.warnings,
+                    *(spread.warnings if spread is not None else ()),
+                    *([] if foreseen.note is None else [f"the forecast of the loss: {foreseen.note}"]),
+                    *doubts(fitted, asked, recommended, prices),
+                    *unreached(fitted, asked),
+                    *skipped,
+                )
+            )
+        ),
     )
 
 
@@ -262,58 +252,20 @@ def _optimum(fit: Fit, setting: Setting, picker: Callable[[Setting, Law, Array],
     )
 
 
-def _no_answer(
-    fit: Fit, setting: Setting, found: tuple[Bound, ...], decide: Callable[[tuple[Bound, ...]], Pick]
-) -> str:
-    """Why no model answers the question: a limit that leaves nothing, the law's own limit, or a budget that serving uses up."""
-    question = setting.question
-    what = f"{OPTIONS[question.kind]} {number(question.value)}"
-    if found and np.isfinite(decide(()).n_params):
-        alone = [bound for bound in found if np.isfinite(decide(tuple(b for b in found if b is not bound)).n_params)]
-        blamed = alone or list(found)
-        return f"no model answers {what} within {' and '.join(bound.in_words for bound in blamed)}"
-    if question.kind == "budget":
-        return (
-            f"{what} {question.unit} is spent on serving {count(setting.demand_tokens)} tokens alone, at any size: raise it or "
-            "lower --demand"
-        )
-    return out_of_reach(fit, get_law(fit.law), question.value, setting.unique_tokens)
-
-
-def _check_reach(fit: Fit, question: Question, best: Pick) -> None:
-    option, value, fitted = OPTIONS[question.kind], question.value, fit.fitted_range
-    if question.kind == "target_loss" and value > fitted.loss.hi:
-        raise UserError(
-            f"{option} {value:g} is above every measured loss ({number(fitted.loss.lo)} to {number(fitted.loss.hi)} nats): "
-            "every run was better"
-        )
-    distance = float(best.n_params * best.n_tokens)
-    served = "" if question.demand_tokens is None else f" with --demand {question.demand_tokens:g}"
-    for edge, factor in (
-        (fitted.n_times_d.hi, distance / fitted.n_times_d.hi),
-        (fitted.n_times_d.lo, fitted.n_times_d.lo / distance),
-    ):
-        if factor > SENSELESS:
-            raise UserError(
-                f"{option} {value:g}{served} asks for a model of {count(float(best.n_params))} parameters on "
-                f"{count(float(best.n_tokens))} tokens, {number(factor)} times {'beyond' if distance > edge else 'below'} the "
-                "compute that the law was fitted to: no fit says anything there"
-            )
-
-
-def _bind(bound: Bound, found: tuple[Bound, ...], best: Pick, decide: Callable[[tuple[Bound, ...]], Pick]) -> Limit:
-    """The limit, and what the recommendation would be without it."""
-    free = decide(tuple(other for other in found if other is not bound))
-    moved = max(abs(float(np.log(free[field] / best[field]))) for field in (0, 1))
-    if moved <= MOVES:
-        return bound.found(None)
-    effect = f"without it: {count(float(free.n_params))} parameters on {count(float(free.n_tokens))} tokens"
-    if abs(float(free.cost / best.cost) - 1) > MOVES:
-        less = float(1 - free.cost / best.cost)
-        effect += f", {abs(less):.1%} {'less' if less > 0 else 'more'} cost"
-    if abs(float(free.loss / best.loss) - 1) > MOVES / 10:
-        effect += f", a loss of {float(free.loss):.4f} instead of {float(best.loss):.4f}"
-    return bound.found(effect)
+def _near(law: Law, params: Array, asked: Setting, best: Pick, share: float) -> Interval:
+    """Sizes whose cost at the recommendation's loss is at most 1 + `share` times the least."""
+    lo, hi = within(
+        surface(law, asked.unique_tokens),
+        params,
+        asked.costs,
+        float(best.loss),
+        asked.demand_tokens,
+        (best.n_params, best.n_tokens),
+        share,
+        unique_tokens=asked.unique_tokens,
+        sizes=asked.sizes,
+    )
+    return Interval(lo=float(lo), hi=float(hi))
 
 
 def _extrapolation(table: RunTable, fit: Fit) -> Extrapolation | None:
@@ -321,55 +273,3 @@ def _extrapolation(table: RunTable, fit: Fit) -> Extrapolation | None:
         return expanding_window(table, fit)
     except UserError:
         return None
-
-
-def _foresee(fit: Fit, extrapolation: Extrapolation | None, best: Optimum) -> tuple[Interval, list[str]]:
-    """What a run of the recommended model will measure, and what that interval leaves out."""
-    foreseen = forecast(fit, extrapolation, best.n_params, best.n_tokens)
-    # The forecast knows no repetition: its width is taken, about the loss that repetition leaves.
-    shift = best.loss / foreseen.loss
-    return (
-        Interval(lo=foreseen.ci95.lo * shift, hi=foreseen.ci95.hi * shift),
-        [] if foreseen.note is None else [f"the forecast of the loss: {foreseen.note}"],
-    )
-
-
-def _unreached(fit: Fit, setting: Setting) -> list[str]:
-    """Draws without an answer: they count as infinite, so that an interval without an upper end is what they leave."""
-    if fit.draws_KP is None:
-        return []
-    lost = float(np.mean(~np.isfinite(pick(setting, get_law(fit.law), fit.draws_KP).n_params)))
-    if not lost:
-        return []
-    return [
-        f"{lost:.1%} of the resampled laws have no model that answers {OPTIONS[setting.question.kind]}: they count as infinite"
-    ]
-
-
-def _doubts(fit: Fit, setting: Setting, best: Optimum, prices: Prices) -> list[str]:
-    said = []
-    fitted = fit.fitted_range.tokens_per_param
-    ratio = best.n_tokens / best.n_params
-    if ratio > fitted.hi * 1.001:
-        said.append(
-            f"{number(ratio)} tokens a parameter are beyond the {number(fitted.hi)} of the runs: fits on shorter training "
-            "overstate what extra tokens buy (Sardana et al. 2024, section 4)"
-        )
-    if setting.question.unique_tokens is not None and best.n_tokens > setting.question.unique_tokens:
-        said.append(
-            f"the data are seen {number(best.n_tokens / setting.question.unique_tokens)} times over: a loss under "
-            "repetition is less certain than one on fresh tokens"
-        )
-    if prices.quantisation is not None:
-        said.append(
-            "the multiplier for quantisation leaves the loss alone, but models trained on more tokens a parameter lose more "
-            "when quantised (Kumar et al. 2024, arXiv 2411.04330): measure the loss of the quantised model"
-        )
-    if setting.costs.source == "measured":
-        for what, cost in (("training", setting.costs.train), ("serving", setting.costs.serve)):
-            if len(cost.n_params_G) and not cost.n_params_G[0] * 0.999 <= best.n_params <= cost.n_params_G[-1] * 1.001:
-                said.append(
-                    f"the cost of {what} was measured from {count(float(cost.n_params_G[0]))} to "
-                    f"{count(float(cost.n_params_G[-1]))} parameters: at {count(best.n_params)} it is a line's extrapolation"
-                )
-    return said

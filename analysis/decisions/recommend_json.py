@@ -1,4 +1,4 @@
-"""The JSON document of `isoloss recommend RUNS --json` (DESIGN, "The command"): numbers are finite or null."""
+"""The JSON document of `isoloss recommend RUNS --json`: numbers are finite or null."""
 
 from __future__ import annotations
 
@@ -66,6 +66,18 @@ def recommend_json(recommendation: Recommendation) -> dict[str, Any]:
             }
             for pair in recommendation.break_even
         ],
+        "downstream": [
+            {
+                "target": task.target,
+                "loss": finite(task.loss),
+                "value": finite(task.value),
+                "ci95": interval_json(task.ci95),
+                "fitted_losses": interval_json(task.fitted_losses),
+                "outside_fitted_range": task.outside,
+                "absent": task.absent,
+            }
+            for task in recommendation.tasks
+        ],
         "uncertainty": _uncertainty(recommendation.uncertainty),
         "outside_fitted_range": list(recommendation.outside_fitted_range),
         "warnings": list(recommendation.warnings),
@@ -112,7 +124,9 @@ def _family(family: Family | None) -> dict[str, Any] | None:
     return {
         "budget": finite(family.budget),
         "unit": family.unit,
+        "cost_unit": family.cost_unit,
         "weighted_loss": finite(family.weighted_loss),
+        "alone_loss": finite(family.alone_loss),
         "rule": family.rule,
         "members": [
             {
@@ -139,6 +153,7 @@ def _uncertainty(uncertainty: Uncertainty | None) -> dict[str, Any]:
     return {
         **{part.factor: finite(part.sd_log_n) for part in uncertainty.contributions},
         "of": f"sd of ln N ({uncertainty.counting}) of {uncertainty.decision}",
+        "preferred_law": None if uncertainty.preferred is None else uncertainty.preferred.choice,
         "joint_sd": finite(uncertainty.sd_log_n),
         "joint_ci95": _renamed(intervals_json(uncertainty.joint)),
         "reasons": {part.factor: part.reason for part in uncertainty.contributions},

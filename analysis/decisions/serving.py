@@ -36,8 +36,7 @@ def measure_serving(table: RunTable, *, counting: str = "n_params", prompt_share
     by_size, left_out = _by_size(table, counting)
     if len(by_size) < MIN_SIZES:
         raise UserError(
-            f"{table.source} has measured inference cost of {len(by_size)} sizes; at least {MIN_SIZES} are needed "
-            "(`isoloss infer-cost` measures a run)"
+            f"{table.source} has measured inference cost of {len(by_size)} sizes; at least {MIN_SIZES} are needed"
         )
     sizes = np.array(sorted(by_size))
     costs = [by_size[size] for size in sizes]

@@ -20,6 +20,7 @@ import numpy as np
 from analysis.fitting.design import condition_number
 from analysis.fitting.objective import Objective
 from analysis.fitting.solver import minimise
+from analysis.intervals import ends
 from analysis.laws.base import Array, Parameter, Problem
 from analysis.laws.power_sum import nonnegative_amplitudes
 from analysis.results import Interval
@@ -254,6 +255,16 @@ class DownstreamFit:
         form = get_form(self.form)
         return form.predict(form.as_vector(self.params), loss)
 
+    def redraw(self, loss_K: Array) -> Array:
+        """Each resampled curve at a loss of its own.
+
+        Raises:
+            UserError: the fit has no bootstrap.
+        """
+        if self.draws_KP is None:
+            raise UserError("the fit was made with bootstrap 0, and has no interval: ask for 1,000 resamples")
+        return get_form(self.form).predict(self.draws_KP, loss_K)
+
     def interval(self, loss: Array | float) -> tuple[Array, Array]:
         """The central 95 % of the fitted curve at a loss, (low, high): the curve's, without a task's own noise.
 
@@ -263,8 +274,7 @@ class DownstreamFit:
         if self.draws_KP is None:
             raise UserError("the fit was made with bootstrap 0, and has no interval: ask for 1,000 resamples")
         curves = get_form(self.form).predict(self.draws_KP, np.asarray(loss)[..., None])
-        low, high = np.quantile(curves, [0.025, 0.975], axis=-1)
-        return low, high
+        return ends(np.moveaxis(curves, -1, 0))
 
 
 def fit_downstream(
@@ -304,7 +314,7 @@ def fit_downstream(
         weight_Kn = _resample(loss_n, len(chosen.parameters), bootstrap, seed)
         start = np.repeat(theta[None], bootstrap, axis=0)
         refit = minimise(problem, goal, target_n[None], weight_Kn, start, goal.stages)
-        draws = problem.to_params(refit.theta_KP)
+        draws = problem.to_params(_widened(problem, theta, refit.theta_KP, len(loss_n), seed))
         if (unconverged := int((~refit.converged_K).sum())) > 0.01 * bootstrap:
             warnings.append(f"{unconverged} of {bootstrap} resamples stopped short; intervals may be too narrow")
     spare = len(loss_n) - len(params)
@@ -315,7 +325,7 @@ def fit_downstream(
         if draws is None
         else {
             name: Interval(lo=float(low), hi=float(high))
-            for name, low, high in zip(chosen.parameter_names, *np.quantile(draws, [0.025, 0.975], axis=0), strict=True)
+            for name, low, high in zip(chosen.parameter_names, *ends(draws), strict=True)
         },
         n_runs=len(loss_n),
         residual_sd=float(np.sqrt(((chosen.predict(params, loss_n) - target_n) ** 2).sum() / spare)),
@@ -405,6 +415,18 @@ def _resample(loss_n: Array, parameters: int, draws: int, seed: int) -> Array:
         if not len(missing):
             break
     return weight_Kn
+
+
+def _widened(problem: Problem, theta_P: Array, theta_KP: Array, runs: int, seed: int) -> Array:
+    """The resamples' optima about the fit's, as far as n runs with P parameters taken from them are short of telling.
+
+    Resampled residuals are smaller than the noise by sqrt(1 - P/n), and n - P degrees of freedom know its variance no better
+    than a chi-square of as many: Student's t, which percentiles of a plain bootstrap don't allow for.
+    """
+    freedom = runs - len(theta_P)
+    rng = np.random.default_rng((seed, 1))
+    wide_K = np.sqrt(runs / freedom) * np.sqrt(freedom / rng.chisquare(freedom, size=len(theta_KP)))
+    return np.asarray(np.clip(theta_P + (theta_KP - theta_P) * wide_K[:, None], problem.lower_P, problem.upper_P))
 
 
 def _sigmoid(z: Array) -> Array:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from analysis.downstream.forms import DownstreamFit, fit_downstream, get_form
+from analysis.downstream.forms import FORMS, DownstreamFit, fit_downstream, get_form
 from analysis.runs.table import RunTable
-from analysis.values_json import finite, intervals_json
-from analysis.words import brackets, number
 from llama.errors import UserError
-
-#: Column of the target -> form of its curve over loss.
-FORMS = {"task_error": "exponential", "task_accuracy": "sigmoid"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +27,24 @@ class DownstreamResult:
     absent: str | None
 
 
-def downstream_results(table: RunTable, *, bootstrap: int = 1000, seed: int = 0) -> tuple[DownstreamResult, ...]:
-    """A curve for each target that any run states; none where none does."""
+def downstream_results(
+    table: RunTable, *, bootstrap: int = 1000, seed: int = 0, over: Literal["task_loss", "loss"] = "task_loss"
+) -> tuple[DownstreamResult, ...]:
+    """A curve for each target that any run states; none where none does.
+
+    Args:
+        bootstrap, seed: of each curve.
+        over: task_loss takes the loss on the task's own answers where all runs state it; loss takes what laws are fitted to,
+            so that a law's forecast can be put through the curve.
+    """
     usable = table.usable
     found = []
-    for target, form in FORMS.items():
+    for form in FORMS:
+        target = f"task_{get_form(form).target}"
         stated = usable[usable[target].notna()]
         if not len(stated):
             continue
-        against = "task_loss" if stated["task_loss"].notna().all() else "loss"
+        against = "task_loss" if over == "task_loss" and stated["task_loss"].notna().all() else "loss"
         fitted, held_out = stated[~stated["held_out"]], stated[stated["held_out"]]
         fit, absent, error = None, None, None
         try:
@@ -62,44 +66,3 @@ def downstream_results(table: RunTable, *, bootstrap: int = 1000, seed: int = 0)
             )
         )
     return tuple(found)
-
-
-def describe_downstream(results: tuple[DownstreamResult, ...]) -> list[str]:
-    """A sentence a target, its doubts after it."""
-    lines = []
-    for one in results:
-        if one.fit is None:
-            lines.append(f"No curve of {one.target} over {one.against}: {one.absent}")
-            continue
-        form = get_form(one.fit.form)
-        shown = ", ".join(
-            f"{name} {number(value)}" + brackets(None if one.fit.ci95 is None else one.fit.ci95[name], number)
-            for name, value in one.fit.params.items()
-        )
-        said = (
-            f"{one.target} over {one.against} ({one.fit.form}, {form.source}) of {one.fit.n_runs} runs: {shown}; runs scatter "
-            f"by {one.fit.residual_sd:.2%} of answers"
-        )
-        if one.held_out_error is not None:
-            said += f"; {one.n_held_out} held-out are {one.held_out_error:.2%} off on average"
-        lines += [said + ".", *(f"warning: {one.target}: {warning}" for warning in one.fit.warnings)]
-    return lines
-
-
-def downstream_json(results: tuple[DownstreamResult, ...]) -> list[dict[str, Any]]:
-    """The results as JSON values."""
-    return [
-        {
-            "target": one.target,
-            "against": one.against,
-            "form": None if one.fit is None else one.fit.form,
-            "params": None if one.fit is None else {name: finite(value) for name, value in one.fit.params.items()},
-            "ci95": None if one.fit is None else intervals_json(one.fit.ci95),
-            "n_runs": 0 if one.fit is None else one.fit.n_runs,
-            "residual_sd": None if one.fit is None else finite(one.fit.residual_sd),
-            "held_out": {"n": one.n_held_out, "mean_abs_error": finite(one.held_out_error)},
-            "warnings": [] if one.fit is None else list(one.fit.warnings),
-            "absent": one.absent,
-        }
-        for one in results
-    ]

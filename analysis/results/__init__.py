@@ -53,7 +53,7 @@ from analysis.results.decisions import (
 )
 from analysis.results.fit import Convergence, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Resampling
 from analysis.results.measured import BowlPoint, CubicVertex, FrontierPoint, Isoflop, IsoflopVertex, PowerLaw
-from analysis.results.recommendation import Family, FamilyMember, Limit, Question, Recommendation, Regret
+from analysis.results.recommendation import Family, FamilyMember, Limit, Question, Recommendation, Regret, TaskForecast
 from analysis.results.study import Answer, Study
 from analysis.results.uncertainty import Choice, Contribution, Factor, Uncertainty
 
@@ -123,6 +123,7 @@ __all__ = [
     "Serving",
     "SizeLine",
     "Study",
+    "TaskForecast",
     "TokenCost",
     "Uncertainty",
     "Window",

@@ -39,8 +39,10 @@ class Regret:
     n_params_best: float
     """The size that would have been cheapest."""
     extra_cost: float
-    """Share of the least cost paid on top; 0 where the forecast comes true."""
+    """Share of the least cost paid on top by the size that was recommended; 0 where the forecast comes true."""
     ci95: Interval | None
+    """Of the same size under the resampled laws: above 0 at factor 1 too, where another size would have been cheaper. Infinite
+    where it never reaches the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,27 @@ class Limit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskForecast:
+    """N, D -> loss -> error or accuracy: the law's loss put through the curve that the runs' task results draw over loss."""
+
+    target: str
+    """Column of the target: task_error or task_accuracy."""
+    loss: float
+    """Of the recommended model by the law: where the curve is read."""
+    value: float | None
+    """Share of answers; None where there is no curve."""
+    ci95: Interval | None
+    """95 % interval of the recommended model's measured share: the loss's interval through the resampled curves, and the
+    scatter of single runs about them."""
+    fitted_losses: Interval | None
+    """Losses that the curve was fitted to."""
+    outside: str | None
+    """In words, where the loss lies outside them; None inside."""
+    absent: str | None
+    """Why there is no curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FamilyMember:
     """One model of a family."""
 
@@ -70,7 +93,7 @@ class FamilyMember:
     loss: float
     train_cost: float
     serve_cost: float
-    """Both in the unit of `Costs`; `serve_cost` of its share of the demand."""
+    """Both in `Family.cost_unit`; `serve_cost` of its share of the demand."""
     ci95: dict[str, Interval] | None
     """By n_tokens and loss; None without a bootstrap."""
     outside_fitted_range: tuple[str, ...]
@@ -84,8 +107,13 @@ class Family:
     """Ascending in size."""
     budget: float
     unit: str
+    """Of the budget."""
+    cost_unit: str
+    """Of the members' costs: that of `Costs`, which is another where FLOPs were asked for and dollars are counted."""
     weighted_loss: float
     """Of a served token: losses weighted by demand share."""
+    alone_loss: float
+    """Of the best single model under the same budget."""
     rule: str
     """How the budget was split and where the sizes came from, in words."""
 
@@ -117,6 +145,8 @@ class Recommendation:
     """None where it was not asked for."""
     loss_forecast: Interval
     """95 % interval of the recommended model's measured loss: the draws', widened by the error of extrapolation."""
+    tasks: tuple[TaskForecast, ...]
+    """What it should do downstream, a target each; empty where the runs state no task column."""
     extrapolation: Extrapolation | None
     """What that error was taken from; None where no window could be fitted."""
     outside_fitted_range: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,9 +302,18 @@ class TestAlternatives:
             assert pair.demand_tokens == pytest.approx(max(0.0, expected))
             assert pair.demand_tokens == break_even_demand(FLOPS, (pair.small, small), (pair.large, large))
 
-    def test_a_named_size_that_never_gets_there_is_refused(self, made: Made) -> None:
-        with pytest.raises(UserError, match=r"--size 1\.0M never reaches"):
-            made.ask(target_loss=2.3, demand_tokens=1e12, sizes=(1e6, 4e9))
+    def test_a_named_size_that_never_gets_there_is_skipped_with_a_word(self, made: Made) -> None:
+        found = made.ask(target_loss=2.3, demand_tokens=1e12, sizes=(1e6, 2e9, 4e9))
+        assert [(pair.small, pair.large) for pair in found.break_even] == [(2e9, 4e9)]
+        assert any("--size 1.0M never reaches" in warning for warning in found.warnings)
+
+    def test_regret_holds_the_recommended_size_under_every_law(self, made: Made) -> None:
+        """The model is trained before the truth is known: a forecast that comes true costs more than the best then."""
+        found = made.ask(target_loss=2.3, demand_tokens=1e12)
+        true = next(regret for regret in found.regret if regret.factor == 1)
+        assert true.extra_cost == 0
+        assert true.ci95 is not None
+        assert true.ci95.hi > 0.001
 
     def test_regret_pays_for_the_wrong_size(self, made: Made) -> None:
         found = made.ask(target_loss=2.3, demand_tokens=1e12)
@@ -319,6 +329,17 @@ class TestAlternatives:
 
 
 class TestFamilies:
+    def test_costs_are_told_in_their_own_unit_beside_the_best_single_model(self, made: Made) -> None:
+        found = made.ask(flops=1e21, demand_tokens=1e12, prompt_share=0.5, prices=H100, members=2)
+        family = found.family
+        assert family is not None
+        assert (family.unit, family.cost_unit) == ("FLOPs", "USD")
+        usd = found.costs.train_usd_per_flop
+        assert usd is not None
+        assert sum(member.train_cost for member in family.members) == pytest.approx(1e21 * usd)
+        assert family.alone_loss == found.training_optimal.loss < family.weighted_loss
+        assert "best single model" in describe_recommendation(found)
+
     def test_a_unit_of_cost_gains_alike_at_every_size(self, made: Made) -> None:
         found = made.ask(budget=1e22, demand_tokens=1e11, members=[(7e9, 0.5), (1e9, 0.3), (3e9, 0.2)]).family
         assert found is not None
@@ -400,6 +421,41 @@ class TestLimits:
         coefficient, exponent, _ = kv_elements(made.table)
         kept = 2 * limit.n_params.hi + 2 * 2 * 4096 * 16 * coefficient * limit.n_params.hi**exponent
         assert kept == pytest.approx(24e9)
+
+    def test_a_size_held_by_a_limit_shows_no_certainty(self, made: Made) -> None:
+        """Far above the smallest size that reaches the loss, too: there it is searched as well."""
+        found = made.ask(target_loss=2.6, demand_tokens=1e12, limits=Limits(smallest_size=5e10))
+        assert found.recommended.n_params == pytest.approx(5e10)
+        first = headline(found)
+        assert "50B parameters (held there by --smallest-size)" in first
+        assert "[50B, 50B]" not in describe_recommendation(found)
+
+    def test_time_a_token_counts_the_context_where_it_is_named(self, made: Made) -> None:
+        named: dict[str, Any] = {"tpot_seconds": 0.01, "bandwidth": 2e12, "bytes_per_param": 2}
+        with_context = Limits(**named, context_tokens=32_768, kv_bytes_per_element=2)
+        bare, context = (
+            made.ask(target_loss=2.3, demand_tokens=1e12, limits=limits).limits[0]
+            for limits in (Limits(**named), with_context)
+        )
+        assert bare.n_params is not None
+        assert context.n_params is not None
+        assert bare.n_params.hi == pytest.approx(1e10)
+        assert "no context counted" in bare.rule
+        coefficient, exponent, _ = kv_elements(made.table)
+        read = 2 * context.n_params.hi + 2 * 2 * 32_768 * coefficient * context.n_params.hi**exponent
+        assert read == pytest.approx(2e10)
+
+    @pytest.mark.parametrize(
+        ("asked", "said"),
+        [
+            ({"flops": 1e21, "limits": Limits(largest_size=1e3)}, "below the sizes"),
+            ({"flops": 1e21, "unique_tokens": 1e3}, "beyond the"),
+            ({"budget": 1e10}, "no fit says anything there"),
+        ],
+    )
+    def test_an_answer_that_is_no_model_is_refused(self, made: Made, asked: dict[str, Any], said: str) -> None:
+        with pytest.raises(UserError, match=said):
+            made.ask(**asked)
 
     def test_a_loose_limit_does_not_bind(self, made: Made) -> None:
         limit = made.ask(target_loss=2.4, demand_tokens=1e12, limits=Limits(largest_size=1e12)).limits[0]
@@ -529,6 +585,7 @@ KEYS = [
     "training_optimal",
     "lifetime_optimal",
     "break_even",
+    "downstream",
     "uncertainty",
     "outside_fitted_range",
     "warnings",
@@ -650,7 +707,11 @@ class TestPublishedRuns:
         assert own.n_params < found.training_optimal.n_params / 2
         assert found.uncertainty is not None
         assert found.uncertainty.joint is not None
-        assert own.n_params in found.uncertainty.joint["n_params"]
+        # The runs prefer another law by far: the choices together are about that one.
+        assert found.uncertainty.preferred is not None
+        assert found.uncertainty.preferred.choice == "skaling"
+        assert found.uncertainty.preferred.n_params is not None
+        assert found.uncertainty.preferred.n_params in found.uncertainty.joint["n_params"]
 
     def test_gadre(self, published_runs: Path) -> None:
         table = load_runs(
@@ -669,3 +730,53 @@ def test_the_package_hands_out_the_function() -> None:
     import analysis
 
     assert analysis.recommend is recommend
+
+
+class TestDownstream:
+    CURVE = (0.86, 2.2, 0.75)
+
+    def runs(self, made: Made) -> RunTable:
+        """Gadre et al.'s curve of the error on the runs' own losses, and noise."""
+        epsilon, k, gamma = self.CURVE
+        loss = made.table.frame["loss"].to_numpy()
+        noise = 0.002 * np.random.default_rng(3).standard_normal(len(loss))
+        return replace(
+            made.table, frame=made.table.frame.assign(task_error=epsilon - k * np.exp(-gamma * loss) + noise)
+        )
+
+    def test_the_recommended_model_has_its_error_with_an_interval(self, made: Made) -> None:
+        found = recommend(self.runs(made), flops=1e21, fit=made.fit, extrapolation=made.extrapolation, vary=False)
+        [task] = found.tasks
+        epsilon, k, gamma = self.CURVE
+        assert task.target == "task_error"
+        assert task.value == pytest.approx(epsilon - k * np.exp(-gamma * found.recommended.loss), abs=0.004)
+        assert task.ci95 is not None
+        assert task.value is not None
+        assert task.value in task.ci95
+        [document] = recommend_json(found)["downstream"]
+        assert document["value"] == task.value
+        assert "task_error leads one to expect" in describe_recommendation(found)
+
+    def test_a_loss_that_the_curve_never_saw_is_flagged(self, made: Made) -> None:
+        asked: dict[str, Any] = {"fit": made.fit, "extrapolation": made.extrapolation, "vary": False}
+        near, far = (recommend(self.runs(made), flops=flops, **asked) for flops in (1e20, 1e25))
+        assert near.tasks[0].outside is None
+        assert far.tasks[0].outside is not None
+        assert "extrapolated: a loss of" in describe_recommendation(far)
+
+    def test_a_curve_that_cannot_be_fitted_says_why(self, made: Made) -> None:
+        flat = replace(made.table, frame=made.table.frame.assign(task_error=0.5))
+        found = recommend(flat, flops=1e21, fit=made.fit, extrapolation=made.extrapolation, vary=False)
+        assert found.tasks[0].value is None
+        assert "No forecast of task_error" in describe_recommendation(found)
+
+
+def test_repetition_is_not_counted_twice(made: Made) -> None:
+    repeating = replace(made.table, frame=made.table.frame.assign(unique_tokens=made.table.frame["n_tokens"] / 4))
+    with pytest.raises(UserError, match="--law data_constrained"):
+        recommend(repeating, flops=1e21, unique_tokens=1e10, fit=made.fit, vary=False)
+
+
+def test_a_multiplier_on_serving_needs_a_demand(made: Made) -> None:
+    with pytest.raises(UserError, match="--quantisation multiplies what serving costs: name --demand too"):
+        made.ask(flops=1e21, prices=Prices(quantisation=0.5))

@@ -149,6 +149,7 @@ class TestLaws:
         assert whole.joint is not None
         assert not next(choice for choice in whole.choices if choice.choice == "overtraining").joined
         assert "varied over overtraining" not in part_of(whole, "law").reason
+        assert whole.preferred.n_params is not None
         assert whole.preferred.n_params in whole.joint["n_params"]
         first = describe_recommendation(found).splitlines()[0]
         assert "by a law that the runs speak against" in first

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis.downstream.of_runs import describe_downstream, downstream_json, downstream_results
+from analysis.downstream.describe_downstream import describe_downstream, downstream_json
+from analysis.downstream.of_runs import downstream_results
 from analysis.runs.table import RunTable
 from tests.analysis.tables import BESIROGLU, make_table, predict, spread_design
 
