@@ -24,6 +24,7 @@ def describe_fit(
 ) -> str:
     """A fit as lines: law, exponents, held-out error, evidence, what it was asked and what was left out."""
     lines = [
+        *_no_result(fit),
         law_in_words(fit),
         f"Compute-optimal: {_exponents(fit)}, when compute goes as N D.",
         held_out_in_words(fit),
@@ -42,16 +43,22 @@ def describe_fit(
     return "\n".join(lines)
 
 
+def _no_result(fit: Fit) -> list[str]:
+    """Said first: a law on its bounds says what was assumed, not what was measured."""
+    if not fit.convergence.bound_hits:
+        return []
+    return [
+        f"The fit ended on a bound ({', '.join(fit.convergence.bound_hits)}), which these runs don't determine: take what follows "
+        "as no result. Check the columns, or vary N and D more widely."
+    ]
+
+
 def law_in_words(fit: Fit) -> str:
     def with_interval(name: str, value: str) -> str:
         return value + brackets(None if fit.ci95 is None else fit.ci95.get(name), number)
 
     shown = {name: with_interval(name, number(value)) for name, value in fit.params.items()}
-    form = (
-        f"L = {shown['E']} + {shown['A']} N^-({shown['alpha']}) + {shown['B']} D^-({shown['beta']})"
-        if fit.law == "chinchilla"
-        else f"{get_law(fit.law).form} with {', '.join(f'{name} {value}' for name, value in shown.items())}"
-    )
+    form = f"{get_law(fit.law).form} with {', '.join(f'{name} {value}' for name, value in shown.items())}"
     how = "no intervals were asked for" if fit.resampling is None else f"intervals are 95 %. {fit.resampling.reason}"
     return (
         f"The {fit.law} law through {fit.n_runs} runs of {fit.n_sizes} sizes ({fit.objective}, N is {fit.counting}): {form}; "
@@ -94,10 +101,17 @@ def extrapolation_in_words(extrapolation: Extrapolation) -> str:
             parts.append(f"{np.sqrt(np.mean(np.square(errors))):.2%} {where} the compute")
         low = high
     fitted = sum(window.skipped is None for window in extrapolation.windows)
+    by_ratio = extrapolation.ratio
+    outside = (
+        "No window of ratios D/N can be fitted, so nothing is known of the error outside the fitted ones."
+        if by_ratio is None
+        else f"At a D/N 4x outside the fitted ones, and no more compute, it is {extrapolation.log_error_sd(1, 4):.2%} "
+        f"(tried up to {number(by_ratio.max_distance)}x)."
+    )
     return (
         f"Extrapolation, by {fitted} law{'' if fitted == 1 else 's'} of the smaller runs predicting the larger: off by "
         f"{', '.join(parts)} (rms). Ahead, a forecast at 10x the largest fitted N D has an error's sd of "
-        f"{extrapolation.log_error_sd(10):.2%}, at 100x {extrapolation.log_error_sd(100):.2%}."
+        f"{extrapolation.log_error_sd(10):.2%}, at 100x {extrapolation.log_error_sd(100):.2%}. {outside}"
     )
 
 

@@ -14,6 +14,7 @@ from analysis.results import (
     Fit,
     NoiseModel,
     Outlier,
+    RatioExtrapolation,
     ResidualStructure,
 )
 from analysis.values_json import estimate_json, finite, interval_json, intervals_json
@@ -221,6 +222,25 @@ def _extrapolation(extrapolation: Extrapolation) -> dict[str, Any]:
                 "skipped": window.skipped,
             }
             for window in extrapolation.windows
+        ],
+        "ratio": None if extrapolation.ratio is None else _by_ratio(extrapolation.ratio),
+    }
+
+
+def _by_ratio(ratio: RatioExtrapolation) -> dict[str, Any]:
+    return {
+        "growth": finite(ratio.growth),
+        "max_distance": finite(ratio.max_distance),
+        "windows": [
+            {
+                "limit": finite(window.limit),
+                "predicts": window.predicts,
+                "n_runs": window.n_runs,
+                "n_predicted": window.n_predicted,
+                "rms_log_error": finite(window.rms_log_error),
+                "skipped": window.skipped,
+            }
+            for window in ratio.windows
         ],
     }
 

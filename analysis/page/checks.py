@@ -96,7 +96,14 @@ def extrapolation(study: Study) -> Html:
         f"{percent(tried.residual_sd)} at the fitted runs; at 10 times their largest compute "
         f"{percent(tried.log_error_sd(10.0))}, "
         f"at 100 times {percent(tried.log_error_sd(100.0))}. Beyond "
-        f"{format_number(tried.max_distance, 'count')} times nothing was tried."
+        f"{format_number(tried.max_distance, 'count')} times nothing was tried. "
+        + (
+            "No window of ratios D/N could be fitted: of the error outside the fitted ratios nothing is known."
+            if tried.ratio is None
+            else f"At a D/N 4 times outside the fitted ones, and no more compute, it is "
+            f"{percent(tried.log_error_sd(1.0, 4.0))}, "
+            f"tried up to {format_number(tried.ratio.max_distance, 'count')} times in windows of D/N."
+        )
     )
     return join([element("p", words), table(columns, rows, label="Windows of the smaller runs")])
 
