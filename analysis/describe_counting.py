@@ -11,6 +11,9 @@ from analysis.values_json import finite, intervals_json
 from analysis.words import count
 from analysis.words import flops as say_flops
 
+#: FLOPs within this of 6 N D are 6 N D.
+SAME_FLOPS = 1e-3
+
 
 def describe_conversion(told: ConvertedLaw) -> tuple[str, ...]:
     """A law in another count, in sentences: the exponent first."""
@@ -55,6 +58,8 @@ def conversion_json(told: ConvertedLaw) -> dict[str, Any]:
 def describe_flops_rule(change: FlopsRule) -> tuple[str, ...]:
     """Plain 6 N D against the table's own FLOPs, in sentences."""
     ratio = change.exact_over_6nd_G
+    if np.abs(ratio - 1).max() < SAME_FLOPS:
+        return ("The table's own FLOPs are 6 N D.",)
     low, high = int(np.argmin(ratio)), int(np.argmax(ratio))
     return (
         f"The table's own FLOPs are {ratio[low]:.3g} to {ratio[high]:.3g} times 6 N D (N is {change.counting}; at "

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Unpack
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.fitting import evidence, outliers
-from analysis.fitting.bootstrap import RESAMPLINGS, refit
-from analysis.fitting.design import check_condition, check_design, impossible
+from analysis.fitting.bootstrap import RESAMPLINGS, Sample, refit
+from analysis.fitting.design import impossible
 from analysis.fitting.learning_rates import at_the_tuned_rates, off_rate, rate_warnings
-from analysis.fitting.loss_units import check_outlying_units, check_units
 from analysis.fitting.noise_model import noise_model, noise_scale_at, noise_warnings, noise_weights
 from analysis.fitting.objective import Objective
 from analysis.fitting.options import DEFAULTS, FitOptions, complete
 from analysis.fitting.run_arrays import RunArrays, data_digest
-from analysis.fitting.solver import Solution, minimise
+from analysis.fitting.solved import Kept, Solved, check_runs, keep
 from analysis.intervals import interval
 from analysis.laws import get_law
-from analysis.laws.base import Array, Law, Problem
-from analysis.results import Excluded, Exponents, Fit, FittedPoint, FittedRange, HeldOut, Interval
+from analysis.laws.base import Array, Law
+from analysis.results import (
+    Convergence,
+    Excluded,
+    Exponents,
+    Fit,
+    FittedPoint,
+    FittedRange,
+    HeldOut,
+    Interval,
+    NoiseModel,
+)
 from analysis.runs.table import COUNTING, RunTable, kind_of
 from llama.errors import UserError
 
@@ -83,114 +90,63 @@ def fit(
         best_rate = at_the_tuned_rates(best_rate, counting)
     frame, held_out_frame, uncounted = _select(best_rate, counting)
     with _computable(chosen, table.source):
-        model = noise_model(frame, counting, table.source) if weights == "noise" else None
-        runs, held_out = RunArrays.of(frame, counting), RunArrays.of(held_out_frame, counting)
-        warnings = list(best_rate.warnings)
-        if model is not None:
-            warnings += noise_warnings(model, runs.n_params, runs.weight)
-            runs = runs.weighted(noise_weights(model, runs.n_params, goal), noise_scale_at(model, runs.n_params))
-        digest = data_digest(runs, held_out, counting)
+        runs, model, warnings = _weighted(RunArrays.of(frame, counting), counting, weights, goal, table.source)
+        held_out = RunArrays.of(held_out_frame, counting)
         try:
-            _check(chosen, runs)
+            check_runs(chosen, runs)
         except UserError as error:
             gone = best_rate.left_out_words()
             raise UserError(f"{error} ({gone})" if gone else str(error)) from None
-        unit_unsaid = bool((frame["loss_unit"] == "").any())
-        if unit_unsaid:
-            check_units(runs.n_params, runs.n_tokens, runs.loss, runs.names)
-        solved = _solve(chosen, goal, runs)
-        noise_scale = runs.noise_scale
-        if unit_unsaid:
-            residual = solved.residual(runs)
-            off = outliers.outlying(
-                residual, noise_scale, outliers.robust_sd(residual / noise_scale, len(solved.params))
-            )
-            check_outlying_units(residual, off, runs.names)
-        kept, solved, sd = _drop(chosen, goal, runs, solved, noise_scale, drop_outliers)
-        residual = solved.residual(runs)
-        off = outliers.outlying(residual, noise_scale, sd)
-        dropped = outliers.records(frame[~kept], residual[~kept], noise_scale[~kept], sd)
-        staying = outliers.records(frame[kept & off], residual[kept & off], noise_scale[kept & off], sd)
-        all_runs, runs = runs, runs.only(kept)
-        frame = runs.frame
-        params, predicted, residual = solved.params, solved.predict(runs), residual[kept]
-        standard = residual / runs.noise_scale
-        residual_sd = float(np.sqrt((standard**2).sum() / max(1, len(residual) - len(params))))
-        proof = evidence.gather(chosen, solved.problem, solved.solution, solved.best)
-        rates = off_rate(table, frame, counting)
-        warnings += [
-            *evidence.doubts(proof, converged=solved.converged, exact=residual_sd < outliers.ROUNDING),
-            *outliers.warnings(staying, dropped, len(frame), sd),
-            *outliers.edge_warnings(all_runs.frame[~kept], frame, counting),
-            *evidence.about_law(chosen, runs, counting),
-            *evidence.misfit(frame, residual_sd),
-            *rate_warnings(rates),
-        ]
+        kept = keep(chosen, goal, runs, drop=drop_outliers)
         sample = None
         if bootstrap:
             sample = refit(
-                solved.problem,
+                kept.solved.problem,
                 goal,
-                solved.theta,
-                frame,
-                predicted,
-                residual_sd,
+                kept.solved.theta,
+                kept.runs.frame,
+                kept.solved.predict(kept.runs),
+                kept.residual_sd,
                 counting=counting,
                 draws=bootstrap,
                 seed=seed,
                 resampling=resampling,
             )
-            if sample.unconverged > 0.01 * bootstrap:
-                warnings.append(
-                    f"{sample.unconverged} of {bootstrap} resamples stopped short of their optimum; intervals may be too narrow"
-                )
-        values = params if sample is None else sample.params_KP
-        n_opt, d_opt = chosen.exponents(params)
+        rates = off_rate(table, kept.runs.frame, counting)
+        proof = evidence.gather(chosen, kept.solved.problem, kept.solved.solution, kept.solved.best)
         found = Fit(
             law=chosen.name,
             objective=goal.name,
             delta=goal.delta,
             counting=counting,
-            n_runs=len(frame),
-            n_sizes=len(np.unique(runs.n_params)),
-            params=dict(zip(chosen.parameter_names, params.tolist(), strict=True)),
-            ci95=None
-            if sample is None
-            else {
-                name: interval(values[:, column])
-                for column, name in enumerate(chosen.parameter_names)
-                if name not in proof.unfelt
-            },
-            objective_value=float(solved.solution.value_K[solved.best]),
-            exponents=Exponents(
-                n_opt=float(n_opt),
-                d_opt=float(d_opt),
-                ci95=None
-                if sample is None
-                else dict(zip(("n_opt", "d_opt"), map(interval, chosen.exponents(values)), strict=True)),
-            ),
-            residual_sd=residual_sd,
+            n_runs=len(kept.runs.loss),
+            n_sizes=len(np.unique(kept.runs.n_params)),
+            params=dict(zip(chosen.parameter_names, kept.solved.params.tolist(), strict=True)),
+            ci95=None if sample is None else _intervals(chosen, sample, proof),
+            objective_value=float(kept.solved.solution.value_K[kept.solved.best]),
+            exponents=_exponents(chosen, kept.solved.params, sample),
+            residual_sd=kept.residual_sd,
             convergence=proof,
             resampling=None if sample is None else sample.resampling,
             draws_KP=None if sample is None else sample.params_KP,
-            held_out=_held_out_error(solved, held_out),
-            points=_points(solved, runs, held_out),
-            fitted_range=FittedRange(
-                n_params=_range(runs.n_params),
-                n_tokens=_range(runs.n_tokens),
-                tokens_per_param=_range(runs.n_tokens / runs.n_params),
-                n_times_d=_range(runs.n_params * runs.n_tokens),
-                loss=_range(runs.loss),
+            held_out=_held_out_error(kept.solved, held_out),
+            points=_points(kept.solved, kept.runs, held_out),
+            fitted_range=_fitted_range(kept.runs),
+            excluded=(*best_rate.excluded, *uncounted, *outliers.as_excluded(kept.dropped)),
+            warnings=(
+                *best_rate.warnings,
+                *warnings,
+                *_warnings(kept, proof, counting),
+                *rate_warnings(rates),
+                *_unconverged(sample),
             ),
-            excluded=(*best_rate.excluded, *uncounted, *outliers.as_excluded(dropped)),
-            warnings=tuple(warnings),
             weights="noise" if model is not None else "column",
             noise_model=model,
             outlier_rule=outliers.RULE,
-            outliers=staying,
-            dropped=dropped,
+            outliers=kept.staying,
+            dropped=kept.dropped,
             off_rate=rates,
-            data_digest=digest,
+            data_digest=data_digest(runs, held_out, counting),
         )
         return _finite(found, table.source)
 
@@ -217,31 +173,6 @@ def check_options(**options: Unpack[FitOptions]) -> None:
         raise UserError(f"seed is {asked['seed']}; it must be 0 or more")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Solved:
-    """The optimum of a law on some runs."""
-
-    law: Law
-    problem: Problem
-    solution: Solution
-    best: int
-    params: Array
-
-    @property
-    def theta(self) -> Array:
-        return np.asarray(self.solution.theta_KP[self.best])
-
-    @property
-    def converged(self) -> bool:
-        return bool(self.solution.converged_K[self.best])
-
-    def predict(self, runs: RunArrays) -> Array:
-        return self.law.predict(self.params, runs.n_params, runs.n_tokens, runs.unique_or_inf)
-
-    def residual(self, runs: RunArrays) -> Array:
-        return np.asarray(np.log(self.predict(runs) / runs.loss))
-
-
 @contextmanager
 def _computable(law: Law, source: str) -> Iterator[None]:
     """Powers of extreme numbers overflow on the way, which the solver refuses as a step and `_finite` as a result."""
@@ -252,46 +183,53 @@ def _computable(law: Law, source: str) -> Iterator[None]:
         raise UserError(f"the law {law.name} can't be computed on the runs of {source}: {error}") from None
 
 
-def _check(law: Law, runs: RunArrays) -> None:
-    check_design(runs.n_params, runs.n_tokens, runs.loss, law)
-    law.check(runs.n_params, runs.n_tokens, runs.unique_tokens)
-    check_condition(law, runs.n_params, runs.n_tokens, runs.unique_tokens)
+def _weighted(
+    runs: RunArrays, counting: str, weights: str, goal: Objective, source: str
+) -> tuple[RunArrays, NoiseModel | None, list[str]]:
+    """The runs with the weights that were asked for, the noise that made them, and warnings."""
+    if weights == "column":
+        return runs, None, []
+    model = noise_model(runs.frame, counting, source)
+    said = noise_warnings(model, runs.n_params, runs.weight)
+    weighted = runs.weighted(noise_weights(model, runs.n_params, goal), noise_scale_at(model, runs.n_params))
+    return weighted, model, said
 
 
-def _solve(law: Law, goal: Objective, runs: RunArrays) -> _Solved:
-    problem = law.problem(runs.n_params, runs.n_tokens, runs.loss, runs.unique_tokens)
-    scaled = runs.loss / problem.scale
-    starts = problem.starts(scaled, runs.weight)
-    solution = minimise(problem, goal, scaled[None], runs.weight[None], starts, goal.stages)
-    best = int(np.argmin(solution.value_K))
-    return _Solved(
-        law=law,
-        problem=problem,
-        solution=solution,
-        best=best,
-        params=problem.to_params(solution.theta_KP[best][None])[0],
-    )
+def _warnings(kept: Kept, proof: Convergence, counting: str) -> list[str]:
+    frame = kept.runs.frame
+    return [
+        *evidence.doubts(proof, converged=kept.solved.converged, exact=kept.residual_sd < outliers.ROUNDING),
+        *outliers.warnings(kept.staying, kept.dropped, len(frame), kept.sd),
+        *outliers.edge_warnings(kept.dropped_frame, frame, counting),
+        *evidence.about_law(kept.solved.law, kept.runs, counting),
+        *evidence.misfit(frame, kept.residual_sd),
+    ]
 
 
-def _drop(
-    law: Law, goal: Objective, runs: RunArrays, solved: _Solved, noise_scale_n: Array, drop: bool
-) -> tuple[NDArray[np.bool_], _Solved, float]:
-    """Which runs stay, the law through these, and its robust sd; without `drop` all stay."""
-    kept = np.ones(len(runs.loss), dtype=np.bool_)
-    for round_number in range(outliers.MAX_ROUNDS + 1):
-        residual = solved.residual(runs)
-        sd = outliers.robust_sd((residual / noise_scale_n)[kept], len(solved.params))
-        off = outliers.outlying(residual, noise_scale_n, sd)
-        if not drop or round_number == outliers.MAX_ROUNDS or not (off & kept).any():
-            break
-        kept = kept & ~off
-        fewer = runs.only(kept)
-        try:
-            _check(law, fewer)
-        except UserError as error:
-            raise UserError(f"without the {int((~kept).sum())} outliers: {error}") from None
-        solved = _solve(law, goal, fewer)
-    return kept, solved, sd
+def _unconverged(sample: Sample | None) -> list[str]:
+    if sample is None or sample.unconverged <= 0.01 * sample.resampling.draws:
+        return []
+    return [
+        f"{sample.unconverged} of {sample.resampling.draws} resamples stopped short of their optimum; intervals may be too "
+        "narrow"
+    ]
+
+
+def _intervals(law: Law, sample: Sample, proof: Convergence) -> dict[str, Interval]:
+    """Of the parameters that the runs say anything about."""
+    return {
+        name: interval(sample.params_KP[:, column])
+        for column, name in enumerate(law.parameter_names)
+        if name not in proof.unfelt
+    }
+
+
+def _exponents(law: Law, params: Array, sample: Sample | None) -> Exponents:
+    n_opt, d_opt = law.exponents(params)
+    ci95 = None
+    if sample is not None:
+        ci95 = dict(zip(("n_opt", "d_opt"), map(interval, law.exponents(sample.params_KP)), strict=True))
+    return Exponents(n_opt=float(n_opt), d_opt=float(d_opt), ci95=ci95)
 
 
 def _select(table: RunTable, counting: str) -> tuple[pd.DataFrame, pd.DataFrame, list[Excluded]]:
@@ -336,14 +274,14 @@ def why_none(table: RunTable) -> str:
     return f": {table.left_out_words()} (such as {first!r})"
 
 
-def _held_out_error(solved: _Solved, held_out: RunArrays) -> HeldOut | None:
+def _held_out_error(solved: Solved, held_out: RunArrays) -> HeldOut | None:
     if not len(held_out.loss):
         return None
     error = np.abs(solved.predict(held_out) / held_out.loss - 1)
     return HeldOut(n=len(error), mean_abs_rel_error=float(error.mean()), max_abs_rel_error=float(error.max()))
 
 
-def _points(solved: _Solved, runs: RunArrays, held_out: RunArrays) -> tuple[FittedPoint, ...]:
+def _points(solved: Solved, runs: RunArrays, held_out: RunArrays) -> tuple[FittedPoint, ...]:
     """The runs in table order."""
     points = []
     for part in (runs, held_out):
@@ -403,6 +341,16 @@ def _finite(found: Fit, source: str) -> Fit:
                 "loss, and whether the runs vary enough"
             )
     return found
+
+
+def _fitted_range(runs: RunArrays) -> FittedRange:
+    return FittedRange(
+        n_params=_range(runs.n_params),
+        n_tokens=_range(runs.n_tokens),
+        tokens_per_param=_range(runs.n_tokens / runs.n_params),
+        n_times_d=_range(runs.n_params * runs.n_tokens),
+        loss=_range(runs.loss),
+    )
 
 
 def _range(values: Array) -> Interval:

@@ -195,6 +195,11 @@ def by_isoflop(seen: Seen, residual_sd: float | None) -> tuple[Approach, Isoflop
     if spare > 0 and residual @ residual > 0:
         residual_sd = float(np.sqrt(residual @ residual / spare))
     warnings = [f"left out: {reason}" for reason in bowls.skipped]
+    if len(trusted) == 2:
+        warnings.append(
+            "two vertices lie on a line whatever they are: nothing here says how far off the exponents of approach 2 are but the "
+            "spread of the losses themselves"
+        )
     warnings += [
         f"at {say_flops(vertex.flops_budget)} a cubic puts the vertex at {times(vertex.cubic.ratio)} the parabola's N, further "
         f"off than {CUBIC_DIFFERS:g}x: the bowl is lopsided, and the parabola biased"

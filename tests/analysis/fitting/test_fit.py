@@ -249,6 +249,10 @@ class TestAtTheQuickstartsScale:
             "extrapolation",
             "data_digest",
             "outliers",
+            "residual_sd",
+            "weights",
+            "noise_model",
+            "off_rate",
         ]
         assert list(document["params"]) == ["A", "B", "E", "alpha", "beta"]
         assert document["exponents"]["n_opt"] + document["exponents"]["d_opt"] == pytest.approx(1)
