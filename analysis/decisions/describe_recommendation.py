@@ -128,7 +128,7 @@ def task_in_words(task: TaskForecast) -> str:
         return f"No forecast of {task.target}: {task.absent}"
     beyond = "" if task.outside is None else f" (extrapolated: {task.outside})"
     between = brackets(task.ci95, lambda share: f"{share:.1%}")
-    return f"At that loss the runs' {task.target} leads one to expect {task.value:.1%}{between} of it{beyond}."
+    return f"At that loss its {task.target} should be {task.value:.1%}{between}, by the runs' own curve{beyond}."
 
 
 def _near(recommendation: Recommendation) -> list[str]:

@@ -83,7 +83,7 @@ def uncertainty(
         contributions=(
             _over_draws("sampling", base, fit.resampling.reason if fit.resampling else "no bootstrap was asked for"),
             _over_draws("seed", seeds, why_no_seeds),
-            *(_over_choices(factor, tried, fit) for factor in FACTORS[2:]),
+            *(_over_choices(factor, tried) for factor in FACTORS[2:]),
         ),
         choices=tuple(map(_choice, tried)),
         joint=None if joint is None else _intervals(joint),
@@ -133,14 +133,15 @@ def _over_draws(factor: Factor, tried: Tried | None, reason: str) -> Contributio
     return Contribution(factor=factor, sd_log_n=_sd(drawn), n_params=interval(drawn), reason=reason)
 
 
-def _over_choices(factor: Factor, tried: list[Tried], fit: Fit) -> Contribution:
+def _over_choices(factor: Factor, tried: list[Tried]) -> Contribution:
     of_factor = [entry for entry in tried if entry.factor == factor]
     kept = [entry for entry in of_factor if entry.joins]
     log_n = np.array([entry.log_n for entry in kept if entry.log_n is not None])
     if factor == "outliers" and len(of_factor) == 1:
-        reason = f"no run is an outlier ({fit.outlier_rule})" if fit.outlier_rule else "no run is an outlier"
         same = float(np.exp(log_n[0])) if len(log_n) else np.nan
-        return Contribution(factor=factor, sd_log_n=0.0, n_params=Interval(lo=same, hi=same), reason=reason)
+        return Contribution(
+            factor=factor, sd_log_n=0.0, n_params=Interval(lo=same, hi=same), reason="no run is an outlier"
+        )
     if len(log_n) < 2:
         left_out = "; ".join(f"{entry.choice}: {entry.refused}" for entry in of_factor if entry.refused is not None)
         only = f"only {kept[0].choice} stands" if kept else "no choice stands"

@@ -96,7 +96,7 @@ def _limits(advice: Recommendation) -> Html:
 
 
 def _family(family: Family) -> Html:
-    unit = cost_unit(family.unit)
+    unit = cost_unit(family.cost_unit)
     rows = [
         [
             format_number(one.n_params, "count"),
@@ -110,9 +110,13 @@ def _family(family: Family) -> Html:
         ]
         for one in family.members
     ]
-    headings = ("N", "share of demand", "D", "loss", "95 %", f"training ({family.unit})", f"serving ({family.unit})")
+    priced = f"({family.cost_unit})"
+    headings = ("N", "share of demand", "D", "loss", "95 %", f"training {priced}", f"serving {priced}")
     columns = [*(Column(heading=heading) for heading in headings), Column(heading="fitted range", align="left")]
-    words = f"{family.rule} Loss of a served token: {family.weighted_loss:.4f}."
+    words = (
+        f"{family.rule} Loss of a served token: {family.weighted_loss:.4f}; of the best single model under the same budget: "
+        f"{family.alone_loss:.4f}."
+    )
     return join([element("h3", "A family under one budget"), element("p", words), table(columns, rows, label="Family")])
 
 
@@ -132,7 +136,9 @@ def uncertainty(study: Study) -> Html:
     ]
     joint = whole.joint.get("n_params") if whole.joint else None
     together = NOTHING if whole.sd_log_n is None else percent(whole.sd_log_n)
-    mixed = "every choice that the data don't reject, in equal parts"
+    mixed = "every choice that the runs don't reject, laid over every draw"
+    if whole.preferred is not None:
+        mixed += f"; about {whole.preferred.choice}, which they prefer"
     adds.append(["all together", together, span(joint, "count"), mixed])
     columns = [
         Column(heading="source", align="left"),

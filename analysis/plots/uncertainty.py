@@ -50,9 +50,9 @@ def uncertainty(study: Study) -> Picture | Absent:
     texts = tuple(row.label for row in reversed(rows))
     caption = (
         f"The model that is {_DECISION_WORDS[whole.decision]}, each row with one choice changed and all else as in the study's "
-        f"fit (filled squares: the fit's own choices). Bars: 95 % over {whole.draws} bootstrap draws of that choice. Grey: "
-        f"rejected by the data, or not to be compared, and so left out of the joint interval, which mixes the others' draws in "
-        f"equal parts. {parts.COUNTING_WORDS[whole.counting]}."
+        f"fit (filled squares: the fit's own choices). Bars: 95 % over its own bootstrap draws ({whole.draws} of a refit). "
+        "Grey: rejected by the data, or not to be compared, and so left out of the joint interval, which lays what the others "
+        f"move N by over every draw. {parts.COUNTING_WORDS[whole.counting]}."
     )
     return Picture(
         stem=stem,

@@ -145,7 +145,7 @@ class Recommendation:
     """None where it was not asked for."""
     loss_forecast: Interval
     """95 % interval of the recommended model's measured loss: the draws', widened by the error of extrapolation."""
-    tasks: tuple[TaskForecast, ...]
+    tasks: tuple[TaskForecast, ...] = ()
     """What it should do downstream, a target each; empty where the runs state no task column."""
     extrapolation: Extrapolation | None
     """What that error was taken from; None where no window could be fitted."""

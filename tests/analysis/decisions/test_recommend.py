@@ -83,7 +83,7 @@ class TestTheThreeQuestions:
         assert own.n_params < train.n_params
         assert own.n_tokens > train.n_tokens
 
-    def test_a_target_loss_comes_back_to_the_field_notes(self, made: Made) -> None:
+    def test_a_target_loss_comes_back_to_the_laws_own(self, made: Made) -> None:
         """The noisy fit of Sardana's law decides about what the law itself does."""
         found = made.ask(target_loss=2.1, demand_tokens=2e12)
         n, d = cheapest(LAW, SARDANA, FLOPS, 2.1, 2e12)
@@ -755,7 +755,7 @@ class TestDownstream:
         assert task.value in task.ci95
         [document] = recommend_json(found)["downstream"]
         assert document["value"] == task.value
-        assert "task_error leads one to expect" in describe_recommendation(found)
+        assert "its task_error should be" in describe_recommendation(found)
 
     def test_a_loss_that_the_curve_never_saw_is_flagged(self, made: Made) -> None:
         asked: dict[str, Any] = {"fit": made.fit, "extrapolation": made.extrapolation, "vary": False}
