@@ -48,8 +48,8 @@ def _no_result(fit: Fit) -> list[str]:
     if not fit.convergence.bound_hits:
         return []
     return [
-        f"The fit ended on a bound ({', '.join(fit.convergence.bound_hits)}), which these runs don't determine: take what follows "
-        "as no result. Check the columns, or vary N and D more widely."
+        f"The fit ended on a bound ({', '.join(fit.convergence.bound_hits)}), which these runs don't determine: take what "
+        "follows as no result. Check the columns, or vary N and D more widely."
     ]
 
 

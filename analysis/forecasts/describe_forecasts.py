@@ -45,12 +45,16 @@ def frozen_json(frozen: Frozen) -> dict[str, Any]:
 def describe_check(check: ForecastCheck) -> tuple[str, ...]:
     """The check in sentences, what counts first."""
     frozen = check.frozen
+    ahead = sum(one.known_loss is None for one in frozen.forecasts)
+    due = ahead - len(check.pending)
+    runs = "1 run" if check.n == 1 else f"{check.n} runs"
+    unseen = f"forecasts of losses that the frozen law's table lacked ({frozen.frozen_at})"
     said = [
-        f"{check.n} of {check.n + len(check.pending)} forecasts frozen before the fact ({frozen.frozen_at}) have come due: "
+        f"{due} of {ahead} {unseen} have come due, by {runs}: "
         f"{check.coverage:.0%} lie in their 95 % interval, the mean error is {check.mean_abs_rel_error:.2%}, the largest "
-        f"{check.max_abs_rel_error:.2%}."
+        f"{check.max_abs_rel_error:.2%}. That no one knew those losses then, only the hash noted at that time can show."
         if check.n
-        else f"None of {len(check.pending)} forecasts frozen before the fact ({frozen.frozen_at}) has a finished run yet."
+        else f"None of {ahead} {unseen} has a finished run yet."
     ]
     if check.n_known:
         said.append(

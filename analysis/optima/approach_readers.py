@@ -197,8 +197,7 @@ def by_isoflop(seen: Seen, residual_sd: float | None) -> tuple[Approach, Isoflop
     warnings = [f"left out: {reason}" for reason in bowls.skipped]
     if len(trusted) == 2:
         warnings.append(
-            "two vertices lie on a line whatever they are: nothing here says how far off the exponents of approach 2 are but the "
-            "spread of the losses themselves"
+            "approach 2 rests on two vertices, which lie on a line whatever they are: nothing says how far off a power law is"
         )
     warnings += [
         f"at {say_flops(vertex.flops_budget)} a cubic puts the vertex at {times(vertex.cubic.ratio)} the parabola's N, further "

@@ -310,7 +310,7 @@ class ForecastCheck:
     source: str
     rows: tuple[CheckedForecast, ...]
     n: int
-    """Forecasts made before the fact that have come due."""
+    """Finished runs of forecasts whose loss was not in the frozen law's table."""
     mean_abs_rel_error: float | None
     max_abs_rel_error: float | None
     coverage: float | None
