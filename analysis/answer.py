@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from analysis.decisions.describe_recommendation import headline as advice_headline
 from analysis.fitting.describe_fit import held_out_in_words, law_in_words
 from analysis.results import (
     Answer,
     BudgetOptimum,
+    Costs,
     Fit,
     Isoflop,
     Lifetime,
@@ -26,6 +28,13 @@ NO_PAIR = (
     "tokens"
 )
 
+#: What near-equal losses differ by, in words.
+TOLERANCES = {
+    "seeds": "the noise between seeds",
+    "law": "the fitted law's own scatter, its misfit included: no repeated seeds tell the noise",
+    "assumed": "the 1 % that noise is taken for: neither repeated seeds nor a law tell it",
+}
+
 #: Less than this, small over large, is within what timings of one model vary by between measurements.
 LEAST_SPEEDUP = 1.05
 
@@ -41,11 +50,20 @@ def put_in_words(
     absent: dict[str, str],
     recommendation: Recommendation | None = None,
     structure: ResidualStructure | None = None,
+    costs: Costs | None = None,
+    asked: bool = False,
 ) -> Answer:
-    """One headline and the sentences below it; a missing part is said to be missing, with its reason."""
+    """One headline and the sentences below it; a missing part is said to be missing, with its reason.
+
+    `asked`: a question was asked of the study, so that the recommendation is the headline, and the best pair comes second.
+    """
     measured_pairs = [pair for pair in pairs if pair.kind == "measured"]
     best = measured_pairs[0] if measured_pairs else None
     sentences: list[str] = []
+    first = _headline(best)
+    if asked and recommendation is not None:
+        sentences.append(first)
+        first = advice_headline(recommendation)
     if best is not None:
         sentences += _pair_details(best, serving)
     if fit is not None:
@@ -66,9 +84,9 @@ def put_in_words(
         sentences.append(_structure(structure))
     for pair in pairs:
         if pair.kind == "fitted":
-            sentences.append(_fitted_pair(pair))
+            sentences.append(_fitted_pair(pair, costs))
     return Answer(
-        headline=_headline(best),
+        headline=first,
         sentences=tuple(sentences),
         measured=_measured(fit, serving, measured_pairs),
         interpolated=_interpolated(budgets, lifetime, pairs),
@@ -116,7 +134,7 @@ def _pair_details(pair: MatchedPair, serving: Serving | None) -> list[str]:
     small, large = pair.small, pair.large
     said = [
         f"Both losses are measured: {small.loss:.3f} ({small.name}) against {large.loss:.3f} ({large.name}); differences "
-        f"up to {pair.tolerance:.3f} nats are within the noise."
+        f"up to {pair.tolerance:.3f} nats are within {TOLERANCES[pair.tolerance_source]}."
     ]
     cost = []
     if pair.train_flops_ratio is not None:
@@ -184,6 +202,8 @@ def _lifetime(lifetime: Lifetime) -> str:
     )
     if own.outside_fitted_range:
         said += f" This is extrapolated: {'; '.join(own.outside_fitted_range)}."
+    if train.outside_fitted_range:
+        said += f" So is the cheapest to train, and with it what is saved: {'; '.join(train.outside_fitted_range)}."
     return said
 
 
@@ -209,9 +229,10 @@ def _structure(structure: ResidualStructure) -> str:
     return f"The law leaves structure in its residuals: {shapes}."
 
 
-def _fitted_pair(pair: MatchedPair) -> str:
+def _fitted_pair(pair: MatchedPair, costs: Costs | None) -> str:
+    counted = "at the measured costs" if costs is not None and costs.source == "measured" else "counted in FLOPs"
     paid = (
-        "would never pay at the measured costs"
+        f"would never pay {counted}"
         if pair.break_even_tokens is None
         else "would cost no more to train"
         if pair.break_even_tokens == 0
@@ -255,7 +276,9 @@ def _interpolated(
 def _extrapolated(
     budgets: tuple[BudgetOptimum, ...], lifetime: Lifetime | None, pairs: tuple[MatchedPair, ...]
 ) -> tuple[str, ...]:
-    said = [f"the optimum at {flops(at.flops)}: {words}" for at in budgets for words in at.optimum.outside_fitted_range]
+    # By what each of them leaves the runs stands in its own sentence.
+    far_budgets = [flops(at.flops) for at in budgets if at.optimum.outside_fitted_range]
+    said = [f"the compute-optimal model at {', '.join(far_budgets)}: outside the fitted runs"] if far_budgets else []
     if lifetime is not None:
         far = lifetime.extrapolated_G
         if far.any():
@@ -264,7 +287,8 @@ def _extrapolated(
                 f"lifetime optima at demands of {count(float(grid.min()))} to {count(float(grid.max()))} tokens: they leave "
                 "the fitted range"
             )
-    said += [f"the fitted pair, {words}" for pair in pairs for words in pair.extrapolated]
+    if any(pair.kind == "fitted" and pair.extrapolated for pair in pairs):
+        said.append("the fitted pair: outside the fitted runs")
     return tuple(said)
 
 

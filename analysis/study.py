@@ -142,6 +142,8 @@ def analyse(
             absent=attempt.absent,
             recommendation=found.recommendation,
             structure=found.structure,
+            costs=measured.costs,
+            asked=asked.of_a_model or asked.of_costs or demand_tokens is not None,
         ),
         absent=attempt.absent,
     )

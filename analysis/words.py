@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Ratios nearer to 1 than this are said in per cent.
 NEAR = 0.1
+#: From here on an exponent says more than a row of digits.
+MOST_DIGITS = 1e16
 SUFFIXES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
@@ -18,6 +20,8 @@ def count(value: float) -> str:
     """Parameters or tokens to two or three digits: 39k, 132k, 4.3M, 1.8T."""
     if not math.isfinite(value):
         return "infinitely many"
+    if value >= MOST_DIGITS:
+        return _exponent(value)
     for scale, suffix in SUFFIXES:
         # 999.6k reads as 1M.
         if value >= scale * 0.9995:
@@ -35,10 +39,12 @@ def number(value: float) -> str:
 
 def flops(value: float) -> str:
     """1.6e12 FLOPs, without the plus sign and padding of Python's exponents."""
-    mantissa, exponent = f"{value:.2g}".partition("e")[0], ""
-    if "e" in f"{value:.2g}":
-        exponent = f"e{int(f'{value:.2g}'.partition('e')[2])}"
-    return f"{mantissa}{exponent} FLOPs"
+    return f"{_exponent(value)} FLOPs"
+
+
+def _exponent(value: float) -> str:
+    mantissa, sign, exponent = f"{value:.2g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if sign else mantissa
 
 
 def times(value: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,22 +32,30 @@ SAME_BUDGET = 1.02
 FITTED_SHRINK = 0.5
 
 
-def loss_noise(table: RunTable, fit: Fit | None) -> float:
-    """Relative sd of a final loss: between seeds where they repeat, else of the law's residuals (robustly), else 1 %."""
+class LossNoise(NamedTuple):
+    """Relative sd of a final loss, and what tells it."""
+
+    sd: float
+    source: Literal["seeds", "law", "assumed"]
+
+
+def loss_noise(table: RunTable, fit: Fit | None) -> LossNoise:
+    """Between seeds where they repeat, else of the law's residuals (robustly), which hold its misfit too, else 1 %."""
     noise = seed_noise(table.usable)
     if noise is not None and noise.degrees_of_freedom >= 2:
-        return noise.sd
+        return LossNoise(noise.sd, "seeds")
     if fit is None:
-        return DEFAULT_NOISE
-    return 1.4826 * float(np.median([abs(point.log_residual) for point in fit.points if not point.held_out]))
+        return LossNoise(DEFAULT_NOISE, "assumed")
+    sd = 1.4826 * float(np.median([abs(point.log_residual) for point in fit.points if not point.held_out]))
+    return LossNoise(sd, "law")
 
 
 def matched_pairs(
-    table: RunTable, *, noise: float, serving: Serving | None, costs: Costs | None, counting: str = "n_params"
+    table: RunTable, *, noise: LossNoise, serving: Serving | None, costs: Costs | None, counting: str = "n_params"
 ) -> tuple[MatchedPair, ...]:
     """Measured pairs, the most telling first; seeds of one design cell are averaged.
 
-    Two cells match when the smaller model is at most one sd of their difference worse (`noise` * loss, over their seeds).
+    Two cells match when the smaller model is at most one sd of their difference worse (`noise.sd` * loss, over their seeds).
     The larger must itself be near the frontier, or the comparison would only be with a badly chosen run. For each larger
     cell and each smaller size the smaller cell with the fewest tokens is taken. First come pairs that pay at some demand,
     those with a dearer training to pay back before those without, then the closest losses, then the greatest gain in speed.
@@ -55,7 +63,7 @@ def matched_pairs(
     cells = _cells(table, counting)
     pairs: list[tuple[tuple[bool, bool, bool, float], MatchedPair]] = []
     for large in cells.to_dict("records"):
-        tolerance = noise * large["loss"] * np.sqrt(1 / cells["runs"] + 1 / large["runs"])
+        tolerance = noise.sd * large["loss"] * np.sqrt(1 / cells["runs"] + 1 / large["runs"])
         gap = cells["loss"] - large["loss"]
         cheaper = cells["compute"] <= large["compute"] * SAME_BUDGET
         if (cheaper & (gap < -tolerance)).any():
@@ -65,6 +73,7 @@ def matched_pairs(
         for index, small in matches.sort_values("n_tokens").drop_duplicates("n").iterrows():
             allowed = float(tolerance[index])
             pair = _compare(small.to_dict(), large, table, serving, allowed, costs)
+            pair = replace(pair, tolerance_source=noise.source)
             pays, close = pair.break_even_tokens is not None, abs(pair.loss_gap) <= allowed
             costlier = bool(pair.break_even_tokens)
             pairs.append(((pays, costlier, close, pair.speedup_saturated or large["n"] / small["n"]), pair))
@@ -291,6 +300,7 @@ def _pair(
         large=large,
         loss_gap=small.loss - large.loss,
         tolerance=tolerance,
+        tolerance_source="law",
         train_flops_ratio=ratio("train_flops"),
         train_seconds_ratio=ratio("train_seconds"),
         speedup_batch_1=ratio("decode_tokens_per_second_batch_1"),

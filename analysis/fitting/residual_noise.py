@@ -45,6 +45,8 @@ def noise_draws(
     variance of their means are each flat in their logarithm (Jeffreys's prior: Box and Tiao 1973, section 5.2), which for
     groups of m runs is 1 / ((1 - share) (1 + (m - 1) share)). A flat share is too sure that five trunks share little.
     """
+    if not np.isfinite(residual_n).all():
+        raise np.linalg.LinAlgError("its prediction of a run is no number above 0")
     n, rank = tangent_nr.shape
     freedom = n - rank
     groups = int(member_n.max()) + 1

@@ -11,6 +11,9 @@ from analysis.words import count, number
 from llama.errors import UserError
 
 GRID = 80
+#: The best of many noisy runs is no limit to within what two seeds of a run differ by. The law's own misfit is no measure of
+#: that: the worse a law, the less it would call extrapolated.
+LOSS_TOLERANCE = 0.003
 #: A model has a parameter and a token at least; beyond the most that `fitting.design` takes, a law says nothing of use.
 LEAST, MOST = 1.0, 1e30
 
@@ -92,7 +95,6 @@ def outside(fit: Fit, n_params: float, n_tokens: float, loss: float | None = Non
     if loss is None:
         law = get_law(fit.law)
         loss = float(law.predict(law.as_vector(fit.params), n_params, n_tokens))
-    # The best of many noisy runs is no limit to within the law's own scatter.
-    if loss < fitted.loss.lo * (1 - max(fit.residual_sd, 0.001)):
+    if loss < fitted.loss.lo * (1 - LOSS_TOLERANCE):
         said.append(f"the predicted loss {loss:.3f} is below the best fitted run's {fitted.loss.lo:.3f}")
     return tuple(said)

@@ -120,7 +120,7 @@ const decision = (() => {
       ["compute", n * d, range.n_times_d],
     ].filter(([, value, [lo, hi]]) => !(lo * 0.999 <= value && value <= hi * 1.001)).map(([name]) => name);
     // The best of many noisy runs is no limit to within the law's own scatter.
-    if (loss(shape, n, d) < range.loss[0] * (1 - Math.max(range.residual_sd, 0.001))) said.push("loss");
+    if (loss(shape, n, d) < range.loss[0] * (1 - range.loss_tolerance)) said.push("loss");
     return said;
   }
 

@@ -16,6 +16,7 @@ import numpy as np
 from analysis.decisions.search import surface
 from analysis.laws import get_law
 from analysis.laws.base import Law
+from analysis.optima.optimum import LOSS_TOLERANCE
 from analysis.results import Array, Costs, Fit, Lifetime, Study, TokenCost
 
 #: Draws that the page carries, evenly picked: the interval's ends move by less than its width tells.
@@ -58,7 +59,7 @@ def payload(study: Study) -> dict[str, Any] | None:
         "costs": {"train": base.train, "serve": base.serve},
         "unit": lifetime.costs.unit,
         "range": {name: [getattr(range_, name).lo, getattr(range_, name).hi] for name in spans}
-        | {"residual_sd": fit.residual_sd if math.isfinite(fit.residual_sd) else 0.0},
+        | {"loss_tolerance": LOSS_TOLERANCE},
         "controls": [
             {"name": one.name, "log": one.log, "low": one.low, "high": one.high, "start": one.start}
             for one in controls(study)

@@ -41,7 +41,7 @@ def opening(study: Study, contents: Mapping[str, str]) -> Html:
             element("h1", "Scaling study"),
             element("p", f"{len(study.table.usable)} usable runs from {study.table.source}", class_="soft"),
             element("p", answer.headline, class_="headline"),
-            element("p", headline(study.recommendation), class_="advice") if study.recommendation else Html(),
+            _advice(study),
             bullets(answer.sentences) if answer.sentences else Html(),
             _grounds(answer),
             _warnings(study),
@@ -54,6 +54,12 @@ def opening(study: Study, contents: Mapping[str, str]) -> Html:
             ),
         ]
     )
+
+
+def _advice(study: Study) -> Html:
+    """The recommendation, where it isn't the headline already."""
+    said = headline(study.recommendation) if study.recommendation else ""
+    return element("p", said, class_="advice") if said and said != study.answer.headline else Html()
 
 
 def _grounds(answer: Answer) -> Html:
@@ -74,7 +80,9 @@ def _grounds(answer: Answer) -> Html:
 
 
 def _warnings(study: Study) -> Html:
-    warnings = list(dict.fromkeys([*study.table.warnings, *(study.fit.warnings if study.fit else ())]))
+    whole = study.recommendation.uncertainty if study.recommendation else None
+    told = (*study.table.warnings, *(study.fit.warnings if study.fit else ()), *(whole.warnings if whole else ()))
+    warnings = list(dict.fromkeys(told))
     if not warnings:
         return Html()
     return element("div", element("h3", "Warnings"), bullets(warnings), class_="warnings")

@@ -146,6 +146,8 @@ class MatchedPair:
     """small.loss - large.loss: negative where the smaller is better too."""
     tolerance: float
     """Nats within which the two count as equal."""
+    tolerance_source: Literal["seeds", "law", "assumed"]
+    """What that rests on: the noise between seeds, the law's own scatter where no seeds repeat, or 1 % where no law is."""
     train_flops_ratio: float | None
     """small over large."""
     train_seconds_ratio: float | None

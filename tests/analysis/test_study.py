@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.answer import put_in_words
 from analysis.decisions.costs import Prices, flops_costs, flops_rule, measured_costs, training_flops
+from analysis.decisions.describe_recommendation import headline
+from analysis.decisions.matched_pairs import loss_noise
 from analysis.decisions.serving import fit_affine, measure_serving
 from analysis.optima.frontier import frontier
 from analysis.optima.isoflop import isoflop
-from analysis.results import Study
+from analysis.results import MatchedPair, PairSide, Study
 from analysis.runs.load import load_curves, load_runs
 from analysis.runs.table import RunTable
 from analysis.study import analyse
@@ -207,6 +210,66 @@ class TestTheAnswer:
         assert "show no gain" in study.answer.headline
         assert "fit" in study.absent
         assert study.fit is None
+
+    def test_what_was_asked_is_answered_first(self, sweep: SyntheticSweep, study: Study) -> None:
+        asked = analyse(load_runs(sweep.folder), demand_tokens=1e9, bootstrap=0)
+        assert asked.recommendation is not None
+        assert asked.answer.headline == headline(asked.recommendation)
+        assert asked.answer.sentences[0] == study.answer.headline
+
+    def test_without_seeds_a_match_is_said_to_rest_on_the_law_s_scatter(self, sweep: SyntheticSweep) -> None:
+        table = load_runs(sweep.folder)
+        alone = dataclasses.replace(table, frame=table.frame.assign(design=""))
+        noise = loss_noise(alone, None)
+        assert (noise.sd, noise.source) == (0.01, "assumed")
+        assert loss_noise(table, None).source == "seeds"
+        found = analyse(alone, bootstrap=0)
+        assert found.fit is not None
+        assert loss_noise(alone, found.fit).source == "law"
+        assert found.pairs[0].tolerance_source == "law"
+        assert any("the fitted law's own scatter" in sentence for sentence in found.answer.sentences)
+
+    def test_without_measured_costs_a_pair_is_priced_in_flops(self) -> None:
+        side = PairSide(
+            run_id=None,
+            name="",
+            n_params=1e9,
+            n_tokens=1e11,
+            loss=2.5,
+            train_flops=None,
+            train_seconds=None,
+            decode_tokens_per_second_batch_1=None,
+            decode_tokens_per_second_saturated=None,
+            serve_seconds_per_token=None,
+        )
+        pair = MatchedPair(
+            kind="fitted",
+            small=side,
+            large=side,
+            loss_gap=0.0,
+            tolerance=0.0,
+            tolerance_source="law",
+            train_flops_ratio=None,
+            train_seconds_ratio=None,
+            speedup_batch_1=None,
+            speedup_saturated=None,
+            break_even_tokens=None,
+            break_even_range=None,
+            serving_gap=None,
+            extrapolated=("N is outside",),
+        )
+        told = put_in_words(
+            fit=None,
+            budgets=(),
+            isoflop=None,
+            serving=None,
+            lifetime=None,
+            pairs=(pair,),
+            absent={},
+            costs=flops_costs(flops_rule(6.0, "")),
+        )
+        assert told.sentences[-1].endswith("would never pay counted in FLOPs.")
+        assert told.extrapolated == ("the fitted pair: outside the fitted runs",)
 
     def test_slow_small_models_gain_nothing(self, sweep: SyntheticSweep) -> None:
         table = load_runs(sweep.folder)

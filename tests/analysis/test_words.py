@@ -29,6 +29,7 @@ def test_the_rest() -> None:
     assert seconds(300, "core-seconds") == "5 core-minutes"
     assert seconds(9e21, "FLOPs") == "9e21 FLOPs"
     assert seconds(12.5, "USD") == "12.5 USD"
+    assert [count(9.9e15), count(1.3e16), count(1.242e21)] == ["9,900T", "1.3e16", "1.2e21"]
 
 
 @pytest.mark.parametrize(

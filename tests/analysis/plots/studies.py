@@ -800,6 +800,7 @@ def _pairs(table: RunTable) -> tuple[MatchedPair, ...]:
             large=large,
             loss_gap=-0.003,
             tolerance=0.02,
+            tolerance_source="seeds",
             train_flops_ratio=2.0,
             train_seconds_ratio=small.train_seconds / large.train_seconds,
             speedup_batch_1=1.6,
