@@ -87,7 +87,7 @@ def compare(
         inside = (grid >= covered.lo * (1 - 1e-9)) & (grid <= covered.hi * (1 + 1e-9))
     change = _change(a, b, log_c, covered)
     named = at_flops is not None or at_loss is not None
-    at = log_c[-1:] if named else change.span[1:]
+    at = change.span[1:] if not named else log_c[inside][-1:] if inside.any() else log_c[-1:]
     headline, headline_flops = change.constant, None
     if named or change.verdict != "constant":
         headline = _estimate(

@@ -43,7 +43,7 @@ def _headline(found: Comparison, a: str, b: str) -> str:
         if found.headline_flops is not None
         else "outside what both cover"
     )
-    if found.named and not found.inside_G[-1]:
+    if found.named and not found.inside_G.any():
         where += ", beyond what both cover"
     clear = ci95 is not None and 1.0 not in ci95
     better = (

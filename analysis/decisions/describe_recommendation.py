@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from analysis.fitting.describe_fit import law_in_words
+from analysis.fitting.describe_fit import law_in_words, left_out_in_words
 from analysis.results import (
     Choice,
     Contribution,
@@ -39,9 +39,10 @@ def describe_recommendation(recommendation: Recommendation) -> str:
     if recommendation.family is not None:
         lines += ["", *_family(recommendation.family)]
     if recommendation.uncertainty is not None:
-        lines += ["", *_uncertainty(recommendation.uncertainty)]
+        lines += ["", *_uncertainty(recommendation.uncertainty), *_held(recommendation)]
     lines += ["", *_rests_on(recommendation)]
     lines += [f"extrapolated: {words}" for words in recommendation.outside_fitted_range]
+    lines += left_out_in_words(recommendation.fit.excluded)
     lines += [f"warning: {words}" for words in recommendation.warnings]
     return "\n".join(lines)
 
@@ -54,9 +55,7 @@ def headline(recommendation: Recommendation) -> str:
     alike = whole is not None and whole.preferred is None and whole.counting == recommendation.fit.counting
     if whole is not None and whole.joint is not None and alike:
         ci95, of = whole.joint, "sampling and choices together"
-    model = _model(best, ci95, recommendation.limits)
-    if ci95 is not None:
-        model += f" (95 %: {of})"
+    model = _model(best, ci95, recommendation.limits, of)
     if whole is not None and whole.preferred is not None:
         model += _by_another_law(whole)
     served = "" if asked.demand_tokens is None else f" and {count(asked.demand_tokens)} tokens to serve"
@@ -103,16 +102,15 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
     asked = recommendation.question
     what = {"target_loss": "Cheapest to train", "compute": "Compute-optimal", "budget": "If training alone were paid"}
     limits = recommendation.limits
-    sampling = "" if train.ci95 is None else " (95 %: sampling alone)"
     lines = [
-        f"{what[asked.kind]}: {_model(train, train.ci95, limits)}{sampling}, a loss of {train.loss:.3f}, "
+        f"{what[asked.kind]}: {_model(train, train.ci95, limits, 'sampling alone')}, a loss of {train.loss:.3f}, "
         f"{_cost(train.cost, train.unit)} to train."
     ]
     if own is not None:
         kind = "Best to train and serve" if asked.kind == "budget" else "Cheapest to own"
         smaller = own.n_params / train.n_params
         lines.append(
-            f"{kind}: {_model(own, own.ci95, limits)}{sampling}, a loss of {own.loss:.3f}, {_cost(own.cost, own.unit)} in all: "
+            f"{kind}: {_model(own, own.ci95, limits, 'sampling alone')}, a loss of {own.loss:.3f}, {_cost(own.cost, own.unit)} in all: "
             f"{times(smaller)} the size on {times(own.n_tokens / train.n_tokens)} the tokens."
         )
     low, high = recommendation.loss_forecast.lo, recommendation.loss_forecast.hi
@@ -150,7 +148,8 @@ def _regret(recommendation: Recommendation) -> list[str]:
         f"{brackets(regret.ci95, lambda x: f'{x:.1%}')}"
         for regret in wrong
     )
-    return [f"If the demand turns out otherwise, this size costs, at {said}."]
+    held = " The best is sought within the limits." if _holders(recommendation) else ""
+    return [f"If the demand turns out otherwise, this size costs, at {said}.{held}"]
 
 
 def _break_evens(recommendation: Recommendation) -> list[str]:
@@ -229,13 +228,15 @@ def _rests_on(recommendation: Recommendation) -> list[str]:
     return lines
 
 
-def _model(best: Optimum, ci95: dict[str, Interval] | None, limits: tuple[Limit, ...]) -> str:
-    between = _between(ci95, "n_params", count)
+def _model(best: Optimum, ci95: dict[str, Interval] | None, limits: tuple[Limit, ...], of: str) -> str:
+    """N and D, each with its interval, and what the intervals are of."""
+    size, tokens = (_between(ci95, name, count) for name in ("n_params", "n_tokens"))
+    shown = f" (95 %: {of})" if size or tokens else ""
     held = [_limit_name(limit.name) for limit in limits if _holds(limit, best.n_params)]
     if held:
         # An interval of one size would look like certainty.
-        between = f" (held there by {' and '.join(held)})"
-    return f"{count(best.n_params)} parameters{between} on {count(best.n_tokens)} tokens{_between(ci95, 'n_tokens', count)}"
+        size = f" (held there by {' and '.join(held)})"
+    return f"{count(best.n_params)} parameters{size} on {count(best.n_tokens)} tokens{tokens}{shown}"
 
 
 def _holds(limit: Limit, n_params: float) -> bool:
@@ -244,11 +245,25 @@ def _holds(limit: Limit, n_params: float) -> bool:
     )
 
 
+def _holders(recommendation: Recommendation) -> list[str]:
+    """The limits at whose edge the recommended size lies."""
+    size = recommendation.recommended.n_params
+    return [_limit_name(limit.name) for limit in recommendation.limits if _holds(limit, size)]
+
+
+def _held(recommendation: Recommendation) -> list[str]:
+    held = _holders(recommendation)
+    return [f"  {' and '.join(held)} holds the size where it is: no spread here is no certainty."] if held else []
+
+
 def _limit_name(name: str) -> str:
     return {"memory": "--memory-bytes", "tpot": "--tpot-seconds"}.get(name, "--" + name.replace("_", "-"))
 
 
 def _between(ci95: dict[str, Interval] | None, name: str, show: Callable[[float], str]) -> str:
+    """The interval in brackets; nothing where what was asked leaves no room for one."""
+    if ci95 is not None and math.isclose(ci95[name].lo, ci95[name].hi, rel_tol=1e-6):
+        return ""
     return brackets(None if ci95 is None else ci95[name], show)
 
 

@@ -211,8 +211,8 @@ class Comparison:
     verdict: Literal["constant", "grows", "shrinks"]
     """What `p_constant` says at 5 %; `constant` also means that the runs can't tell."""
     headline: Estimate
-    """The multiplier in a number: at the largest compute that was asked for; where none was, `constant` where the verdict is
-    so, otherwise the one at the largest covered compute."""
+    """The multiplier in a number: at the largest compute that was asked for, of what is covered if any is; where none was,
+    `constant` where the verdict is so, otherwise the one at the largest covered compute."""
     headline_flops: float | None
     """Where the headline holds: None for the whole covered range."""
     paired: bool

@@ -89,12 +89,16 @@ def fit(
 ) -> None:
     """Fit a scaling law to a sweep's runs, or to anyone's table, with intervals and held-out error."""
     own = {"--convert-to": convert_to, "--freeze": freeze, "--forecast": forecast}
+    asked: dict[str, object]
     if against is not None:
         asked = {f"--{name.replace('_', '-')}": fitting[name] != DEFAULTS[name] for name in DEFAULTS}  # type: ignore[literal-required]
         asked |= {"--approach": approach != "3", "--compute": compute}
         _refuse("--against", {**own, **asked}, "holds a frozen law against these runs and fits none")
     elif approach != "3":
-        _refuse(f"--approach {approach}", own, "fits power laws of optima, which these are not for")
+        asked = {}
+        if approach != "all" and not fitting["drop_outliers"]:
+            asked = {f"--{name}": fitting[name] != DEFAULTS[name] for name in ("law", "objective", "delta")}
+        _refuse(f"--approach {approach}", {**own, **asked}, "fits power laws of optima, which these are not for")
     elif compute is not None:
         raise UserError("--compute is where the approaches are compared: name --approach 1, 2 or all with it")
     if vocab_size is not None and convert_to is None:
