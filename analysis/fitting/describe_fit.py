@@ -10,13 +10,13 @@ import numpy as np
 from analysis.fitting.outliers import off_in_words
 from analysis.laws import get_law
 from analysis.results import Excluded, Extrapolation, Fit, ResidualStructure
+from analysis.results.checks import AXIS_LABELS as AXIS_LABELS
 from analysis.words import brackets, count, number
 
 #: More left-out runs than this are told by reason instead of one by one.
 MOST_LISTED = 12
 #: Distances in compute that extrapolation errors are told within.
 DISTANCES = (10.0, 100.0, np.inf)
-AXIS_LABELS = {"n_params": "N", "n_tokens": "D", "tokens_per_param": "D/N"}
 
 
 def describe_fit(

@@ -14,14 +14,13 @@ The three p-values are corrected for being three (Holm 1979).
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from analysis.fitting.outliers import robust_sd
 from analysis.laws import get_law
 from analysis.laws.base import Array
 from analysis.results import AxisStructure, Fit, FittedPoint, ResidualStructure
+from analysis.results.checks import AXIS_LABELS, Axis
 from analysis.words import count
 
 LEVEL = 0.05
@@ -37,12 +36,6 @@ BINS = 5
 MIN_SPARE = 2
 #: Shares of variance common to a group that the likelihood is evaluated at.
 SHARES = np.linspace(0.0, 0.95, 20)
-
-AXES: tuple[tuple[Literal["n_params", "n_tokens", "tokens_per_param"], str], ...] = (
-    ("n_params", "N"),
-    ("n_tokens", "D"),
-    ("tokens_per_param", "D/N"),
-)
 
 
 def residual_structure(fit: Fit) -> ResidualStructure:
@@ -60,8 +53,8 @@ def residual_structure(fit: Fit) -> ResidualStructure:
         clipped, columns = _whiten(clipped[:, None], member, share)[:, 0], _whiten(columns, member, share)
     taken = _basis(columns)
     log_n, log_d = np.log([point.n_params for point in points]), np.log([point.n_tokens for point in points])
-    by_axis = {"n_params": log_n, "n_tokens": log_d, "tokens_per_param": log_d - log_n}
-    p_values: dict[str, float | None] = {}
+    by_axis: dict[Axis, Array] = {"n_params": log_n, "n_tokens": log_d, "tokens_per_param": log_d - log_n}
+    p_values: dict[Axis, float | None] = {}
     for axis, x in by_axis.items():
         shapes = np.stack([_standard(x) ** power for power in POWERS], axis=1) * root[:, None]
         if member is not None:
@@ -69,14 +62,17 @@ def residual_structure(fit: Fit) -> ResidualStructure:
         p_values[axis] = _p_value(clipped, taken, _left_over(shapes, taken))
     holm = _holm(p_values)
     return ResidualStructure(
-        axes=tuple(_axis(axis, label, by_axis[axis], residual, p_values[axis], holm[axis]) for axis, label in AXES),
+        axes=tuple(
+            _axis(axis, label, by_axis[axis], residual, p_values[axis], holm[axis])
+            for axis, label in AXIS_LABELS.items()
+        ),
         level=LEVEL,
         method=_method(member is not None, share),
     )
 
 
 def _axis(
-    axis: Literal["n_params", "n_tokens", "tokens_per_param"],
+    axis: Axis,
     label: str,
     x_n: Array,
     residual_n: Array,
@@ -216,9 +212,9 @@ def _p_value(residual_n: Array, taken_nQ: Array, shapes_nS: Array) -> float | No
     return float(betainc(spare / 2, tested / 2, max(0.0, 1 - explained / total)))
 
 
-def _holm(p_values: dict[str, float | None]) -> dict[str, float | None]:
+def _holm(p_values: dict[Axis, float | None]) -> dict[Axis, float | None]:
     known = sorted((value, axis) for axis, value in p_values.items() if value is not None)
-    corrected: dict[str, float | None] = dict.fromkeys(p_values)
+    corrected: dict[Axis, float | None] = dict.fromkeys(p_values)
     highest = 0.0
     for rank, (value, axis) in enumerate(known):
         highest = max(highest, min(1.0, (len(known) - rank) * value))

@@ -8,6 +8,10 @@ from typing import Literal
 
 from analysis.results.basic import Interval
 
+Axis = Literal["n_params", "n_tokens", "tokens_per_param"]
+#: What residuals are tested along, and what it is called in words and pictures.
+AXIS_LABELS: dict[Axis, str] = {"n_params": "N", "n_tokens": "D", "tokens_per_param": "D/N"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outlier:
@@ -54,7 +58,7 @@ class NoiseModel:
 class AxisStructure:
     """Whether the residuals of a fit still go with one quantity."""
 
-    axis: Literal["n_params", "n_tokens", "tokens_per_param"]
+    axis: Axis
     p_value: float | None
     """Of the residuals being without structure along this axis; None where the law itself takes up all that could show."""
     p_holm: float | None
