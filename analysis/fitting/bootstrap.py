@@ -56,7 +56,7 @@ class SeedNoise:
     """Noise between seeds, pooled over cells of the design that have several."""
 
     sd: float
-    """Of log loss."""
+    """Of log loss, of a run of typical noise."""
     degrees_of_freedom: int
     trunk_share: float | None
     """Share of the variance that branches of one trunk have in common; None where no two cells share trunks."""
@@ -308,13 +308,15 @@ def _residual(
 
 
 def seed_noise(runs: pd.DataFrame) -> SeedNoise | None:
-    """Sd of log loss between seeds of one design cell, pooled; None where no cell has two seeds."""
-    known = runs[runs["design"] != ""]
-    log_loss = np.log(known["loss"].to_numpy(dtype=float))
-    frame = pd.DataFrame({"design": known["design"], "group": known["group"], "log_loss": log_loss}, index=known.index)
-    cells = frame.groupby("design")["log_loss"]
-    size = cells.transform("size").to_numpy()
-    frame = frame.assign(deviation=frame["log_loss"] - cells.transform("mean"))[size > 1]
+    """Sd of log loss between seeds of one design cell, pooled, for a run of typical noise; None where no cell has two seeds."""
+    frame = runs[["design", "group"]].assign(
+        log_loss=np.log(runs["loss"].to_numpy(dtype=float)), precision=noise_scale(runs) ** -2
+    )
+    frame = frame[frame["design"] != ""]
+    cells = frame.assign(weighted=frame["precision"] * frame["log_loss"]).groupby("design")
+    mean = cells["weighted"].transform("sum") / cells["precision"].transform("sum")
+    size = cells["log_loss"].transform("size").to_numpy()
+    frame = frame.assign(deviation=np.sqrt(frame["precision"]) * (frame["log_loss"] - mean))[size > 1]
     freedom = len(frame) - frame["design"].nunique()
     if freedom < 1:
         return None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.fitting.bootstrap import MIN_GROUPS, draw
+from analysis.fitting.bootstrap import MIN_GROUPS, draw, seed_noise
 from analysis.fitting.fit import fit
 from analysis.fitting.residual_noise import SHARES, leverage_corrected, noise_draws, tangent
 from analysis.fitting.run_arrays import noise_scale
@@ -157,6 +157,20 @@ def test_few_groups_have_heavier_tails_than_many() -> None:
         standard = noise_Kn / noise_Kn.std(axis=0)
         tails.append(float(np.median((standard**4).mean(axis=0))))
     assert tails[0] > 1.3 * tails[1]
+
+
+def test_noise_between_seeds_is_that_of_the_typical_run() -> None:
+    """Half of the runs stand for the mean of 16: they scatter a quarter as much, and the typical run half as much as one."""
+    rng = np.random.default_rng(0)
+    n, ratio, _ = (x.ravel() for x in np.meshgrid(np.geomspace(1e7, 1e9, 10), np.geomspace(5, 80, 10), range(4)))
+    weight = np.where(np.arange(400) % 2 == 0, 16.0, 1.0)
+    loss = predict(BESIROGLU, n, n * ratio) * np.exp(0.02 / np.sqrt(weight) * rng.standard_normal(400))
+    designs = [f"{size:g} {tokens:g}" for size, tokens in zip(n, ratio, strict=True)]
+    table = make_table(n, n * ratio, loss, designs=designs)
+    noise = seed_noise(table.frame.assign(weight=weight))
+    assert noise is not None
+    assert noise.degrees_of_freedom == 300
+    assert noise.sd == pytest.approx(0.01, rel=0.1)
 
 
 def test_a_run_of_more_weight_scatters_less() -> None:
