@@ -84,4 +84,7 @@ def seconds(value: float, unit: str) -> str:
 
 def brackets(interval: Interval | None, show: Callable[[float], str]) -> str:
     """A space and the interval in brackets, to stand behind its value; nothing where there is none."""
-    return "" if interval is None else f" [{show(interval.lo)}, {show(interval.hi)}]"
+    if interval is None:
+        return ""
+    lo, hi = ("∞" if end == math.inf else show(end) for end in (interval.lo, interval.hi))
+    return f" [{lo}, {hi}]"

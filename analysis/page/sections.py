@@ -233,7 +233,14 @@ def pairs(study: Study) -> Html:
     )
     if len(measured) > _MOST_PAIRS:
         words += f" Of {len(measured):,} measured pairs these are the {_MOST_PAIRS} most telling."
+    columns, rows = _telling(columns, rows)
     return join([element("p", words, class_="soft"), table(columns, rows, label="Matched pairs")])
+
+
+def _telling(columns: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """Without the columns in which no row says anything."""
+    kept = [k for k in range(len(columns)) if any(row[k] not in ("", NOTHING) for row in rows)]
+    return [columns[k] for k in kept], [[row[k] for k in kept] for row in rows]
 
 
 def _pair_cells(pair: MatchedPair) -> list[str]:

@@ -81,7 +81,7 @@ def _expected(tried: Extrapolation) -> list[Layer]:
 
 
 def _forecasts(study: Study, tried: Extrapolation, windows: list[tuple[int, Window]]) -> list[Layer]:
-    colours = style.budget_colours(window.max_compute for _, window in windows)
+    colours = style.size_colours(window.max_compute for _, window in windows)
     names = parts.legend_names(colours, "power")
     urls = study.table.frame.set_index("run_id")["mlflow_url"]
     many = len(tried.forecasts) > 300

@@ -24,6 +24,8 @@ _MOST_REGRET = 2.0
 #: Break-evens that are written out; between many sizes, evenly picked ones.
 _MOST_LABELS = 5
 _TRIED_WORDS = "Squares: the recommended model at 0.1, 1 and 10 times its forecast, bars 95 %. "
+#: How far from the optimal sizes an edge of the sizes that cost little more is followed, as a factor.
+_NEAR_REACH = 10.0
 #: Sizes that have a line; of more, evenly picked ones.
 _MOST_SIZES = 24
 
@@ -116,7 +118,10 @@ def optimum_against_demand(study: Study) -> Picture | Absent:
         caption=caption,
         panels=[
             Panel(
-                x=parts.DEMAND, y=_roomy("n_params", "parameters N", lifetime.n_params), layers=n_layers, shades=shades
+                x=parts.DEMAND,
+                y=_roomy("n_params", "parameters N", lifetime.n_params, lifetime.within_5pct_G2),
+                layers=n_layers,
+                shades=shades,
             ),
             Panel(
                 x=parts.DEMAND,
@@ -141,19 +146,18 @@ def forecast_regret(study: Study) -> Picture | Absent:
         forecast = lifetime.demand_tokens * factor
         if not demand[0] <= forecast <= demand[-1]:
             continue
-        at = int(np.argmin(np.abs(np.log(demand / forecast))))
-        n_params, n_tokens = float(lifetime.n_params.mid_G[at]), float(lifetime.n_tokens.mid_G[at])
+        n_params, n_tokens = (_at(forecast, demand, band.mid_G) for band in (lifetime.n_params, lifetime.n_tokens))
         cost = _own(lifetime.costs, n_params, n_tokens, demand)
         table = pd.DataFrame(
             {
                 "demand_tokens": demand,
                 "regret": np.maximum(0.0, cost / lifetime.cost.mid_G - 1),
-                "forecast_tokens": demand[at],
+                "forecast_tokens": forecast,
                 "n_params": n_params,
                 "n_tokens": n_tokens,
             }
         )
-        words = f"{style.format_number(demand[at], 'count')}: N {style.format_number(n_params, 'count')}"
+        words = f"{style.format_number(forecast, 'count')}: N {style.format_number(n_params, 'count')}"
         layers.append(Line(table=table, series="planned model", colour=colours[factor], legend=words))
     most = max((float(layer.table["regret"].max()) for layer in layers), default=0.0)
     limits = style.padded(0.0, min(max(most, 0.01), _MOST_REGRET), log=False)
@@ -181,6 +185,11 @@ def forecast_regret(study: Study) -> Picture | Absent:
         ],
         legend_title="planned for a demand of",
     )
+
+
+def _at(demand: float, demand_G: Array, values_G: Array) -> float:
+    """A curve over demand between its points: both axes are logarithmic, and between neighbours it is all but straight."""
+    return float(np.exp(np.interp(np.log(demand), np.log(demand_G), np.log(values_G))))
 
 
 def _tried_forecasts(study: Study) -> list[Layer]:
@@ -217,8 +226,12 @@ def _curve(band: Curve, column: str, text: str) -> list[Layer]:
     ]
 
 
-def _roomy(column: str, label: str, band: Curve) -> Axis:
-    limits = parts.roomy_limits(band.mid_G, band.lo_G, band.hi_G, factor=5.0)
+def _roomy(column: str, label: str, band: Curve, near_G2: Array | None = None) -> Axis:
+    mid = band.mid_G
+    if near_G2 is not None:
+        # Where cost hardly depends on size the edges run off: the curve itself is not to become flat for them.
+        mid = np.append(mid, np.clip(near_G2, mid.min() / _NEAR_REACH, mid.max() * _NEAR_REACH))
+    limits = parts.roomy_limits(mid, band.lo_G, band.hi_G, factor=5.0)
     return Axis(column=column, label=label, unit="count", limits=limits)
 
 

@@ -97,7 +97,7 @@ def _envelope(study: Study, first: Approach, column: str) -> list[Layer]:
         Line(
             table=line, series="envelope, power law", colour=style.THIRD, dash="dotted", legend="envelope (approach 1)"
         ),
-        Points(table=inner, series="envelope", colour=style.THIRD, size=2.5, framed=False),
+        Points(table=inner, series="envelope", colour=style.THIRD, size=4.0, framed=False),
     ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.words import as_fast, count, flops, number, ratio_of, seconds, times
+from analysis.results import Interval
+from analysis.words import as_fast, brackets, count, flops, number, ratio_of, seconds, times
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,9 @@ def test_the_rest() -> None:
 def test_ratios(ratio: float, cost: str, speed: str) -> None:
     assert ratio_of(ratio, "FLOPs") == cost
     assert as_fast(ratio) == speed
+
+
+def test_an_endless_interval_ends_in_a_sign() -> None:
+    assert brackets(Interval(lo=1.5, hi=float("inf")), lambda x: f"{x:.2f}") == " [1.50, ∞]"
+    assert brackets(Interval(lo=1e6, hi=2e6), count) == " [1M, 2M]"
+    assert brackets(None, count) == ""

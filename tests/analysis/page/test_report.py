@@ -13,7 +13,7 @@ import pytest
 
 from analysis.decisions.describe_recommendation import headline
 from analysis.optima.describe_approaches import TITLES
-from analysis.page import checks, run_list
+from analysis.page import checks, run_list, sections
 from analysis.page.report import write_report
 from analysis.results import Excluded, Study
 from tests.analysis.plots.studies import bare_study, make_study
@@ -279,3 +279,11 @@ def test_the_panel_is_labelled_and_answers_without_scripts(study: Study, page: P
     assert len(shown) == len(set(shown)) == 17
     assert "the cheapest model to own has" in page.text
     assert "where scripts are allowed, sliders ask others" in page.text
+
+
+def test_columns_that_say_nothing_of_any_pair_are_left_out(study: Study) -> None:
+    whole = sections.pairs(study)
+    assert "speed, batch 1" in whole
+    slow = replace(study, pairs=tuple(replace(pair, speedup_batch_1=None) for pair in study.pairs))
+    assert "speed, batch 1" not in sections.pairs(slow)
+    assert "speed, saturated" in sections.pairs(slow)

@@ -445,3 +445,24 @@ def test_the_recommended_plan_s_regret_stands_on_its_line(study: Study) -> None:
     picture = drawn(forecast_regret(elsewhere))
     assert "Squares" not in picture.caption
     assert not any(layer.series == "recommended, 95 %" for layer in picture.panels[0].layers)
+
+
+def test_each_plan_costs_least_at_exactly_the_demand_it_was_made_for(study: Study) -> None:
+    assert study.lifetime is not None
+    between = float(np.sqrt(study.lifetime.demand_tokens_G[20] * study.lifetime.demand_tokens_G[21]))
+    lines = (
+        drawn(forecast_regret(replace(study, lifetime=replace(study.lifetime, demand_tokens=between)))).panels[0].layers
+    )
+    planned = [layer.table for layer in lines if layer.series == "planned model"]
+    assert between in [table["forecast_tokens"].iloc[0] for table in planned]
+    for table in planned:
+        at = np.abs(np.log(table["demand_tokens"] / table["forecast_tokens"])).argmin()
+        assert table["regret"].iloc[at] < 1e-3
+
+
+def test_the_edges_of_near_optimal_sizes_stay_in_the_picture(study: Study) -> None:
+    assert study.lifetime is not None
+    panel = drawn(optimum_against_demand(study)).panels[0]
+    low, high = panel.limits(panel.y)
+    assert low < study.lifetime.within_5pct_G2.min()
+    assert high > study.lifetime.within_5pct_G2.max()
