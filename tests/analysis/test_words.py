@@ -50,5 +50,5 @@ def test_ratios(ratio: float, cost: str, speed: str) -> None:
 
 def test_an_endless_interval_ends_in_a_sign() -> None:
     assert brackets(Interval(lo=1.5, hi=float("inf")), lambda x: f"{x:.2f}") == " [1.50, ∞]"
-    assert brackets(Interval(lo=1e6, hi=2e6), count) == " [1M, 2M]"
+    assert brackets(Interval(lo=1e6, hi=2e6), count) == " [1.0M, 2.0M]"
     assert brackets(None, count) == ""
