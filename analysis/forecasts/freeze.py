@@ -86,6 +86,8 @@ def freeze(
                 "residual_sd": extrapolation.residual_sd,
                 "growth": extrapolation.growth,
                 "max_distance": extrapolation.max_distance,
+                "ratio_growth": None if extrapolation.ratio is None else extrapolation.ratio.growth,
+                "ratio_max_distance": None if extrapolation.ratio is None else extrapolation.ratio.max_distance,
             },
             "quantiles": list(QUANTILES),
             "data": {
@@ -154,6 +156,7 @@ def read_frozen(path: Path) -> Frozen:
                 ci95=_interval(one["ci95"]),
                 quantiles=None if one["quantiles"] is None else tuple(one["quantiles"]),
                 distance=one["distance"],
+                ratio_distance=one["ratio_distance"],
                 note=one["note"],
             )
             for one in document["forecasts"]
@@ -220,6 +223,7 @@ def _forecasts(
                 ci95=said.ci95,
                 quantiles=quantiles,
                 distance=said.distance,
+                ratio_distance=said.ratio_distance,
                 note=said.note,
             )
         )
@@ -254,6 +258,7 @@ def forecast_json(one: Forecast) -> dict[str, Any]:
         "ci95": interval_json(one.ci95),
         "quantiles": None if one.quantiles is None else list(one.quantiles),
         "distance": one.distance,
+        "ratio_distance": one.ratio_distance,
         "note": one.note,
     }
 

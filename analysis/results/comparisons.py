@@ -245,6 +245,8 @@ class Forecast:
     """Of the law's draws alone, at `analysis.forecasts.freeze.QUANTILES`; None without a bootstrap."""
     distance: float
     """N D over the largest fitted N D."""
+    ratio_distance: float
+    """The factor by which D/N is outside the fitted ones; 1 inside."""
     note: str | None
     """What `ci95` leaves out; None where nothing."""
 
