@@ -1,10 +1,9 @@
-"""`isoloss recommend` and `isoloss compare`: their documents, their answers on a known law, and bad questions."""
+"""`isoloss recommend`: its document, its answer on a known law, and bad questions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from analysis.laws.chinchilla import Chinchilla
@@ -74,19 +73,7 @@ def test_a_bad_question_is_named(isoloss: Isoloss, csv: Path, options: list[str]
     assert words in ran.err
 
 
-def test_a_better_recipe_is_worth_its_compute(isoloss: Isoloss, csv: Path, tmp_path: Path) -> None:
-    better = tmp_path / "better.csv"
-    made_runs(seed=1, compute=2.0).to_csv(better, index=False)
-    document = isoloss("compare", csv, better, "--bootstrap", 200, "--json").json
-    lo, hi = document["multiplier"]["ci95"]
-    assert lo < 2.0 < hi
-    assert isoloss("compare", csv, better, "--bootstrap", 100).out
-
-
-def test_one_file_is_compared_with_itself_by_conditions(isoloss: Isoloss, tmp_path: Path) -> None:
-    both = pd.concat([made_runs().assign(recipe="old"), made_runs(seed=1, compute=1.5).assign(recipe="new")])
-    path = tmp_path / "both.csv"
-    both.assign(run_id=range(len(both))).to_csv(path, index=False)
-    halves = ["--where-a", "recipe=old", "--where-b", "recipe=new"]
-    assert isoloss("compare", path, path, *halves, "--bootstrap", 100).code == 0
-    assert isoloss("compare", path, path, "--where-a", "recipe=older", "--bootstrap", 100).code == 2
+def test_runs_that_were_left_out_are_told(isoloss: Isoloss, tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    made_runs().assign(status=["diverged" if i == 3 else "finished" for i in range(48)]).to_csv(path, index=False)
+    assert "left out: run-3: diverged" in isoloss("recommend", path, "--compute", 1e21, "--bootstrap", 0).out
