@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.decisions.describe_recommendation import headline
+from analysis.decisions.describe_recommendation import headline, task_in_words
 from analysis.page.cells import NOTHING, cell, cost_unit, facts, interval, missing, percent, span
 from analysis.page.markup import Column, Html, bullets, element, join, table
 from analysis.plots.parts import COUNTING_WORDS
@@ -44,6 +44,7 @@ def recommendation(study: Study) -> Html:
         [
             element("p", headline(advice)),
             facts(said),
+            bullets([task_in_words(task) for task in advice.tasks]) if advice.tasks else Html(),
             _regret(advice),
             _limits(advice),
             _family(advice.family) if advice.family else Html(),

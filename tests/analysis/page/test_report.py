@@ -13,9 +13,9 @@ import pytest
 
 from analysis.decisions.describe_recommendation import headline
 from analysis.optima.describe_approaches import TITLES
-from analysis.page import checks, run_list, sections
+from analysis.page import advice, checks, run_list, sections
 from analysis.page.report import write_report
-from analysis.results import Excluded, Study
+from analysis.results import Excluded, Interval, Study, TaskForecast
 from tests.analysis.plots.studies import bare_study, make_study
 
 FACTS = {"corpus digest": "sha256:0123abcd", "note": "<b>bold</b>"}
@@ -287,3 +287,19 @@ def test_columns_that_say_nothing_of_any_pair_are_left_out(study: Study) -> None
     slow = replace(study, pairs=tuple(replace(pair, speedup_batch_1=None) for pair in study.pairs))
     assert "speed, batch 1" not in sections.pairs(slow)
     assert "speed, saturated" in sections.pairs(slow)
+
+
+def test_what_the_loss_is_worth_in_tasks_stands_with_the_recommendation(study: Study) -> None:
+    assert study.recommendation is not None
+    task = TaskForecast(
+        target="task_error",
+        loss=2.4,
+        value=0.412,
+        ci95=Interval(lo=0.39, hi=0.43),
+        fitted_losses=Interval(lo=2.5, hi=3.5),
+        outside="a loss of 2.400 is below the 2.500 of the best run that was tested",
+        absent=None,
+    )
+    told = advice.recommendation(replace(study, recommendation=replace(study.recommendation, tasks=(task,))))
+    assert "task_error should be 41.2% [39.0%, 43.0%]" in told
+    assert "extrapolated: a loss of 2.400 is below" in told
