@@ -19,6 +19,8 @@ from analysis.words import count
 
 #: True demand over the forecast, for the regret.
 FORECAST_ERRORS = (0.1, 1.0, 10.0)
+#: What the search leaves of a cost that is the least.
+ROUNDING = 1e-9
 
 
 def saved(setting: Setting, law: Law, params: Array, best: Pick) -> float:
@@ -66,7 +68,7 @@ def regret(fit: Fit, setting: Setting, law: Law, best: Pick) -> tuple[Regret, ..
         paid, due = total_cost(costs, n_chosen, d_chosen, demand), total_cost(costs, some_n, some_d, demand)
         # The search is exact to rounding: a forecast that comes true costs nothing more. A law that never reaches the loss has
         # no regret to tell.
-        return n_best, np.where(known, np.maximum(0.0, paid / due - 1), np.nan)
+        return n_best, np.where(known, np.where(paid / due - 1 > ROUNDING, paid / due - 1, 0.0), np.nan)
 
     regrets = []
     for factor in FORECAST_ERRORS:

@@ -21,6 +21,8 @@ from analysis.words import brackets, count, flops, number, seconds, times
 
 #: Break-evens shown; the JSON has all.
 SHOWN = 8
+#: What an interval of the recommended model is of.
+ALONE, TOGETHER = "sampling alone", "sampling and choices together"
 
 
 def describe_recommendation(recommendation: Recommendation) -> str:
@@ -50,11 +52,11 @@ def describe_recommendation(recommendation: Recommendation) -> str:
 def headline(recommendation: Recommendation) -> str:
     """One sentence that a decision-maker can quote, its interval the joint one where that is about the same law and count."""
     asked, best, whole = recommendation.question, recommendation.recommended, recommendation.uncertainty
-    ci95, of = best.ci95, "sampling alone"
+    ci95, of = best.ci95, ALONE
     # Sizes by another law or of another count don't belong behind this one.
     alike = whole is not None and whole.preferred is None and whole.counting == recommendation.fit.counting
     if whole is not None and whole.joint is not None and alike:
-        ci95, of = whole.joint, "sampling and choices together"
+        ci95, of = whole.joint, TOGETHER
     model = _model(best, ci95, recommendation.limits, of)
     if whole is not None and whole.preferred is not None:
         model += _by_another_law(whole)
@@ -90,7 +92,7 @@ def _by_another_law(whole: Uncertainty) -> str:
     if other.n_params is None or other.n_tokens is None:
         return f"{said}no model answers"
     joint = whole.joint
-    together = "" if joint is None else " (95 %: sampling and choices together)"
+    together = "" if joint is None else f" (95 %: {TOGETHER})"
     return (
         f"{said}it would be {count(other.n_params)}{_between(joint, 'n_params', count)} on {count(other.n_tokens)} tokens"
         f"{_between(joint, 'n_tokens', count)}{together}"
@@ -103,15 +105,16 @@ def _alternatives(recommendation: Recommendation) -> list[str]:
     what = {"target_loss": "Cheapest to train", "compute": "Compute-optimal", "budget": "If training alone were paid"}
     limits = recommendation.limits
     lines = [
-        f"{what[asked.kind]}: {_model(train, train.ci95, limits, 'sampling alone')}, a loss of {train.loss:.3f}, "
+        f"{what[asked.kind]}: {_model(train, train.ci95, limits, ALONE)}, a loss of {train.loss:.3f}, "
         f"{_cost(train.cost, train.unit)} to train."
     ]
     if own is not None:
         kind = "Best to train and serve" if asked.kind == "budget" else "Cheapest to own"
         smaller = own.n_params / train.n_params
         lines.append(
-            f"{kind}: {_model(own, own.ci95, limits, 'sampling alone')}, a loss of {own.loss:.3f}, {_cost(own.cost, own.unit)} in all: "
-            f"{times(smaller)} the size on {times(own.n_tokens / train.n_tokens)} the tokens."
+            f"{kind}: {_model(own, own.ci95, limits, ALONE)}, a loss of {own.loss:.3f}, "
+            f"{_cost(own.cost, own.unit)} in all: {times(smaller)} the size on {times(own.n_tokens / train.n_tokens)} the "
+            "tokens."
         )
     low, high = recommendation.loss_forecast.lo, recommendation.loss_forecast.hi
     lines.append(

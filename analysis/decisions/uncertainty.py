@@ -76,7 +76,7 @@ def uncertainty(
     tried = [*trials.objectives(), *trials.outliers(), *laws, *trials.counts()]
     rejected = excess > AIC_REJECTS
     anchor = preferred if rejected and preferred.joins else base
-    joint = _joint(tried, base, anchor) if draws else None
+    joint = _joint(tried, base, anchor, setting(trials.counting).sizes) if draws else None
     return Uncertainty(
         decision="lifetime_optimal" if setting(fit.counting).demand_tokens else "training_optimal",
         counting=trials.counting,
@@ -101,8 +101,8 @@ def _against(law: str, preferred: str, excess: float) -> str:
     )
 
 
-def _joint(tried: list[Tried], base: Tried, anchor: Tried) -> Pick | None:
-    """The draws of `anchor` with every combination of choices laid over each."""
+def _joint(tried: list[Tried], base: Tried, anchor: Tried, sizes: Interval | None) -> Pick | None:
+    """The draws of `anchor` with every combination of choices laid over each, its sizes within those allowed."""
     if anchor.drawn is None or anchor.best is None or base.best is None:
         return None
     drawn = [_scale(field, values[:JOINT_DRAWS]) for field, values in zip(Pick._fields, anchor.drawn, strict=True)]
@@ -114,7 +114,11 @@ def _joint(tried: list[Tried], base: Tried, anchor: Tried) -> Pick | None:
         for at, field in enumerate(Pick._fields):
             shift = np.array([float(_scale(field, best[at]) - _scale(field, about[at])) for best in kept])
             drawn[at] = (drawn[at][:, None] + shift).ravel()
-    return Pick(*starmap(_unscale, zip(Pick._fields, drawn, strict=True)))
+    joint = Pick(*starmap(_unscale, zip(Pick._fields, drawn, strict=True)))
+    if sizes is None:
+        return joint
+    known = np.isfinite(joint.n_params)
+    return joint._replace(n_params=np.where(known, np.clip(joint.n_params, sizes.lo, sizes.hi), joint.n_params))
 
 
 def _scale(field: str, value: Array) -> Array:

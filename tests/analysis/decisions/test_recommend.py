@@ -429,6 +429,7 @@ class TestLimits:
         first = headline(found)
         assert "50B parameters (held there by --smallest-size)" in first
         assert "[50B, 50B]" not in describe_recommendation(found)
+        assert "The best is sought within the limits." in describe_recommendation(found)
 
     def test_time_a_token_counts_the_context_where_it_is_named(self, made: Made) -> None:
         named: dict[str, Any] = {"tpot_seconds": 0.01, "bandwidth": 2e12, "bytes_per_param": 2}
