@@ -77,7 +77,7 @@ def _small(n_params: np.ndarray) -> str | None:
 
 def _short(n_params: np.ndarray, n_tokens: np.ndarray) -> str | None:
     """Most runs with fewer tokens than parameters: nobody's design, but what swapped columns or mixed units look like."""
-    if np.median(n_tokens / n_params) >= 1:
+    if np.median(np.log(n_tokens) - np.log(n_params)) >= 0:
         return None
     return (
         f"{int((n_tokens < n_params).sum())} of {len(n_params)} runs saw fewer tokens than they have parameters: are n_params "

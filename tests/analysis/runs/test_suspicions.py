@@ -54,6 +54,13 @@ def test_what_looks_wrong_is_asked_about(
     assert any(said in warning for warning in warnings_of(tmp_path, n, d, loss))
 
 
+def test_numbers_at_the_ends_of_floats_are_asked_about_too(tmp_path: Path) -> None:
+    n, d = np.full(6, 1e-300), np.full(6, 1e300)
+    with np.errstate(all="raise"):
+        said = warnings_of(tmp_path, n, d, np.linspace(2, 3, 6))
+    assert ["fewer than 1000 parameters" in warning for warning in said] == [True]
+
+
 def test_copies_are_named_and_seeds_are_none(tmp_path: Path) -> None:
     n, d, loss = (np.append(x, x[3]) for x in (N, N * RATIO, LOSS))
     (said,) = warnings_of(tmp_path, n, d, loss)
