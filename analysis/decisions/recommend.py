@@ -102,29 +102,17 @@ def recommend(
         law_repeats=get_law(fitted.law).uses_unique_tokens,
     )
 
-    @cache
-    def setting(rule: str, within_bounds: tuple[Bound, ...] = found) -> Setting:
-        train = training_flops(table, counting=rule)
-        decided = decide_costs(
-            table,
-            train_flops=train,
-            serving=None if costs == "flops" else _measured(table, rule, prompt_share, must=costs == "measured"),
-            prices=prices,
-            source=costs,
-            counting=rule,
-            serves=demand_tokens is not None,
-            prompt_share=prompt_share,
-        )
-        question = Question(
-            kind=kind,
-            value=value,
-            unit={"compute": "FLOPs", "target_loss": "nats a token", "budget": decided.unit}[kind],
-            demand_tokens=demand_tokens,
-            prompt_share=decided.prompt_share if decided.prompt_share is not None else prompt_share,
-            unique_tokens=unique_tokens if any(bound.name == "unique_tokens" for bound in within_bounds) else None,
-        )
-        return Setting(question=question, costs=decided, train_flops=train, sizes=allowed(within_bounds, table, rule))
-
+    setting = _settings(
+        table,
+        kind,
+        value,
+        found,
+        costs=costs,
+        prices=prices,
+        demand_tokens=demand_tokens,
+        prompt_share=prompt_share,
+        unique_tokens=unique_tokens,
+    )
     asked, law = setting(fitted.counting), get_law(fitted.law)
     params = law.as_vector(fitted.params)
 
@@ -176,6 +164,46 @@ def recommend(
             )
         ),
     )
+
+
+def _settings(
+    table: RunTable,
+    kind: Literal["compute", "target_loss", "budget"],
+    value: float,
+    found: tuple[Bound, ...],
+    *,
+    costs: Literal["auto", "flops", "measured"],
+    prices: Prices,
+    demand_tokens: float | None,
+    prompt_share: float | None,
+    unique_tokens: float | None,
+) -> Callable[..., Setting]:
+    """The question in a counting rule, within all the bounds found unless others are named."""
+
+    @cache
+    def setting(rule: str, within_bounds: tuple[Bound, ...] = found) -> Setting:
+        train = training_flops(table, counting=rule)
+        decided = decide_costs(
+            table,
+            train_flops=train,
+            serving=None if costs == "flops" else _measured(table, rule, prompt_share, must=costs == "measured"),
+            prices=prices,
+            source=costs,
+            counting=rule,
+            serves=demand_tokens is not None,
+            prompt_share=prompt_share,
+        )
+        question = Question(
+            kind=kind,
+            value=value,
+            unit={"compute": "FLOPs", "target_loss": "nats a token", "budget": decided.unit}[kind],
+            demand_tokens=demand_tokens,
+            prompt_share=decided.prompt_share if decided.prompt_share is not None else prompt_share,
+            unique_tokens=unique_tokens if any(bound.name == "unique_tokens" for bound in within_bounds) else None,
+        )
+        return Setting(question=question, costs=decided, train_flops=train, sizes=allowed(within_bounds, table, rule))
+
+    return setting
 
 
 def check_question(
