@@ -74,7 +74,14 @@ def compare(
     warnings += said
     log_c = np.log(_grid(at_flops, at_loss, [a.flops, b.flops], b.here))
     covered = _covered(a, b)
-    sampled = None if a.drawn is None or b.drawn is None else log_multiplier(a.drawn, b.drawn, log_c)
+    mid, sampled = log_multiplier(a.here, b.here, log_c), None
+    if a.drawn is not None and b.drawn is not None:
+        # At a loss both sides' compute varies; at a compute B's loss and A's compute do.
+        sampled = log_multiplier(a.drawn, b.drawn, log_c)
+        if at_loss is not None:
+            losses = np.array(sorted(at_loss, reverse=True), dtype=np.float64)
+            with np.errstate(invalid="ignore"):
+                sampled = a.drawn.log_flops(losses) - b.drawn.log_flops(losses)
     if covered is None:
         warnings.append(
             "no compute is covered by both: A's runs, brought to B's loss, lie outside B's; every number here is extrapolated"
@@ -87,9 +94,13 @@ def compare(
         inside = (grid >= covered.lo * (1 - 1e-9)) & (grid <= covered.hi * (1 + 1e-9))
     change = _change(a, b, log_c, covered)
     named = at_flops is not None or at_loss is not None
-    at = change.span[1:] if not named else log_c[inside][-1:] if inside.any() else log_c[-1:]
     headline, headline_flops = change.constant, None
-    if named or change.verdict != "constant":
+    if named:
+        g = int(np.flatnonzero(inside)[-1]) if inside.any() else len(grid) - 1
+        headline = _estimate(float(_exp(mid)[g]), None if sampled is None else _exp(sampled)[:, g])
+        headline_flops = float(grid[g])
+    elif change.verdict != "constant":
+        at = change.span[1:]
         headline = _estimate(
             float(_exp(log_multiplier(a.here, b.here, at))[0]),
             None if a.drawn is None or b.drawn is None else _exp(log_multiplier(a.drawn, b.drawn, at))[:, 0],
@@ -107,7 +118,7 @@ def compare(
         named=named,
         loss=band(grid, b.here.at(log_c), None if b.drawn is None else b.drawn.at(log_c)),
         loss_a=band(grid, a.here.at(log_c), None if a.drawn is None else a.drawn.at(log_c)),
-        multiplier=band(grid, _exp(log_multiplier(a.here, b.here, log_c)), None if sampled is None else _exp(sampled)),
+        multiplier=band(grid, _exp(mid), None if sampled is None else _exp(sampled)),
         inside_G=inside,
         covered=covered,
         constant=change.constant,

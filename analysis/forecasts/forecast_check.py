@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.forecasts.freeze import SAME_RUN
 from analysis.results import Array, CheckedForecast, Forecast, ForecastCheck, Frozen, FrozenRun
 from analysis.runs.table import RunTable
 from analysis.words import count
 from llama.errors import UserError
 
-#: A run is the one that was forecast when its N and D are within this: planned tokens are rounded to whole batches.
-SAME_RUN = 0.01
 #: A fitted run has changed when a number of it moved by more than this.
 SAME_NUMBER = 1e-9
 
@@ -25,7 +24,8 @@ def check_forecasts(frozen: Frozen, table: RunTable) -> ForecastCheck:
     Raises:
         UserError: the table has no finished run with the law's count.
     """
-    runs = table.usable
+    table = table.at_the_best_rate()
+    runs = table.finished
     runs = runs[runs[frozen.counting].notna()]
     if not len(runs):
         raise UserError(f"{table.source} has no finished run with {frozen.counting} to hold the forecasts against")
@@ -35,10 +35,12 @@ def check_forecasts(frozen: Frozen, table: RunTable) -> ForecastCheck:
     old, changed = _known(frozen, ids, n, d, loss)
     rows: list[CheckedForecast] = []
     pending: list[str] = []
-    taken = old.copy()
+    # Learning rates that turned out worse say nothing about the law's forecast of the cell.
+    barred = old | runs["run_id"].isin(table.off_rate).to_numpy()
+    taken = barred.copy()
     by_id: dict[int, list[int]] = {}
     for number, one in enumerate(frozen.forecasts):
-        found = np.flatnonzero((ids == one.run_id) & ~old & _near(n, d, one.n_params, one.n_tokens))
+        found = np.flatnonzero((ids == one.run_id) & ~barred & _near(n, d, one.n_params, one.n_tokens))
         by_id[number] = found.tolist()
         taken[found] = True
     for number, one in enumerate(frozen.forecasts):
@@ -47,7 +49,8 @@ def check_forecasts(frozen: Frozen, table: RunTable) -> ForecastCheck:
             found = np.flatnonzero(~taken & _near(n, d, one.n_params, one.n_tokens))
             taken[found] = True
         if not len(found):
-            pending.append(one.name)
+            if one.known_loss is None:
+                pending.append(one.name)
             continue
         for i in found:
             rows.append(_row(one, ids[i], names[i], float(loss[i])))

@@ -30,6 +30,8 @@ from llama.errors import UserError
 FORMAT = "isoloss-frozen-law/1"
 #: Quantiles of the draws that stand beside each forecast.
 QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
+#: A run is the one that was forecast when its N and D are within this: planned tokens are rounded to whole batches.
+SAME_RUN = 0.01
 #: Exclusions of runs that have no final loss yet, and may get one.
 PENDING = ("unfinished", "unstarted", "failed", "missing")
 
@@ -195,12 +197,16 @@ def _forecasts(
         )
         if n > 0 and 0 < d < math.inf and (math.isnan(loss) or kind_of(reason) != "missing")
     ]
+    known_runs = _known(fit, frame)
     named = []
     for n_params, n_tokens in cells:
         if not (math.isfinite(n_params) and math.isfinite(n_tokens) and n_params > 0 and n_tokens > 0):
             raise UserError(f"a cell to forecast is N {n_params:g}, D {n_tokens:g}; both must be above 0 and finite")
         name = f"N={count(n_params)} D={count(n_tokens)}"
-        named.append((None, name, float(n_params), float(n_tokens), math.inf, "cell", None))
+        off = [known_runs[fit.counting] / n_params - 1, known_runs["n_tokens"] / n_tokens - 1]
+        same = known_runs[(off[0].abs() <= SAME_RUN) & (off[1].abs() <= SAME_RUN)]
+        loss = float(same["loss"].iloc[0]) if len(same) else None
+        named.append((None, name, float(n_params), float(n_tokens), math.inf, "cell", loss))
     law = get_law(fit.law)
     made = []
     for run_id, name, n_params, n_tokens, unique_tokens, kind, loss in (*known, *ahead, *named):
@@ -230,10 +236,18 @@ def _forecasts(
     return made
 
 
+def _known(fit: Fit, frame: pd.DataFrame) -> pd.DataFrame:
+    """Runs whose final loss is there, usable or not; the loss on the way of one that may still finish is none."""
+    numbers = frame[[fit.counting, "n_tokens", "loss"]]
+    there = ((numbers > 0) & (numbers < np.inf)).all(axis=1)
+    on_the_way = frame["excluded"].map(kind_of).isin(set(PENDING) - {"missing"})
+    return frame[there & ~on_the_way]
+
+
 def _seen(fit: Fit, table: RunTable, fitted_ids: set[str]) -> list[dict[str, Any]]:
-    """Finished runs that were not fitted, by their numbers: whatever the reason, their losses were known."""
-    runs = table.finished[[fit.counting, "n_tokens", "loss", "run_id"]].dropna()
-    runs = runs[~runs["run_id"].isin(fitted_ids)]
+    """Runs that were not fitted, by their numbers: whatever they were left out for, their losses were known."""
+    runs = _known(fit, table.frame)
+    runs = runs[~(runs["run_id"].isin(fitted_ids) & (runs["excluded"] == ""))]
     return [
         _run(str(run_id), float(n), float(d), float(loss))
         for run_id, n, d, loss in zip(runs["run_id"], runs[fit.counting], runs["n_tokens"], runs["loss"], strict=True)

@@ -144,8 +144,7 @@ def by_envelope(seen: Seen, residual_sd: float | None) -> tuple[Approach, Envelo
 
 
 def by_isoflop(seen: Seen, residual_sd: float | None) -> tuple[Approach, Isoflop | None]:
-    frame = seen.table.frame
-    bowls = isoflop(replace(seen.table, frame=frame[~frame["held_out"]]), seen.train_flops, counting=seen.counting)
+    bowls = isoflop(seen.table, seen.train_flops, counting=seen.counting)
     if bowls is None:
         return absent_approach(2, seen, NO_BUDGETS, 0), None
     runs = seen.runs[seen.runs["flops_budget"].notna()]
@@ -178,7 +177,7 @@ def by_isoflop(seen: Seen, residual_sd: float | None) -> tuple[Approach, Isoflop
             log_n.append(np.where(sound, drawn.x_K + centre, np.nan))
             least.append(np.where(sound, drawn.loss_K, np.nan))
         log_n_KM = np.stack(log_n, axis=1)
-        per_token = np.log(seen.train_flops.slope) + seen.train_flops.exponent * log_n_KM
+        per_token = np.log(seen.train_flops(np.exp(log_n_KM)))
         return _Optima(
             power_laws(log_c, log_n_KM),
             power_laws(log_c, log_c - per_token),

@@ -28,8 +28,11 @@ BEYOND = 2.0
 
 
 def isoflop(table: RunTable, train_flops: TokenCost, *, counting: str = "n_params") -> Isoflop | None:
-    """Vertices and power laws; None where no run declares a budget. Runs are grouped by `flops_budget`, never by FLOPs."""
-    declared = table.usable.dropna(subset=["flops_budget", counting])
+    """Vertices and power laws of the runs that are not held out; None where none of them declares a budget.
+
+    Runs are grouped by `flops_budget`, never by FLOPs.
+    """
+    declared = table.fitted.dropna(subset=["flops_budget", counting])
     if not len(declared):
         return None
     vertices = tuple(
@@ -48,10 +51,16 @@ def isoflop(table: RunTable, train_flops: TokenCost, *, counting: str = "n_param
 
 
 def _vertex(budget: float, runs: pd.DataFrame, train_flops: TokenCost, counting: str) -> IsoflopVertex:
-    by_size = runs.groupby(counting, sort=True)
+    by_size = runs.assign(weighted=runs["weight"] * runs["loss"]).groupby(counting, sort=True)
+    weight = by_size["weight"].sum().to_numpy(dtype=np.float64)
     sizes, n_tokens, loss, n_runs = (
         np.asarray(values, dtype=np.float64)
-        for values in (by_size[counting].first(), by_size["n_tokens"].mean(), by_size["loss"].mean(), by_size.size())
+        for values in (
+            by_size[counting].first(),
+            by_size["n_tokens"].mean(),
+            by_size["weighted"].sum() / weight,
+            by_size.size(),
+        )
     )
     points = tuple(
         BowlPoint(n_params=float(n), n_tokens=float(d), loss=float(mean), n_runs=int(count))
@@ -59,8 +68,8 @@ def _vertex(budget: float, runs: pd.DataFrame, train_flops: TokenCost, counting:
     )
     log_n = np.log(sizes)
     centre = float(log_n.mean())
-    # A cell's mean over seeds counts by its runs.
-    drawn = parabolas(log_n - centre, loss[None], n_runs[None])
+    # A cell's mean over seeds counts by its runs' weights.
+    drawn = parabolas(log_n - centre, loss[None], weight[None])
     flag = drawn.flags_K[0]
     coefficients = n_opt = d_opt = least = cubic = None
     if len(points) >= MIN_SIZES:
@@ -70,7 +79,7 @@ def _vertex(budget: float, runs: pd.DataFrame, train_flops: TokenCost, counting:
             n_opt = float(np.exp(drawn.x_K[0] + centre))
             d_opt = budget / float(train_flops(n_opt))
             least = float(drawn.loss_K[0])
-            cubic = _cubic(log_n - centre, loss, n_runs, n_opt, budget, train_flops, centre)
+            cubic = _cubic(log_n - centre, loss, weight, n_opt, budget, train_flops, centre)
     return IsoflopVertex(
         flops_budget=budget,
         points=points,
@@ -136,12 +145,12 @@ def _ends(present_KS: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.i
 
 
 def _cubic(
-    x_S: Array, loss_S: Array, n_runs_S: Array, parabola_n: float, budget: float, train_flops: TokenCost, centre: float
+    x_S: Array, loss_S: Array, weight_S: Array, parabola_n: float, budget: float, train_flops: TokenCost, centre: float
 ) -> CubicVertex | None:
     """The cubic's minimum among the sizes; None where it has none, or nothing to spare to draw it from."""
     if len(x_S) < MIN_CUBIC_SIZES:
         return None
-    c3, c2, c1, c0 = (float(value) for value in np.polyfit(x_S, loss_S, 3, w=np.sqrt(n_runs_S)))
+    c3, c2, c1, c0 = (float(value) for value in np.polyfit(x_S, loss_S, 3, w=np.sqrt(weight_S)))
     under_root = c2**2 - 3 * c1 * c3
     # The root at which the slope rises, in the form that stays exact for c3 near 0.
     if under_root <= 0 or c2 + under_root**0.5 <= 0:

@@ -236,7 +236,7 @@ class Forecast:
     """None where it isn't known, or not asked: then nothing repeats."""
     kind: Literal["held_out", "unfinished", "cell"]
     known_loss: float | None
-    """The loss of a held-out run that had already finished: predicted, but not before the fact."""
+    """The loss that the table held already, of a held-out run or of the cell: predicted, but not before the fact."""
     loss: float
     ci95: Interval
     """Where a new run's loss lies (`fitting.extrapolation.forecast`): the law's own uncertainty, and the error of

@@ -19,6 +19,7 @@ from analysis.comparing.multiplier import growth, log_multiplier, optimal_loss, 
 from analysis.comparing.paired_design import paired
 from analysis.decisions.costs import flops_rule, training_flops
 from analysis.fitting.fit import fit
+from analysis.intervals import interval
 from analysis.laws import get_law, law_names
 from analysis.results import Comparison
 from analysis.runs.load import load_runs
@@ -96,6 +97,21 @@ def test_turning_the_question_round_inverts_the_multiplier() -> None:
     by_loss = compare(a, b, bootstrap=0, at_loss=list(there.loss.mid_G))
     assert by_loss.flops_G == pytest.approx(there.flops_G, rel=1e-6)
     assert by_loss.multiplier.mid_G == pytest.approx(there.multiplier.mid_G, rel=1e-6)
+
+
+def test_at_a_loss_both_sides_compute_is_uncertain() -> None:
+    a, b = made(BESIROGLU, noise=0.02), made(better(2.0), noise=0.02, seed=1, design=1)
+    at_loss = compare(a, b, bootstrap=100, at_loss=[2.4])
+    at_compute = compare(a, b, bootstrap=100, at_flops=list(at_loss.flops_G))
+    assert at_loss.headline.value == pytest.approx(at_compute.headline.value)
+    drawn = [fit(table, bootstrap=100, seed=seed).draws_KP for seed, table in ((0, a), (1, b))]
+    curves = [optimal_loss("chinchilla", draws, SIX_N, 1e20) for draws in drawn if draws is not None]
+    m = np.exp(curves[0].log_flops(np.array([2.4])) - curves[1].log_flops(np.array([2.4])))[:, 0]
+    expected = interval(m)
+    assert at_loss.headline.ci95 is not None
+    assert at_loss.headline.ci95.lo == pytest.approx(expected.lo, rel=1e-6)
+    assert at_loss.headline.ci95.hi == pytest.approx(expected.hi, rel=1e-6)
+    assert at_loss.headline.ci95 != at_compute.headline.ci95
 
 
 def test_a_growing_multiplier_is_told_from_a_constant_one() -> None:

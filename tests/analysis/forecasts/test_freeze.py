@@ -260,6 +260,37 @@ def test_a_dropped_outlier_was_seen_and_is_no_forecast(tmp_path: Path) -> None:
     assert frozen.ci95 is None
 
 
+@pytest.mark.parametrize("kind", ["mid-schedule", "duplicate", "unit"])
+def test_a_known_loss_is_no_forecast_whatever_the_run_was_left_out_for(tmp_path: Path, kind: str) -> None:
+    """Kept later, the run is still one that was seen; a cell of its N and D knows its loss."""
+    table = before(everything())
+    frame = table.frame.assign(excluded=table.frame["excluded"].where(table.frame["run_id"] != "run-3", f"{kind}: why"))
+    cell = frame.iloc[3]
+    frozen = freeze(
+        fit(replace(table, frame=frame), bootstrap=0),
+        replace(table, frame=frame),
+        tmp_path / "law.json",
+        cells=[(float(cell["n_params"]), float(cell["n_tokens"]))],
+    )
+    assert [run.run_id for run in frozen.seen] == ["run-3"]
+    assert frozen.forecasts[-1].known_loss == cell["loss"]
+    check = check_forecasts(frozen, table)
+    assert check.n == 0
+    assert "run-3" in check.fitted_runs
+    assert frozen.forecasts[-1].name not in check.pending
+
+
+def test_a_worse_learning_rate_tests_no_forecast(frozen: Frozen) -> None:
+    table = everything()
+    frame = table.frame.assign(peak_lr=1e-3)
+    [last] = frame.index[frame["run_id"] == f"run-{RUNS + HELD_OUT}"]
+    hot = frame.loc[[last]].assign(run_id="hot", name="hot", peak_lr=1e-2, loss=frame["loss"][last] * 1.2)
+    check = check_forecasts(frozen, replace(table, frame=pd.concat([frame, hot], ignore_index=True)))
+    plain = check_forecasts(frozen, table)
+    assert check.rows == plain.rows
+    assert "hot" not in check.not_forecast
+
+
 def test_words_and_document_of_what_was_frozen(frozen: Frozen) -> None:
     words = describe_frozen(frozen)
     assert f"forecasts of {HELD_OUT} held-out, {WAITING} unfinished, 1 named runs" in words[0]

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,6 +217,23 @@ def test_in_words_each_says_its_optimum_or_why_not(clean: Approaches) -> None:
     assert all("N_opt ~ C^0.51" in words for words in said[1:4])
     bare = describe_approaches(approaches(ladder(budgets=False), bootstrap=0))
     assert "no answer: no run declares a compute budget" in bare
+
+
+def test_bowls_see_weights_and_no_run_that_is_held_out() -> None:
+    table = ladder()
+    frame = table.frame
+    budget = frame["flops_budget"] == frame["flops_budget"].max()
+    odd = frame[budget].iloc[[2]].assign(loss=frame["loss"].min() * 0.9, run_id="odd", name="odd")
+    cost = training_flops(table)
+    alone = isoflop(table, cost)
+    assert alone is not None
+    for spoiled in (odd.assign(held_out=True), odd.assign(weight=1e-12)):
+        found = isoflop(replace(table, frame=pd.concat([frame, spoiled], ignore_index=True)), cost)
+        assert found is not None
+        assert found.vertices[-1].n_opt == pytest.approx(alone.vertices[-1].n_opt, rel=1e-6)
+    seen = isoflop(replace(table, frame=pd.concat([frame, odd], ignore_index=True)), cost)
+    assert seen is not None
+    assert seen.vertices[-1].n_opt != pytest.approx(alone.vertices[-1].n_opt, rel=1e-3)
 
 
 def test_one_approach_alone() -> None:
