@@ -7,6 +7,7 @@ reaches), and between infinities there is nothing to interpolate. Infinite draws
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.results.basic import Array, Band, Interval
 
@@ -22,12 +23,13 @@ def ends(draws_K: Array, level: float = 0.95) -> tuple[Array, Array]:
     # A sort puts NaN last, behind the draws that count.
     ordered_K = np.sort(draws_K, axis=0)
     last = np.maximum(np.sum(~np.isnan(draws_K), axis=0) - 1, 0)
+    # The nearest draw, as many off one end as off the other; halfway between two, the outer one.
+    off = np.ceil(last * ((1 - level) / 2) - 0.5 - 1e-9).astype(np.intp)
 
-    def at(share: float) -> Array:
-        index = np.rint(last * share).astype(np.intp)
+    def at(index: NDArray[np.intp]) -> Array:
         return np.asarray(np.take_along_axis(ordered_K, index[None], axis=0)[0])
 
-    return at((1 - level) / 2), at((1 + level) / 2)
+    return at(off), at(last - off)
 
 
 def interval(draws_K: Array, level: float = 0.95) -> Interval:

@@ -40,7 +40,7 @@ TOKENS = [16_384, 32_768, 65_536, 131_072]
 
 
 def fit_json(launcher: Launcher, runs: str) -> dict[str, Any]:
-    done = launcher.run("fit", runs, "--json", "--bootstrap", "20")
+    done = launcher.run("fit", runs, "--json", "--bootstrap", "100")
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     assert document.keys() >= KEYS
