@@ -115,19 +115,22 @@ def forecast(
     drawn = None if fit.draws_KP is None else interval(law.predict(fit.draws_KP, n_params, n_tokens, unique_tokens))
     below = above = 0.0
     if drawn is not None:
-        below, above = max(0.0, math.log(loss / drawn.lo)), max(0.0, math.log(drawn.hi / loss))
+        with np.errstate(all="ignore"):
+            low, high = np.log(np.array([drawn.lo, drawn.hi]) / loss)
+        below, above = max(0.0, -float(low)), max(0.0, float(high))
     notes = (
         []
         if drawn is not None
         else ["the fit has no resamples, so what other draws of runs would say is not in the interval"]
     )
+    # An error of hundreds of e-folds leaves nothing to say of the upper end.
+    with np.errstate(all="ignore"):
+        lo, hi = loss * np.exp([-math.hypot(below, Z95 * sd), math.hypot(above, Z95 * sd)])
     return LossForecast(
         n_params=n_params,
         n_tokens=n_tokens,
         loss=loss,
-        ci95=Interval(
-            lo=loss * math.exp(-math.hypot(below, Z95 * sd)), hi=loss * math.exp(math.hypot(above, Z95 * sd))
-        ),
+        ci95=Interval(lo=float(lo), hi=float(hi)),
         distance=distance,
         ratio_distance=outside,
         note="; ".join([*notes, *_untried(extrapolation, distance, outside)]) or None,

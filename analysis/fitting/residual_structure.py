@@ -122,10 +122,12 @@ def _absorbed(fit: Fit, points: list[FittedPoint]) -> Array:
     n, d, unique = (
         np.array([getattr(point, name) for point in points]) for name in ("n_params", "n_tokens", "unique_tokens")
     )
+    # Of a parameter that hardly matters the gradient may be past what squares in a double: it is scaled first.
     with np.errstate(all="ignore"):
         gradient = law.gradient(law.as_vector(fit.params), n, d, unique)
-    gradient = gradient / np.array([point.predicted for point in points])[:, None]
-    length = np.linalg.norm(gradient, axis=0)
+        gradient = gradient / np.array([point.predicted for point in points])[:, None]
+        gradient = gradient / np.abs(gradient).max(axis=0)
+        length = np.linalg.norm(gradient, axis=0)
     # A parameter on a bound where the law doesn't feel it (an amplitude of 0) takes up nothing.
     return np.asarray(gradient[:, np.isfinite(length) & (length > 0)] / length[np.isfinite(length) & (length > 0)])
 
