@@ -47,6 +47,7 @@ ROOT = Path(__file__).parents[1]
 CODE = (
     "analysis/fitting/*.py",
     "analysis/laws/*.py",
+    "analysis/intervals.py",
     "analysis/runs/table.py",
     "benchmarks/recovery_designs.py",
     "benchmarks/truth.py",
