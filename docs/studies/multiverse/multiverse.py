@@ -22,18 +22,16 @@ import pandas as pd
 
 from analysis import RunTable, fit, load_runs
 from analysis.counting import convert
-from analysis.decisions.costs import flops_costs, flops_rule
-from analysis.decisions.search import cheapest
+from analysis.decisions.costs import flops_costs, training_flops
+from analysis.decisions.search import cheapest, least_loss
 from analysis.laws import get_law
 from analysis.plots.style import format_number
 from llama.errors import UserError
 
-#: What of a table is written for the command. FLOPs are not: every choice here counts 6 N D in its own N.
+#: What of a table is read and written for the command. FLOPs are not: every choice here counts 6 N D, N all parameters.
 COLUMNS = ["name", "n_params", "n_params_non_embedding", "n_tokens", "loss"]
 OBJECTIVES = ("huber_log", "lad_log", "lsq_log", "lsq")
 COLOURS = dict(zip(OBJECTIVES, ("#0072b2", "#56b4e9", "#e69f00", "#d55e00"), strict=True))
-#: Training and serving in FLOPs of the analyst's own count: 6 N and 2 N a token.
-FLOPS = flops_costs(flops_rule(6.0, "6 N"))
 #: Besiroglu et al. leave these five out: the highest losses of their table.
 HIGHEST_LEFT_OUT = 5
 
@@ -86,7 +84,6 @@ def besiroglu(path: Path) -> Question:
         {
             "n_params": raw["Model Size"],
             "n_tokens": raw["Training FLOP"] / (6 * raw["Model Size"]),
-            "flops": raw["Training FLOP"],
             "loss": raw["loss"],
         }
     ).dropna()
@@ -154,7 +151,7 @@ def as_table(columns: pd.DataFrame, source: str) -> RunTable:
 
 
 def subset(table: RunTable, chosen: Any) -> RunTable:
-    return replace(table, frame=table.frame[chosen])
+    return replace(table, frame=table.frame[chosen].assign(flops=np.nan))
 
 
 def dropped_by_rule(table: RunTable) -> RunTable:
@@ -180,11 +177,11 @@ def answer(question: Question, bootstrap: int) -> Iterator[dict[str, Any]]:
         except UserError as reason:
             yield row | {"refused": str(reason)}
             continue
-        law = get_law(law_name)
+        law, costs = get_law(law_name), flops_costs(training_flops(table, counting=counting))
         params_KP = np.concatenate([[law.as_vector(found.params)], np.atleast_2d(found.draws_KP)])
-        n_K, d_K = law.compute_optimum(params_KP, question.flops)
+        n_K, d_K = least_loss(law, params_KP, costs, question.flops, 0.0)
         loss_K = law.predict(params_KP, n_K, d_K)
-        own_n_K, own_d_K = cheapest(law, params_KP, FLOPS, loss_K, question.demand_tokens)
+        own_n_K, own_d_K = cheapest(law, params_KP, costs, loss_K, question.demand_tokens)
         n_K, own_n_K = (in_total(table, counting, value) for value in (n_K, own_n_K))
         row |= {"n_runs": found.n_runs, "limit": float(law.limit(params_KP[0])), "loss": loss_K[0]}
         for name, value_K in (("n", n_K), ("d", d_K), ("n_owned", own_n_K), ("d_owned", own_d_K)):
