@@ -102,7 +102,7 @@ def test_k_curve() -> None:
 
 
 def test_the_pairs_costs_come_back_to_the_digits() -> None:
-    """The field notes' section 4: 70.96 % of the parameters, 146.77 % of the tokens, 95.22 % of the FLOPs."""
+    """Their closed form: 70.96 % of the parameters, 146.77 % of the tokens, 95.22 % of the FLOPs."""
     train, own = (cheapest(LAW, SARDANA, FLOPS, 1.947, demand) for demand in (0.0, 2e12))
     assert 100 * float(own[0] / train[0]) == pytest.approx(70.96, abs=0.005)
     assert 100 * float(own[1] / train[1]) == pytest.approx(146.77, abs=0.005)
