@@ -2,7 +2,8 @@
 
 Runs of one design cell that differ in nothing but their seed give a variance of log loss. By size, these variances are fitted
 with a power law, var(N) = s^2 N^-2g, by maximum likelihood: a variance of f degrees of freedom is gamma distributed with shape
-f/2, so that one of 0 (two seeds that agree) is as good as any.
+f/2, so that one of 0 (two seeds that agree) is as good as any. Beyond the sizes that were repeated the noise is that of the
+nearest one: noise has a floor, and a power carried past it would trust the largest runs too much (docs/studies/recovery.md).
 
 A run's weight is 1 at the reference size, and elsewhere what makes the objective that of residuals over their noise: the
 inverse variance where they are squared, the inverse sd where the objective is |r|, as Huber's is whose threshold is below the
@@ -26,7 +27,7 @@ MIN_SIZES = 2
 MAX_STEPS = 60
 #: Bounds of g: noise of log loss falls with size more slowly than 1/N, and never grows much faster.
 EXPONENT_BOUNDS = (-1.0, 1.0)
-#: A size this many times beyond those repeated has a weight that is extrapolated.
+#: A size this many times beyond those repeated is told of.
 FAR = 4.0
 
 
@@ -62,7 +63,8 @@ def noise_model(runs: pd.DataFrame, counting: str, source: str) -> NoiseModel:
             f"{source} repeats seeds, but the losses of each cell are equal: there is no noise to weigh runs by. Check the "
             "columns design and loss, or use weights='column'"
         )
-    reference = float(np.exp(np.log(runs[counting].to_numpy(dtype=np.float64)).mean()))
+    middle = float(np.exp(np.log(runs[counting].to_numpy(dtype=np.float64)).mean()))
+    reference = float(np.clip(middle, sizes.min(), sizes.max()))
     log_variance, exponent = _power_law(np.log(sizes / reference), variance, freedom)
     return NoiseModel(
         sd=float(np.exp(log_variance / 2)),
@@ -75,7 +77,8 @@ def noise_model(runs: pd.DataFrame, counting: str, source: str) -> NoiseModel:
 
 def noise_scale_at(model: NoiseModel, n_params_n: Array) -> Array:
     """The sd of each run over that at the reference size."""
-    return np.asarray((n_params_n / model.n_params) ** -model.exponent)
+    within_n = np.clip(n_params_n, model.sizes.lo, model.sizes.hi)
+    return np.asarray((within_n / model.n_params) ** -model.exponent)
 
 
 def noise_weights(model: NoiseModel, n_params_n: Array, objective: Objective) -> Array:
@@ -89,8 +92,8 @@ def noise_warnings(model: NoiseModel, n_params_n: Array, weight_n: Array) -> lis
     beyond = max(float(n_params_n.max()) / model.sizes.hi, model.sizes.lo / float(n_params_n.min()))
     if beyond > FAR:
         said.append(
-            f"weights go by noise that was measured from {count(model.sizes.lo)} to {count(model.sizes.hi)} parameters and "
-            f"are extrapolated {beyond:.2g}x in size from there"
+            f"weights go by noise that was measured from {count(model.sizes.lo)} to {count(model.sizes.hi)} parameters; sizes "
+            f"up to {beyond:.2g}x beyond are weighed as the nearest of these"
         )
     if not (weight_n == weight_n[0]).all():
         said.append("the table's column weight is not used: weights were asked to go by the noise between seeds")

@@ -43,11 +43,11 @@ class OffRate:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseModel:
-    """Noise between seeds by size: sd of log loss = sd (N / n_params)^-exponent."""
+    """Noise between seeds by size: sd of log loss = sd (N / n_params)^-exponent within `sizes`, the nearest one's beyond."""
 
     sd: float
     n_params: float
-    """The reference size, at which a run weighs 1: the geometric mean over the fitted runs."""
+    """The reference size, at which a run weighs 1: the geometric mean over the fitted runs, or the nearest within `sizes`."""
     exponent: float
     degrees_of_freedom: int
     sizes: Interval

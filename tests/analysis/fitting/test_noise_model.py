@@ -41,15 +41,15 @@ def test_the_power_law_of_the_noise_returns() -> None:
     [("lsq_log", 1e-3, 2), ("lsq", 1e-3, 2), ("lad_log", 1e-3, 1), ("huber_log", 1e-3, 1), ("huber_log", 0.5, 2)],
 )
 def test_weights_put_residuals_over_their_noise(objective: str, delta: float, power: int) -> None:
-    """Squared residuals over the variance, absolute ones over the sd."""
+    """Squared residuals over the variance, absolute ones over the sd; past the repeated sizes the nearest one's noise."""
     table = repeated([4, 4, 2, 1, 1])
     found = fit(table, weights="noise", objective=objective, delta=delta, bootstrap=0)
     model = found.noise_model
     assert model is not None
-    for point in found.points:
-        noise = (point.n_params / model.n_params) ** -model.exponent
-        assert point.weight == pytest.approx(noise**-power)
-        assert point.noise_scale == pytest.approx(noise)
+    noise = np.array([(min(point.n_params, SIZES[2]) / model.n_params) ** -model.exponent for point in found.points])
+    assert [point.weight for point in found.points] == pytest.approx(noise**-power)
+    typical = np.exp(np.log(noise).mean())
+    assert [point.noise_scale for point in found.points] == pytest.approx(noise / typical)
     by_hand = [point.weight for point in found.points]
     column = RunTable(source="", frame=table.frame.assign(weight=by_hand))
     assert found.params == pytest.approx(fit(column, objective=objective, delta=delta, bootstrap=0).params)
@@ -72,13 +72,13 @@ def test_the_noise_redrawn_is_the_models_whatever_the_weights(objective: str) ->
 
 
 def squared_error(objective: str, power: float) -> float:
-    """Of the loss at 10x the largest N and D where small models scatter ten times more than large ones, over 20 tables weighed
+    """Of the loss at 10x the largest N and D where small models scatter 25 times more than large ones, over 20 tables weighed
     by the model's noise to -`power`."""
     n, d = 10 * SIZES[-1], 10 * SIZES[-1] * 100
     truth = float(predict(BESIROGLU, np.array(n), np.array(d)))
     total = 0.0
     for random in range(20):
-        frame = repeated([3, 3, 3, 1, 1], exponent=0.5, random=random).frame
+        frame = repeated([3, 3, 3, 3, 3], exponent=0.7, random=random).frame
         noise = noise_scale_at(noise_model(frame, "n_params", "t"), frame["n_params"].to_numpy())
         found = fit(RunTable(source="", frame=frame.assign(weight=noise**-power)), objective=objective, bootstrap=0)
         total += (float(predict(found.params, np.array(n), np.array(d))) - truth) ** 2
@@ -95,12 +95,16 @@ def test_absolute_residuals_go_by_the_sd_and_not_by_the_variance() -> None:
     assert by_sd < 0.7 * squared_error("huber_log", 2.0)
 
 
-def test_noise_measured_far_from_some_sizes_is_told() -> None:
+def test_noise_is_not_carried_past_the_sizes_that_were_repeated() -> None:
+    """It has a floor: a power of N past it would trust the largest runs too much."""
     found = fit(repeated([3, 3, 1, 1, 1]), weights="noise", bootstrap=0)
-    assert any("are extrapolated 32x in size" in warning for warning in found.warnings)
-    assert not any(
-        "extrapolated" in warning for warning in fit(repeated([3, 3, 3, 3, 3]), weights="noise", bootstrap=0).warnings
-    )
+    assert found.noise_model is not None
+    by_size = {point.n_params: point.noise_scale for point in found.points}
+    assert by_size[SIZES[0]] > by_size[SIZES[1]]
+    assert all(by_size[size] == pytest.approx(by_size[SIZES[1]]) for size in SIZES[2:])
+    assert any("up to 32x beyond are weighed as the nearest" in warning for warning in found.warnings)
+    everywhere = fit(repeated([3, 3, 3, 3, 3]), weights="noise", bootstrap=0)
+    assert not any("beyond are weighed" in warning for warning in everywhere.warnings)
 
 
 def test_a_column_that_is_not_used_is_told() -> None:
