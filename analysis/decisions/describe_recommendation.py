@@ -50,7 +50,10 @@ def describe_recommendation(recommendation: Recommendation) -> str:
 
 
 def headline(recommendation: Recommendation) -> str:
-    """One sentence that a decision-maker can quote, its interval the joint one where that is about the same law and count."""
+    """The sentence that a decision-maker can quote, its interval the joint one where that is about the same law and count.
+
+    Where the runs reject the law that was asked for the sentence says so, and a second one tells the preferred law's answer.
+    """
     asked, best, whole = recommendation.question, recommendation.recommended, recommendation.uncertainty
     ci95, of = best.ci95, ALONE
     # Sizes by another law or of another count don't belong behind this one.
@@ -58,8 +61,9 @@ def headline(recommendation: Recommendation) -> str:
     if whole is not None and whole.joint is not None and alike:
         ci95, of = whole.joint, TOGETHER
     model = _model(best, ci95, recommendation.limits, of)
-    if whole is not None and whole.preferred is not None:
-        model += _by_another_law(whole)
+    other = None if whole is None else whole.preferred
+    if other is not None:
+        model += f", by a law that these runs reject ({recommendation.fit.law})"
     served = "" if asked.demand_tokens is None else f" and {count(asked.demand_tokens)} tokens to serve"
     cost = _cost(best.cost, best.unit)
     reached = f"a loss of {best.loss:.3f}{_between(ci95, 'loss', lambda x: f'{x:.3f}')}"
@@ -81,21 +85,17 @@ def headline(recommendation: Recommendation) -> str:
     if recommendation.saved is not None and asked.kind != "budget" and recommendation.saved > 0.0005:
         said += f", {recommendation.saved:.1%} less than the model that is cheapest to train"
     warned = " (extrapolated)" if recommendation.outside_fitted_range else ""
-    return f"{said}{warned}."
+    return f"{said}{warned}." + ("" if whole is None or other is None else f" {_by_preferred_law(other, whole.joint)}")
 
 
-def _by_another_law(whole: Uncertainty) -> str:
-    """That the runs reject the law asked for, and what the one that they prefer says."""
-    other = whole.preferred
-    assert other is not None
-    said = f", by a law that the runs speak against: by {other.choice} "
+def _by_preferred_law(other: Choice, joint: dict[str, Interval] | None) -> str:
+    """What the law says that the runs prefer; the joint interval is about it."""
     if other.n_params is None or other.n_tokens is None:
-        return f"{said}no model answers"
-    joint = whole.joint
+        return f"By {other.choice}, which they prefer, no model answers."
     together = "" if joint is None else f" (95 %: {TOGETHER})"
     return (
-        f"{said}it would be {count(other.n_params)}{_between(joint, 'n_params', count)} on {count(other.n_tokens)} tokens"
-        f"{_between(joint, 'n_tokens', count)}{together}"
+        f"By {other.choice}, which they prefer, it is {count(other.n_params)} parameters{_between(joint, 'n_params', count)} "
+        f"on {count(other.n_tokens)} tokens{_between(joint, 'n_tokens', count)}{together}."
     )
 
 

@@ -152,8 +152,8 @@ class TestLaws:
         assert whole.preferred.n_params is not None
         assert whole.preferred.n_params in whole.joint["n_params"]
         first = describe_recommendation(found).splitlines()[0]
-        assert "by a law that the runs speak against" in first
-        assert f"by {whole.preferred.choice} it would be" in first
+        assert "by a law that these runs reject (overtraining)" in first
+        assert f"By {whole.preferred.choice}, which they prefer, it is" in first
 
     def test_kaplans_law_is_tried_where_its_count_is_known(self, sweep: SyntheticSweep) -> None:
         found = of(load_runs(sweep.folder), bootstrap=20, flops=1e12)
