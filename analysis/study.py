@@ -79,7 +79,8 @@ def analyse(
     Args:
         table: from `load_runs`.
         curves: from `load_curves`, for the plots.
-        target_loss: of the lifetime optimum, nats a token; None takes the law's best at half the largest budget.
+        target_loss: of the lifetime optimum, nats a token; None takes the recommended model's where another question is
+            asked, else the law's best at half the largest budget.
         demand_tokens: tokens to be served; None takes the demand at which serving costs as much as training.
         prompt_share: share of served tokens that are prompt; None takes that of the measured requests.
         unique_tokens: distinct tokens to train on; None: nothing repeats.
@@ -318,16 +319,7 @@ def _by_law(measured: _Measured, asked: _Asked, attempt: _Attempts) -> _ByLaw:
         lambda: tuple(budget_optimum(fitted, budget, measured.train_flops) for budget in measured.budgets),
     )
     extrapolation = attempt("extrapolation", lambda: expanding_window(measured.table, fitted))
-    owned = attempt("lifetime", lambda: _lifetime(measured, fitted, asked), asked_for=asked.target_loss is not None)
-    advice = None
-    if owned is None and asked.of_lifetime:
-        attempt.absent["recommendation"] = attempt.absent["lifetime"]
-    else:
-        advice = attempt(
-            "recommendation",
-            lambda: _recommend(measured, fitted, owned, extrapolation, asked),
-            asked_for=asked.of_costs or asked.of_a_model,
-        )
+    owned, advice = _decide(measured, fitted, extrapolation, asked, attempt)
     return _ByLaw(
         fit=fitted,
         budgets=optima or (),
@@ -339,9 +331,35 @@ def _by_law(measured: _Measured, asked: _Asked, attempt: _Attempts) -> _ByLaw:
     )
 
 
-def _lifetime(measured: _Measured, fitted: Fit, asked: _Asked) -> Lifetime:
+def _decide(
+    measured: _Measured, fitted: Fit, extrapolation: Extrapolation | None, asked: _Asked, attempt: _Attempts
+) -> tuple[Lifetime | None, Recommendation | None]:
+    """The lifetime optimum and the recommendation, both about one loss and one demand, whichever of the two they come from."""
+
+    def advise(target_loss: float | None, demand_tokens: float | None) -> Recommendation | None:
+        return attempt(
+            "recommendation",
+            lambda: _recommend(measured, fitted, extrapolation, asked, target_loss, demand_tokens),
+            asked_for=asked.of_costs or asked.of_a_model,
+        )
+
+    if not asked.of_lifetime:
+        advice = advise(asked.target_loss, asked.demand_tokens)
+        loss = None if advice is None else advice.recommended.loss
+        return attempt("lifetime", lambda: _lifetime(measured, fitted, asked, loss)), advice
+    owned = attempt(
+        "lifetime",
+        lambda: _lifetime(measured, fitted, asked, asked.target_loss),
+        asked_for=asked.target_loss is not None,
+    )
+    if owned is None:
+        attempt.absent["recommendation"] = attempt.absent["lifetime"]
+        return None, None
+    return owned, advise(owned.target_loss, owned.demand_tokens)
+
+
+def _lifetime(measured: _Measured, fitted: Fit, asked: _Asked, target_loss: float | None) -> Lifetime:
     unique_tokens = np.inf if asked.unique_tokens is None else asked.unique_tokens
-    target_loss = asked.target_loss
     if target_loss is None:
         target_loss = _target_loss(measured, fitted, unique_tokens)
     sizes = np.unique(measured.table.usable[fitted.counting].dropna().to_numpy(dtype=np.float64))
@@ -370,12 +388,13 @@ def _target_loss(measured: _Measured, fitted: Fit, unique_tokens: float) -> floa
 
 
 def _recommend(
-    measured: _Measured, fitted: Fit, owned: Lifetime | None, extrapolation: Extrapolation | None, asked: _Asked
+    measured: _Measured,
+    fitted: Fit,
+    extrapolation: Extrapolation | None,
+    asked: _Asked,
+    target_loss: float | None,
+    demand_tokens: float | None,
 ) -> Recommendation:
-    """For the question that was asked, or else at the target loss and the demand of the lifetime optimum."""
-    target_loss, demand_tokens = asked.target_loss, asked.demand_tokens
-    if owned is not None and asked.of_lifetime:
-        target_loss, demand_tokens = owned.target_loss, owned.demand_tokens
     costs = asked.costs
     if costs == "auto" and measured.costs.source != "measured" and asked.prices is None:
         costs = "flops"

@@ -217,6 +217,15 @@ class TestTheAnswer:
         assert asked.answer.headline == headline(asked.recommendation)
         assert asked.answer.sentences[0] == study.answer.headline
 
+    def test_every_part_is_about_the_loss_and_the_demand_that_were_asked_for(self, sweep: SyntheticSweep) -> None:
+        asked = analyse(load_runs(sweep.folder), flops=1e12, demand_tokens=1e8, bootstrap=0)
+        assert asked.recommendation is not None
+        assert asked.lifetime is not None
+        best = asked.recommendation.recommended
+        assert asked.lifetime.target_loss == pytest.approx(best.loss)
+        assert asked.lifetime.demand_tokens == 1e8
+        assert asked.lifetime.lifetime_optimal.n_params == pytest.approx(best.n_params, rel=1e-3)
+
     def test_without_seeds_a_match_is_said_to_rest_on_the_law_s_scatter(self, sweep: SyntheticSweep) -> None:
         table = load_runs(sweep.folder)
         alone = dataclasses.replace(table, frame=table.frame.assign(design=""))
