@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.decisions.costs import training_flops
 from analysis.fitting.fit import fit as fit_law
 from analysis.laws import get_law
+from analysis.optima.optimum import compute_optimum
 from analysis.results import Array, ConvertedLaw, CountConversion, Exponents, Fit, FlopsRule, FlopsRuleChange, TokenCost
 from analysis.runs.table import COUNTING, RunTable, make_frame
 from llama.errors import UserError
@@ -272,10 +273,7 @@ def against_six_nd(fit: Fit, table: RunTable, *, budgets: Sequence[float] | None
     for budget in budgets:
         if not (np.isfinite(budget) and budget > 0):
             raise UserError(f"a budget is {budget:g} FLOPs; it must be above 0 and finite")
-        plain, own = (
-            law.compute_optimum(params, budget, slope, exponent)
-            for slope, exponent in ((6.0, 1.0), (exact.slope, exact.exponent))
-        )
+        plain, own = law.compute_optimum(params, budget), compute_optimum(law, params, budget, exact)
         changes.append(
             FlopsRuleChange(
                 flops=float(budget),

@@ -25,7 +25,7 @@ from analysis.laws import get_law
 from analysis.optima.approaches import approaches
 from analysis.optima.frontier import frontier
 from analysis.optima.isoflop import isoflop
-from analysis.optima.optimum import budget_optimum, is_model
+from analysis.optima.optimum import budget_optimum, compute_optimum, is_model
 from analysis.results import (
     BudgetOptimum,
     Costs,
@@ -376,9 +376,9 @@ def _lifetime(measured: _Measured, fitted: Fit, asked: _Asked, target_loss: floa
 def _target_loss(measured: _Measured, fitted: Fit, unique_tokens: float) -> float:
     """The law's best at half the largest budget."""
     law = surface(get_law(fitted.law), unique_tokens)
-    params, cost = law.as_vector(fitted.params), measured.train_flops
+    params = law.as_vector(fitted.params)
     flops = measured.budgets[-1] * TARGET_SHARE
-    best = law.compute_optimum(params, flops, cost.slope, cost.exponent, unique_tokens)
+    best = compute_optimum(law, params, flops, measured.train_flops, unique_tokens)
     if not is_model(*map(float, best)):
         raise UserError(
             f"no target loss is named (--target-loss), and the law {fitted.law} has no compute-optimal model at half the "

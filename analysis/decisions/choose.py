@@ -9,10 +9,8 @@ import numpy as np
 
 from analysis.decisions.search import cheapest, least_loss, surface, total_cost
 from analysis.laws.base import Law
+from analysis.optima.optimum import compute_optimum
 from analysis.results import Array, Costs, Interval, Question, TokenCost
-
-#: Powers of N tried towards the one that touches FLOPs at the optimum: each is ten times nearer than the one before.
-TANGENTS = 12
 
 
 class Pick(NamedTuple):
@@ -55,7 +53,7 @@ def training_pick(setting: Setting, law: Law, params: Array) -> Pick:
         train = setting.train_flops
         # A draw without an effect of size or data has its optimum at 0 or infinity.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            n = _compute_optimum(law, params, question.value, train, unique)
+            n, _ = compute_optimum(law, params, question.value, train, unique)
             if setting.sizes is not None:
                 # Along a compute budget the loss has one minimum in N: the nearest size allowed is the best allowed.
                 n = np.clip(n, setting.sizes.lo, setting.sizes.hi)
@@ -63,16 +61,6 @@ def training_pick(setting: Setting, law: Law, params: Array) -> Pick:
     else:
         n, d = least_loss(law, params, costs, question.value, 0.0, unique_tokens=unique, sizes=setting.sizes)
     return _pick(setting, law, params, n, d, 0.0)
-
-
-def _compute_optimum(law: Law, params: Array, flops: float, train: TokenCost, unique_tokens: float) -> Array:
-    """N_opt at a training budget. Where FLOPs bend with N the power of N that touches them at the optimum has the same one."""
-    n, _ = law.compute_optimum(params, flops, train.slope, train.exponent, unique_tokens)
-    if train.bend is not None:
-        for _ in range(TANGENTS):
-            slope, exponent = train.tangent(n)
-            n, _ = law.compute_optimum(params, flops, slope, exponent, unique_tokens)
-    return n
 
 
 def lifetime_pick(setting: Setting, law: Law, params: Array) -> Pick:

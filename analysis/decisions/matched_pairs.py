@@ -17,7 +17,7 @@ from analysis.decisions.lifetime import break_even_demand
 from analysis.decisions.serving import describe, protocol
 from analysis.fitting.bootstrap import seed_noise
 from analysis.laws import get_law
-from analysis.optima.optimum import outside
+from analysis.optima.optimum import compute_optimum, outside
 from analysis.results import Costs, Fit, Interval, MatchedPair, PairSide, Serving, TokenCost
 from analysis.runs.table import RunTable
 from llama.records import InferenceCost
@@ -85,7 +85,7 @@ def fitted_pair(fit: Fit, flops: float, train_flops: TokenCost, costs: Costs | N
     """The law's pair at a budget: its compute-optimal model, and one of half the size trained on to the same loss."""
     law = get_law(fit.law)
     params = law.as_vector(fit.params)
-    n_large, d_large = (float(x) for x in law.compute_optimum(params, flops, train_flops.slope, train_flops.exponent))
+    n_large, d_large = (float(x) for x in compute_optimum(law, params, flops, train_flops))
     loss = float(law.predict(params, n_large, d_large))
     n_small = FITTED_SHRINK * n_large
     d_small = float(law.tokens_for_loss(params, n_small, loss))

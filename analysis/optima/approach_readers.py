@@ -15,6 +15,7 @@ from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.optima.envelope import MIN_SIZES, EnvelopeDesign
 from analysis.optima.isoflop import CUBIC_DIFFERS, isoflop, parabolas
+from analysis.optima.optimum import compute_optimum
 from analysis.optima.power_laws import MIN_LOSS_POINTS, LossCurves, PowerLaws, loss_curves, power_laws
 from analysis.results import (
     Approach,
@@ -310,13 +311,12 @@ def _resampled(
 
 def by_surface(seen: Seen, fit: Fit) -> Approach:
     law = get_law(fit.law)
-    slope, exponent = seen.train_flops.slope, seen.train_flops.exponent
 
     @np.errstate(all="ignore")
     def estimates(params_KP: Array) -> dict[str, Array]:
         # A draw that ended on a bound has no optimum: NaN, which intervals leave out.
-        n_opt, d_opt = law.compute_optimum(params_KP, seen.flops, slope, exponent)
-        n_more, d_more = law.compute_optimum(params_KP, seen.flops * np.e, slope, exponent)
+        n_opt, d_opt = compute_optimum(law, params_KP, seen.flops, seen.train_flops)
+        n_more, d_more = compute_optimum(law, params_KP, seen.flops * np.e, seen.train_flops)
         return {
             "n_opt_exponent": np.log(n_more / n_opt),
             "d_opt_exponent": np.log(d_more / d_opt),

@@ -6,6 +6,7 @@ import numpy as np
 
 from analysis.intervals import band, interval
 from analysis.laws import get_law
+from analysis.laws.base import Law
 from analysis.results import Array, Band, BudgetOptimum, Fit, Optimum, TokenCost
 from analysis.words import count, number
 from llama.errors import UserError
@@ -16,6 +17,24 @@ GRID = 80
 LOSS_TOLERANCE = 0.003
 #: A model has a parameter and a token at least; beyond the most that `fitting.design` takes, a law says nothing of use.
 LEAST, MOST = 1.0, 1e30
+#: Powers of N tried towards the one that touches FLOPs at the optimum: each is ten times nearer than the one before.
+TANGENTS = 12
+
+
+def compute_optimum(
+    law: Law, params_KP: Array, flops: Array | float, train_flops: TokenCost, unique_tokens: float = np.inf
+) -> tuple[Array, Array]:
+    """(N_opt, D_opt) at a training budget, by a law's closed form for FLOPs that go as a power of N.
+
+    Where FLOPs bend with N the power of N that touches them at the optimum has the same one.
+    """
+    n, d = law.compute_optimum(params_KP, flops, train_flops.slope, train_flops.exponent, unique_tokens)
+    if train_flops.bend is None:
+        return n, d
+    for _ in range(TANGENTS):
+        slope, exponent = train_flops.tangent(n)
+        n, _ = law.compute_optimum(params_KP, flops, slope, exponent, unique_tokens)
+    return n, np.asarray(flops / train_flops(n))
 
 
 def budget_optimum(fit: Fit, flops: float, train_flops: TokenCost) -> BudgetOptimum:
@@ -30,7 +49,7 @@ def budget_optimum(fit: Fit, flops: float, train_flops: TokenCost) -> BudgetOpti
     def work_out(params_KP: Array) -> dict[str, Array]:
         # Some draws may have no optimum that a double holds: these count as infinite, or not at all.
         with np.errstate(all="ignore"):
-            n_params, n_tokens = law.compute_optimum(params_KP, flops, train_flops.slope, train_flops.exponent)
+            n_params, n_tokens = compute_optimum(law, params_KP, flops, train_flops)
             return {"n_params": n_params, "n_tokens": n_tokens, "loss": law.predict(params_KP, n_params, n_tokens)}
 
     best = {name: float(value) for name, value in work_out(params).items()}
@@ -64,7 +83,7 @@ def compute_ridge(fit: Fit, train_flops: TokenCost, lowest_flops: float, highest
 
     def sizes(params_KP: Array) -> Array:
         with np.errstate(all="ignore"):
-            return law.compute_optimum(params_KP, grid, train_flops.slope, train_flops.exponent)[0]
+            return compute_optimum(law, params_KP, grid, train_flops)[0]
 
     drawn_KG = None if fit.draws_KP is None else sizes(fit.draws_KP[:, None, :])
     return band(grid, sizes(law.as_vector(fit.params)), drawn_KG)

@@ -140,7 +140,7 @@ def controls(study: Study) -> list[Control]:
     base, unit = _base(lifetime.costs), lifetime.costs.unit
     device = "core" if unit == "core-seconds" else "GPU"
     demand = lifetime.demand_tokens or float(lifetime.demand_tokens_G[len(lifetime.demand_tokens_G) // 2])
-    low_loss, high_loss = _losses(study, fit, lifetime)
+    low_loss, high_loss = _losses(fit, lifetime)
     whole = {
         "FLOPs": "100 %: FLOPs as counted",
         "USD": "share of the peak that is reached" if lifetime.costs.source == "flops" else "100 %: as measured",
@@ -217,13 +217,12 @@ def controls(study: Study) -> list[Control]:
     return controls
 
 
-def _losses(study: Study, fit: Fit, lifetime: Lifetime) -> tuple[float, float]:
+def _losses(fit: Fit, lifetime: Lifetime) -> tuple[float, float]:
     """From the law's best far beyond the fitted compute to the worst fitted run."""
     law = get_law(fit.law)
     params = law.as_vector(fit.params)
-    cost = study.train_flops
-    flops = BEYOND * fit.fitted_range.n_times_d.hi * cost.slope
-    best = float(law.predict(params, *law.compute_optimum(params, flops, cost.slope, 1.0)))
+    n_times_d = BEYOND * fit.fitted_range.n_times_d.hi
+    best = float(law.predict(params, *law.compute_optimum(params, n_times_d, slope=1.0)))
     return min(best, lifetime.target_loss), max(fit.fitted_range.loss.hi, lifetime.target_loss)
 
 

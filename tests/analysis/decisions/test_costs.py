@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from analysis.decisions.choose import Setting, training_pick
 from analysis.decisions.costs import Prices, flops_costs, training_flops
+from analysis.decisions.recommend import recommend
+from analysis.fitting.fit import fit
 from analysis.laws import get_law
-from analysis.results import Array, Question
+from analysis.optima.approaches import approaches
+from analysis.optima.optimum import budget_optimum, compute_ridge
+from analysis.results import Array, Fit, Question, TokenCost
 from analysis.runs.table import RunTable
 from llama.errors import UserError
 from tests.analysis.tables import make_table
@@ -62,6 +66,27 @@ class TestFlops:
         assert float(best.n_params) == pytest.approx(grid[loss.argmin()], rel=2e-4)
         assert float(best.cost) == pytest.approx(1e19)
 
+    def test_every_part_finds_the_same_optimum_where_flops_bend(self) -> None:
+        """A recommendation, a study's budgets, its ridge and approach 3."""
+        n_params, ratio = (x.ravel() for x in np.meshgrid(SIZES, np.geomspace(5, 200, 5)))
+        n_tokens = n_params * ratio
+        flops = 6 * n_params * (1 + embeddings(n_params, 1.0, 1 / 3)) * n_tokens
+        table = make_table(n_params, n_tokens, LAW.predict(SARDANA, n_params, n_tokens), flops=flops)
+        cost, law = training_flops(table), fit(table, bootstrap=20)
+        assert cost.bend is not None
+        budget = 10 * float(flops.max())
+        best = recommend(table, flops=budget, fit=law, vary=False).training_optimal
+        assert best.n_params * 1.01 < law_of_a_power(law, budget, cost)  # the nearest power of N says otherwise
+        at_budget = budget_optimum(law, budget, cost).optimum
+        ridge = compute_ridge(law, cost, budget / 100, budget)
+        surface = next(
+            one for one in approaches(table, flops=budget, fit=law, bootstrap=20).approaches if one.number == 3
+        )
+        assert surface.n_opt is not None
+        for n_opt in (at_budget.n_params, ridge.mid_G[-1], surface.n_opt.value):
+            assert n_opt == pytest.approx(best.n_params, rel=1e-9)
+        assert at_budget.n_tokens == pytest.approx(best.n_tokens, rel=1e-9)
+
     def test_six_n_is_said_plainly(self) -> None:
         cost = training_flops(counted(6 * SIZES))
         assert cost.rule == "6 N FLOPs a token, through the table's own counts"
@@ -77,6 +102,12 @@ class TestFlops:
     def test_a_served_token_is_a_third_where_the_line_bends_too(self) -> None:
         cost = training_flops(counted(6 * SIZES * (1 + embeddings(SIZES, 1.0, 1 / 3))))
         assert flops_costs(cost).serve(SIZES) == pytest.approx(cost(SIZES) / 3)
+
+
+def law_of_a_power(law: Fit, flops: float, cost: TokenCost) -> float:
+    """N_opt where FLOPs are taken for a plain power of N."""
+    form = get_law(law.law)
+    return float(form.compute_optimum(form.as_vector(law.params), flops, cost.slope, cost.exponent)[0])
 
 
 def test_a_number_of_bits_is_no_multiplier() -> None:
