@@ -4,8 +4,8 @@
 //
 //   minimise  D train(N) + D_inf serve(N)   subject to   E + (A N^-alpha + B D^-beta)^k = loss      (Sardana et al. 2024)
 //
-// A shape is {A, B, E, alpha, beta, k}; a cost {intercept, slope, exponent} is intercept + slope N^exponent a token. Where
-// data run out a shape also has {unique_tokens, r_d_star}, and {unique_params, r_n_star} where sizes are discounted too
+// A shape is {A, B, E, alpha, beta, k}; a cost {intercept, slope, exponent} is intercept + slope N^exponent a token, or slope
+// times its bend {level, share, falls, side}, level N (1 + share N^-falls)^side, where it has one. Where data run out a shape also has {unique_tokens, r_d_star}, and {unique_params, r_n_star} where sizes are discounted too
 // (Muennighoff et al. 2023, analysis/laws/repetition.py). No document here: tests hold these functions against Python's.
 const decision = (() => {
   const SEARCH_FACTOR = 1e6;
@@ -13,7 +13,10 @@ const decision = (() => {
   const SECTIONS = 75;
   const BISECTIONS = 50;
 
-  const tokenCost = (cost, n) => cost.intercept + cost.slope * n ** cost.exponent;
+  const bySize = ({ bend, exponent }, n) =>
+    bend ? bend.level * n * (1 + bend.share * n ** -bend.falls) ** bend.side : n ** exponent;
+
+  const tokenCost = (cost, n) => cost.intercept + cost.slope * bySize(cost, n);
 
   const scaled = (cost, factor) => ({ ...cost, intercept: cost.intercept * factor, slope: cost.slope * factor });
 

@@ -71,8 +71,8 @@ def payload(study: Study) -> dict[str, Any] | None:
 class _Base:
     """Costs of a token at a price of 1, utilisations of 1 and no multiplier, with what the study itself put in."""
 
-    train: dict[str, float]
-    serve: dict[str, float]
+    train: dict[str, Any]
+    serve: dict[str, Any]
     price: float | None
     """USD an hour; None where the study named none."""
     train_utilisation: float
@@ -106,8 +106,9 @@ def _serve_utilisation(used: dict[str, float]) -> float:
     return 1.0 / sum(weight / utilisation for weight, utilisation in parts if utilisation)
 
 
-def _scaled(cost: TokenCost, factor: float) -> dict[str, float]:
-    return {"intercept": cost.intercept * factor, "slope": cost.slope * factor, "exponent": cost.exponent}
+def _scaled(cost: TokenCost, factor: float) -> dict[str, Any]:
+    scaled = {"intercept": cost.intercept * factor, "slope": cost.slope * factor, "exponent": cost.exponent}
+    return scaled if cost.bend is None else {**scaled, "bend": cost.bend._asdict()}
 
 
 def _shapes(law: Law, params_KP: Array, unique_tokens: float, *, digits: int = 17) -> list[dict[str, float]]:

@@ -23,6 +23,7 @@ from analysis.page import decision
 from analysis.page.panel import panel
 from analysis.plots.style import format_number
 from analysis.results import Costs, Study, TokenCost
+from analysis.results.costs import Bend
 from tests.analysis.plots.studies import LAW, bare_study, make_study
 
 NODE = shutil.which("node")
@@ -56,7 +57,7 @@ def in_node(script: str, value: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def token_cost(intercept: float, slope: float, exponent: float) -> TokenCost:
+def token_cost(intercept: float, slope: float, exponent: float, bend: dict[str, Any] | None = None) -> TokenCost:
     nothing = np.empty(0)
     return TokenCost(
         unit="core-seconds",
@@ -68,12 +69,14 @@ def token_cost(intercept: float, slope: float, exponent: float) -> TokenCost:
         max_rel_error=0.0,
         n_params_G=nothing,
         measured_G=nothing,
+        bend=None if bend is None else Bend(**bend),
     )
 
 
 def random_cases(count: int) -> list[dict[str, Any]]:
-    """Laws from a quickstart's to a large model's, costs with and without overhead, demands from none to a flood."""
-    rng = np.random.default_rng(7)
+    """Laws from a quickstart's to a large model's, costs with and without overhead and bend, demands from none to a flood."""
+    # Half the best size is no case near the smallest that reaches the loss, where tokens blow up what a flat minimum leaves.
+    rng, bends = np.random.default_rng(7), np.random.default_rng(9)
     cases = []
     for _ in range(count):
         shape = {
@@ -85,12 +88,19 @@ def random_cases(count: int) -> list[dict[str, Any]]:
             "k": float(rng.choice([1.0, rng.uniform(0.6, 1.6)])),
         }
         slope = 10 ** rng.uniform(-12, 1)
-        cost = {
+        cost: dict[str, Any] = {
             "intercept": float(rng.choice([0.0, slope * 1e5])),
             "slope": slope,
             "exponent": float(rng.choice([1.0, 0.93])),
         }
         serve = {key: value * (1.0 if key == "exponent" else 0.4) for key, value in cost.items()}
+        if bends.random() < 0.4:
+            cost["bend"] = serve["bend"] = {
+                "level": 6.0,
+                "share": float(10 ** bends.uniform(0, 3)),
+                "falls": float(bends.uniform(1 / 3, 2 / 3)),
+                "side": int(bends.choice([1, -1])),
+            }
         cases.append(
             {
                 "shape": shape,
