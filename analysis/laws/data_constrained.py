@@ -61,9 +61,9 @@ def discount(log_x: Array, log_unique: Array, r_star: Array) -> Discount:
     )
 
 
-def _usable_per_token(a: Array, b: Array, alpha: Array) -> Array:
+def _usable_per_token(log_a: Array, log_b: Array, alpha: Array) -> Array:
     """N_opt(U)/U; resamples gone astray have it beyond what doubles hold."""
-    return np.asarray(np.exp(np.clip((np.log(a) - np.log(b)) / alpha, -500.0, 500.0)))
+    return np.asarray(np.exp(np.clip((log_a - log_b) / alpha, -500.0, 500.0)))
 
 
 class DataConstrainedProblem(Problem):
@@ -130,17 +130,15 @@ class DataConstrainedProblem(Problem):
         found = []
         for r_d in START_R_D:
             fresh = effective_tokens(np.exp(self.log_d_n), unique, r_d)
-            _, a, b, alpha = _plain_starts(size, fresh, loss_n * self.scale, weight_n)[0]
-            usable = _usable_per_token(a, b, alpha) * unique
+            _, log_a, log_b, alpha = _plain_starts(size, fresh, loss_n, weight_n)[0]
+            usable = _usable_per_token(log_a, log_b, alpha) * unique
             for r_n in START_R_N if (size > usable).any() else START_R_N[:1]:
-                plain = _plain_starts(effective_tokens(size, usable, r_n), fresh, loss_n * self.scale, weight_n)[
-                    :STARTS_EACH
-                ]
-                e, a_K, b_K, alpha_K = plain.T
+                plain = _plain_starts(effective_tokens(size, usable, r_n), fresh, loss_n, weight_n)[:STARTS_EACH]
+                e, log_a_K, log_b_K, alpha_K = plain.T
                 theta = [
-                    e / self.scale,
-                    np.log(a_K / self.scale) - alpha_K * self.center_n,
-                    np.log(b_K / self.scale) - alpha_K * self.center_d,
+                    e,
+                    log_a_K - alpha_K * self.center_n,
+                    log_b_K - alpha_K * self.center_d,
                     alpha_K,
                     np.full_like(e, np.log(r_d)),
                     np.full_like(e, np.log(r_n)),
@@ -150,7 +148,7 @@ class DataConstrainedProblem(Problem):
 
 
 def _plain_starts(n_params_n: Array, n_tokens_n: Array, loss_n: Array, weight_n: Array) -> Array:
-    """Starts (K, 4) of E, A, B and alpha, of the law where nothing repeats."""
+    """Starts (K, 4) of E, ln A, ln B and alpha, of the law where nothing repeats: A and B of steep ones are beyond a double."""
     plain = PowerSumProblem(
         coordinates(
             lambda shape: np.stack([shape.E, shape.A, shape.B, shape.alpha], axis=-1),
@@ -164,7 +162,17 @@ def _plain_starts(n_params_n: Array, n_tokens_n: Array, loss_n: Array, weight_n:
         n_tokens_n,
         loss_n,
     )
-    return plain.to_params(plain.starts(loss_n / plain.scale, weight_n))
+    e, a, b, alpha = plain.starts(loss_n / plain.scale, weight_n).T
+    log_scale = np.log(plain.scale)
+    return np.stack(
+        [
+            plain.scale * e,
+            log_scale + a + alpha * plain.center_n,
+            log_scale + b + alpha * plain.center_d,
+            alpha,
+        ],
+        axis=1,
+    )
 
 
 class DataConstrained(Law):
@@ -195,7 +203,7 @@ class DataConstrained(Law):
 
     def repetition(self, params_KP: Array, unique_tokens: Array | float) -> Repetition:
         a, b, _, alpha, r_d, r_n = np.moveaxis(params_KP, -1, 0)
-        return Repetition(_usable_per_token(a, b, alpha) * unique_tokens, r_n, unique_tokens, r_d)
+        return Repetition(_usable_per_token(np.log(a), np.log(b), alpha) * unique_tokens, r_n, unique_tokens, r_d)
 
     def gradient(
         self,
