@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 #: Version of the projection that `RunConfig.key` hashes. Raise it when a field is added or its meaning changes.
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -79,6 +79,13 @@ class DataConfig(Config):
         return self
 
 
+class Transfer(Config):
+    """The shape that a recipe's numbers were tuned on, where a parametrization carries them to other shapes."""
+
+    base_width: Positive
+    base_layers: Positive
+
+
 class Recipe(Config):
     """The optimiser's numbers, as a named rule of `llama.recipes` worked them out for the run's planned N and D."""
 
@@ -100,6 +107,11 @@ class Recipe(Config):
     cooldown_min_steps: Annotated[int, Field(ge=0)]
     reference_tokens: Positive
     """The D that the rule was given: a trunk's stated horizon, any other run's own tokens."""
+    transfer: Transfer | None
+    """CompleteP's base shape: rates, initialisation, decay and epsilon of each weight follow from it. None: one of each for all."""
+    skip_sigma: PositiveFloat | None
+    """An update whose loss or gradient norm is not finite, or so many deviations above the recent mean, is left out; None
+    leaves none out."""
 
 
 class RunConfig(Config):
@@ -114,8 +126,12 @@ class RunConfig(Config):
     recipe: Recipe
     tokens: Positive | None
     seed: Annotated[int, Field(ge=0)]
-    initialisation: Literal["fan_in"]
+    initialisation: Literal["fan_in", "completep"]
     """How the weights are drawn from the seed: see `llama.model.Llama.initialise`."""
+    micro_batch_sequences: Positive
+    """Sequences that go through the model at once; gradients add up to the batch. Sums in another order have other bits."""
+    checkpointing: Literal["none", "selective", "full"]
+    """Which activations are recomputed in the backward pass instead of kept. A compiler may fuse what it recomputes otherwise."""
     dtype: Literal["float32", "bfloat16"]
     """Compute precision; master weights, gradients and optimiser state are float32."""
     compile: bool
@@ -130,6 +146,11 @@ class RunConfig(Config):
             raise ValueError(f"tokens {self.tokens:,} is not a whole number of batches of {self.batch_tokens:,}")
         if self.tokens is None and self.recipe.schedule != "wsd":
             raise ValueError("a trunk (tokens: null) needs the wsd schedule: a cosine run has an end")
+        batch, micro = self.recipe.batch_sequences, self.micro_batch_sequences
+        if batch % micro:
+            raise ValueError(f"micro_batch_sequences {micro} does not divide the batch's {batch}: {divisors(batch)} do")
+        if (self.initialisation == "completep") != (self.recipe.transfer is not None):
+            raise ValueError("initialisation completep and recipe.transfer go together: give both or neither")
         if (self.parent is None) != (self.fork_step is None):
             raise ValueError("a branch names both its parent and its fork_step")
         if self.parent is not None and self.parent != self.trunk().key:
@@ -178,6 +199,11 @@ class RunConfig(Config):
     def key(self) -> str:
         """The run's id: 16 hex digits of SHA-256 over a versioned, canonical JSON of every field."""
         return digest({"key_version": KEY_VERSION, **self.model_dump(mode="json")})[:16]
+
+
+def divisors(number: int) -> str:
+    """All divisors of a number, as a message lists them."""
+    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
 
 
 def digest(value: Any) -> str:

@@ -59,6 +59,8 @@ class Overrides(Config):
     final_lr_ratio: Fraction | None = None
     cooldown_fraction: Fraction | None = None
     cooldown_min_steps: int | None = Field(default=None, ge=0)
+    skip_sigma: PositiveFloat | None = None
+    """Leave out updates this many deviations above the recent loss or gradient norm, and those that are not finite."""
 
 
 def make_recipe(
@@ -83,6 +85,8 @@ def make_recipe(
         "final_lr_ratio": 0.0 if schedule == "wsd" else 0.1,  # 1-sqrt ends at 0; LLaMA's cosine at 10 % of the peak
         "cooldown_fraction": COOLDOWN_FRACTION if schedule == "wsd" else 0.0,
         "cooldown_min_steps": COOLDOWN_MIN_STEPS if schedule == "wsd" else 0,
+        "transfer": None,
+        "skip_sigma": None,
     }
     values |= own.model_dump(include=set(values), exclude_none=True)
     values["peak_lr"] = _six_digits(values["peak_lr"] * lr_multiplier)

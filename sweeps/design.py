@@ -285,8 +285,16 @@ def _config(
         dtype=numerics.dtype,
         compile=numerics.compile,
         attention_kernel=numerics.attention_kernel,
-        initialisation="fan_in",
+        initialisation="fan_in" if recipe.transfer is None else "completep",
+        micro_batch_sequences=micro_batch(recipe.batch_sequences, spec.micro_batch),
+        checkpointing=spec.checkpointing,
     )
+
+
+def micro_batch(batch_sequences: int, at_most: int | None) -> int:
+    """The largest part of a batch, of equal parts, that is no larger than a person set; the batch itself where none is set."""
+    most = min(at_most or batch_sequences, batch_sequences)
+    return next(size for size in range(most, 0, -1) if batch_sequences % size == 0)
 
 
 def _runs(

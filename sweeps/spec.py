@@ -295,6 +295,10 @@ class SweepSpec(Config):
     """Compute precision; auto is bfloat16 on a GPU and float32 on a CPU."""
     compile: bool = False
     """Compile the model: pays for runs of minutes, not of seconds."""
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    """Recompute activations in the backward pass to save memory: all but the outputs of matrix products, or all of a block."""
+    micro_batch: Positive | None = None
+    """At most so many sequences go through the model at once; gradients add up to the recipe's batch."""
     resources: Resources = Resources()
 
     @field_validator("name")

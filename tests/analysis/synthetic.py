@@ -104,6 +104,8 @@ def make_run(model: ModelConfig, tokens: int, seed: int) -> RunConfig:
             cooldown_fraction=0.2,
             cooldown_min_steps=20,
             reference_tokens=4_194_304,
+            transfer=None,
+            skip_sigma=None,
         ),
         tokens=tokens // 1024 * 1024,
         seed=seed,
@@ -111,6 +113,8 @@ def make_run(model: ModelConfig, tokens: int, seed: int) -> RunConfig:
         compile=False,
         attention_kernel="flash",
         initialisation="fan_in",
+        micro_batch_sequences=8,
+        checkpointing="none",
     )
 
 

@@ -39,21 +39,26 @@ def tiny_recipe(**changes: Any) -> Recipe:
         "cooldown_fraction": 0.2,
         "cooldown_min_steps": 5,
         "reference_tokens": 64 * 400,
+        "transfer": None,
+        "skip_sigma": None,
     }
     return Recipe(**(numbers | changes))
 
 
 def tiny_run(*, corpus_digest: str = "0" * 64, weights: dict[str, float] | None = None, **changes: Any) -> RunConfig:
+    recipe = changes.get("recipe", tiny_recipe())
     fields: dict[str, Any] = {
         "model": tiny_model(),
         "data": DataConfig(corpus_digest=corpus_digest, weights=weights or {"text": 1.0}, validation_tokens=256),
-        "recipe": tiny_recipe(),
+        "recipe": recipe,
         "tokens": 64 * 40,
         "seed": 0,
         "dtype": "float32",
         "compile": False,
         "attention_kernel": "flash",
         "initialisation": "fan_in",
+        "micro_batch_sequences": recipe.batch_sequences,
+        "checkpointing": "none",
     }
     return RunConfig(**(fields | changes))
 

@@ -70,6 +70,8 @@ def make_config(width: int, tokens: int | None, *, seed: int = 0, horizon: int =
         cooldown_fraction=0.2,
         cooldown_min_steps=10,
         reference_tokens=horizon,
+        transfer=None,
+        skip_sigma=None,
     )
     data = DataConfig(corpus_digest="c" * 64, weights=DOMAINS, validation_tokens=4096)
     config = RunConfig(
@@ -82,6 +84,8 @@ def make_config(width: int, tokens: int | None, *, seed: int = 0, horizon: int =
         compile=False,
         attention_kernel="flash",
         initialisation="fan_in",
+        micro_batch_sequences=8,
+        checkpointing="none",
     )
     return config.trunk() if tokens is None else config
 
