@@ -108,7 +108,7 @@ class Recipe(Config):
     reference_tokens: Positive
     """The D that the rule was given: a trunk's stated horizon, any other run's own tokens."""
     transfer: Transfer | None
-    """CompleteP's base shape: rates, initialisation, decay and epsilon of each weight follow from it. None: one of each for all."""
+    """CompleteP's base shape, from which the rate, decay and epsilon of each weight follow. None: one of each for all."""
     skip_sigma: PositiveFloat | None
     """An update whose loss or gradient norm is not finite, or so many deviations above the recent mean, is left out; None
     leaves none out."""
@@ -131,7 +131,7 @@ class RunConfig(Config):
     micro_batch_sequences: Positive
     """Sequences that go through the model at once; gradients add up to the batch. Sums in another order have other bits."""
     checkpointing: Literal["none", "selective", "full"]
-    """Which activations are recomputed in the backward pass instead of kept. A compiler may fuse what it recomputes otherwise."""
+    """Which activations are recomputed in the backward pass instead of kept. A compiler may fuse the same sums otherwise."""
     dtype: Literal["float32", "bfloat16"]
     """Compute precision; master weights, gradients and optimiser state are float32."""
     compile: bool
