@@ -33,13 +33,13 @@ def permute(indices: NDArray[np.integer], size: int, keys: NDArray[np.uint64]) -
     """
     half_bits = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half_bits)) - 1)
-    round_keys = [_mix_array(keys + np.uint64((_GOLDEN * (number + 1)) & _MASK_64)) for number in range(_ROUNDS)]
+    round_keys = [mix_array(keys + np.uint64((_GOLDEN * (number + 1)) & _MASK_64)) for number in range(_ROUNDS)]
 
     def encrypt(values: NDArray[np.uint64], select: NDArray[np.intp] | slice) -> NDArray[np.uint64]:
         left, right = values >> half_bits, values & mask
         for key in round_keys:
             chosen = key if len(key) == 1 else key[select]
-            left, right = right, left ^ (_mix_array(right + chosen) & mask)
+            left, right = right, left ^ (mix_array(right + chosen) & mask)
         return (left << half_bits) | right
 
     result = encrypt(indices.astype(np.uint64), slice(None))
@@ -50,7 +50,7 @@ def permute(indices: NDArray[np.integer], size: int, keys: NDArray[np.uint64]) -
 
 def shuffle_order(size: int, key: int) -> NDArray[np.intp]:
     """`range(size)` in random order, by sorting hashes: faster than `permute` where all elements are wanted."""
-    hashes = _mix_array(np.arange(size, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key))
+    hashes = mix_array(np.arange(size, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key))
     return np.argsort(hashes, kind="stable")
 
 
@@ -60,7 +60,7 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def _mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """`_mix` of each element; unsigned products wrap modulo 2^64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(_MULTIPLIER_1)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(_MULTIPLIER_2)
