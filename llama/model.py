@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llama.config import ModelConfig
+from llama.config import ModelConfig, Transfer
+from llama.parametrization import weight_scales
 
 
 class KVCache:
@@ -143,16 +144,13 @@ class Llama(nn.Module):
         return F.cross_entropy(self(tokens_BT).flatten(0, 1).float(), targets_BT.flatten(), reduction=reduction)
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights: normal with variance 1/fan_in for matrices, those that write into the residual stream divided by
-        sqrt(2 L) (Radford et al. 2019), embedding with deviation 0.02, norms one.
+    def initialise(self, generator: torch.Generator, transfer: Transfer | None = None) -> None:
+        """Draw the weights: norms one, all others normal with the deviations of `llama.parametrization`, which with a base
+        shape to transfer from are CompleteP's.
         """
         for name, weight in self.named_parameters():
-            if weight.ndim == 1:
+            deviation = weight_scales(name, self.config, transfer).deviation
+            if deviation is None:
                 weight.fill_(1.0)
-            elif name == "embedding.weight":
-                weight.normal_(std=0.02, generator=generator)
             else:
-                writes_residual = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
-                depth_scale = (2 * self.config.n_layers) ** -0.5 if writes_residual else 1.0
-                weight.normal_(std=depth_scale * weight.shape[1] ** -0.5, generator=generator)
+                weight.normal_(std=deviation, generator=generator)

@@ -155,7 +155,7 @@ class _Segment:
 
     def restore(self, parent_folder: Path | None) -> None:
         """Take the newest good checkpoint: the run's own, else its trunk's at or before the fork, else draw the weights."""
-        self.model.initialise(torch.Generator().manual_seed(self.config.seed))
+        self.model.initialise(torch.Generator().manual_seed(self.config.seed), self.config.recipe.transfer)
         self.model.to(self.device)
         if self.config.compile:
             # A worker compiles one shape after another; past torch's limit of recompilations it would turn eager unsaid.
