@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from llama.config import Config, ModelConfig, Positive, PositiveFloat, digest, llama_d_ff
 from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule
+from llama.released_sizes import ReleasedSize, released_size
 from sweeps.ladder import NORM_EPS, ROPE_THETA, heads_for_width, model_for_width
 from sweeps.yaml_lines import load_record, nearest, refuse
 
@@ -98,19 +99,21 @@ class Shape(Config):
 
 
 class Ladder(Config):
-    """The model sizes: widths, from which `sweeps.ladder` makes shapes by rule, or shapes in full. The vocabulary is the
-    tokenizer's.
+    """The model sizes: widths, from which `sweeps.ladder` makes shapes by rule, shapes in full, or LLaMA's own by name. The
+    vocabulary is the tokenizer's.
     """
 
     widths: Annotated[list[Positive], Field(min_length=1)] | None = None
     shapes: Annotated[list[Shape], Field(min_length=1)] | None = None
+    sizes: Annotated[list[ReleasedSize], Field(min_length=1)] | None = None
+    """LLaMA's sizes as released; with another vocabulary than its 32,000 their parameters are others."""
     context_length: Annotated[int, Field(ge=2)]
     """Tokens in a training sequence."""
 
     @model_validator(mode="after")
     def _check(self) -> Ladder:
-        if (self.widths is None) == (self.shapes is None):
-            raise ValueError("give either widths or shapes")
+        if [self.widths, self.shapes, self.sizes].count(None) != 2:
+            raise ValueError("give one of widths, shapes and sizes")
         problems = []
         for index, width in enumerate(self.widths or []):
             try:
@@ -118,6 +121,7 @@ class Ladder(Config):
             except ValueError as error:
                 problems.append((f"widths.{index}", str(error)))
         problems += [("widths", f"width {width} stands twice") for width in _repeated(self.widths or [])]
+        problems += [("sizes", f"size {name} stands twice") for name in _repeated(self.sizes or [])]
         labels = [shape.label for shape in self.shapes or []]
         problems += [("shapes", f"two shapes are called {label}: name one") for label in _repeated(labels)]
         problems += [
@@ -131,13 +135,15 @@ class Ladder(Config):
 
     @property
     def all_widths(self) -> list[int]:
-        return self.widths or [shape.d_model for shape in self.shapes or []]
+        return self.widths or [model.d_model for model in self.models(vocab_size=1).values()]
 
     def models(self, vocab_size: int) -> dict[str, ModelConfig]:
         """Shapes by label, as written."""
         context = self.context_length
         if self.shapes is not None:
             return {s.label: s.model(vocab_size=vocab_size, context_length=context) for s in self.shapes}
+        if self.sizes is not None:
+            return {name: released_size(name, vocab_size=vocab_size, context_length=context) for name in self.sizes}
         return {
             f"w{width}": model_for_width(width, vocab_size=vocab_size, context_length=context)
             for width in self.widths or []

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import RunConfig
 from llama.errors import UserError
+from llama.released_sizes import released_size
 from sweeps.design import Design, Numerics, make_design, missing_segments, resolve_numerics
 from tests.sweeps.examples import CPU, FACTS, design, sweep
 
@@ -211,6 +212,15 @@ def test_budgets_that_differ_by_little_keep_apart_names():
         budgets={"tokens": [500_000_000_000, 500_000_100_000]}, ladder__widths=[16], recipe__reference_budget=None
     )
     assert list(keys(found)) == ["w16-trunk-s0", "w16-D5e11-s0", "w16-D5.000001e11-s0"]
+
+
+def test_llamas_own_sizes_go_by_name_and_take_the_tokenizers_vocabulary():
+    found = design(
+        ladder__widths=None, ladder__sizes=["7B", "13B"], budgets={"tokens": [1_000_000]}, recipe__reference_budget=None
+    )
+    assert found.models == {name: released_size(name, vocab_size=512, context_length=128) for name in ("7B", "13B")}
+    assert "13B-D1e6-s0" in keys(found)
+    assert found.spec.ladder.all_widths == [4096, 5120]
 
 
 def test_equal_shapes_are_refused():
