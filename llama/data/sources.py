@@ -67,11 +67,11 @@ class DomainSpec(Config):
 
 
 class TokenizerSpec(Config):
-    """A SentencePiece BPE tokenizer, trained on the corpus' own training documents."""
+    """Bytes, or a SentencePiece BPE tokenizer, trained on the corpus' own training documents."""
 
     vocab_size: Annotated[int, Field(ge=1)] = 4096
-    """Pieces, the 256 bytes and the 3 specials included. LLaMA's is 32,000; models under a million parameters want far
-    fewer (the quickstart takes 512), or the embeddings outweigh the layers."""
+    """256: a token a byte. From 260 on: pieces, the 256 bytes and the 3 specials included. LLaMA's is 32,000; models under a
+    million parameters want far fewer (the quickstart takes 512), or the embeddings outweigh the layers."""
     sample_bytes: Positive = 8_000_000
     """UTF-8 bytes of training text that the tokenizer learns from, shared between the domains by weight."""
 

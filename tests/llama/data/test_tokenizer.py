@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llama.data.tokenizer import SMALLEST_VOCAB, Tokenizer
+from llama.data.byte_tokenizer import ByteTokenizer
+from llama.data.files import find_files, read_file
+from llama.data.sentencepiece_tokenizer import SMALLEST_VOCAB, SentencePieceTokenizer
+from llama.data.shards import ShardWriter, open_shard
+from llama.data.tokenizer import Tokenizer, sample_digest
 from llama.errors import UserError
 
 from .conftest import invented_text
@@ -15,7 +21,8 @@ from .conftest import invented_text
 SAMPLE = [invented_text(seed, 200) + "    indented = 42\n" for seed in range(20)]
 
 
-TRAINED = Tokenizer.train(SAMPLE, vocab_size=320)
+TRAINED = SentencePieceTokenizer.learn(SAMPLE, vocab_size=320)
+BYTES = Tokenizer.train(SAMPLE, vocab_size=256)
 
 # Text that SentencePiece is known to change, beside what hypothesis invents.
 AWKWARD = st.text(st.sampled_from("\u2581\u2585 \n\r\t\0a1é\u3000\ufeff<>/sx0A{}😀\u2028"), max_size=40)
@@ -31,9 +38,11 @@ AWKWARD = st.text(st.sampled_from("\u2581\u2585 \n\r\t\0a1é\u3000\ufeff<>/sx0A{
 @example("")
 @example("e\u0301 ﬁ Å ￾ \U0010ffff")
 def test_any_text_round_trips_exactly_and_its_bytes_are_counted(text: str) -> None:
-    ids = TRAINED.encode(text)
-    assert TRAINED.decode(ids) == text
-    assert TRAINED.token_bytes[ids].sum() == len(text.encode())
+    for tokenizer in (TRAINED, BYTES):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.token_bytes[ids].sum() == len(text.encode())
+        assert tokenizer.bos_id not in ids
 
 
 def test_words_are_encoded_as_sentencepiece_encodes_the_whole_text() -> None:
@@ -46,15 +55,15 @@ def test_words_are_encoded_as_sentencepiece_encodes_the_whole_text() -> None:
 def test_bounding_memory_changes_no_token(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     text = "".join(SAMPLE)
     whole = TRAINED.encode(text)
-    monkeypatch.setattr(f"llama.data.tokenizer.{limit}", 2 * max(map(len, SAMPLE)))
-    tokenizer = Tokenizer(TRAINED.model)
+    monkeypatch.setattr(f"llama.data.sentencepiece_tokenizer.{limit}", 2 * max(map(len, SAMPLE)))
+    tokenizer = SentencePieceTokenizer(TRAINED.model)
     for ids, sample in zip(tokenizer.encode_batch([text, "", *SAMPLE]), [text, "", *SAMPLE], strict=True):
         np.testing.assert_array_equal(ids, TRAINED.encode(sample))
     np.testing.assert_array_equal(tokenizer.encode(text), whole)
 
 
 def test_long_runs_without_a_place_to_cut_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama.data.tokenizer._SEGMENT_CHARACTERS", 5000)
+    monkeypatch.setattr("llama.data.sentencepiece_tokenizer._SEGMENT_CHARACTERS", 5000)
     for text in ("é" * 33_333, " " * 33_333, "x" * 20_000 + " " + "y" * 20_000 + "\n" * 7000):
         assert TRAINED.decode(TRAINED.encode(text)) == text
 
@@ -89,9 +98,65 @@ def test_bytes_that_are_no_text_decode_to_replacement_characters() -> None:
     assert TRAINED.decode(broken) == "\ufffd"
 
 
-def test_lone_surrogates_are_refused() -> None:
+@pytest.mark.parametrize("tokenizer", [TRAINED, BYTES], ids=["pieces", "bytes"])
+def test_lone_surrogates_and_foreign_ids_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(UnicodeEncodeError):
-        TRAINED.encode("a\ud800b")
+        tokenizer.encode("a\ud800b")
+    for wrong in (-1, tokenizer.vocab_size):
+        with pytest.raises(UserError, match=f"token id {wrong} is outside the vocabulary of {tokenizer.vocab_size}"):
+            tokenizer.decode([3, wrong])
+
+
+def test_256_tokens_are_the_bytes(tmp_path: Path) -> None:
+    assert isinstance(BYTES, ByteTokenizer)
+    assert BYTES.vocab_size == 256
+    assert BYTES.encode("hé\n").tolist() == [ord("h"), 0xC3, 0xA9, ord("\n")]
+    assert [len(ids) for ids in BYTES.encode_batch(["", "abc", "字"])] == [0, 3, 3]
+    # The specials are bytes that no UTF-8 text holds, and stand for nothing.
+    assert BYTES.decode([BYTES.bos_id, ord("a"), BYTES.eos_id]) == "a"
+    assert BYTES.token_bytes.sum() == 254
+    assert Tokenizer.train([], vocab_size=256).digest == BYTES.digest != TRAINED.digest
+    BYTES.save(tmp_path / "t.model")
+    loaded = Tokenizer.load(tmp_path / "t.model")
+    assert isinstance(loaded, ByteTokenizer)
+    assert loaded.digest == BYTES.digest
+    (tmp_path / "t.model").write_bytes(BYTES.model[:-2])
+    with pytest.raises(UserError, match=r"t\.model: not a SentencePiece model"):
+        Tokenizer.load(tmp_path / "t.model")
+
+
+def test_a_samples_digest_names_its_texts_in_order() -> None:
+    samples: list[list[str]] = [[], [""], ["", ""], ["ab"], ["a", "b"], ["b", "a"], ["ab", ""], SAMPLE]
+    assert len({sample_digest(sample) for sample in samples}) == len(samples)
+    assert sample_digest(iter(SAMPLE)) == sample_digest(list(SAMPLE))
+
+
+CORPORA = os.environ.get("ISOLOSS_TEST_CORPORA")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CORPORA is None, reason="ISOLOSS_TEST_CORPORA names no folder of .jsonl.zst corpora")
+@pytest.mark.parametrize("vocab_size", [32_000, 65_536, 65_537])
+def test_large_vocabularies_of_real_text_fit_their_shards(tmp_path: Path, vocab_size: int) -> None:
+    assert CORPORA is not None
+    files = find_files(["tech_proposals", "textbooks_openstax"], base=Path(CORPORA), where=CORPORA)
+    texts = [
+        document.text
+        for name, path in files.items()
+        for document in read_file(name, path, text_field="text", skipped=Counter())
+    ]
+    tokenizer = Tokenizer.train(texts, vocab_size=vocab_size)
+    assert tokenizer.vocab_size == vocab_size
+    ids = tokenizer.encode_batch(texts)
+    assert [tokenizer.decode(each) for each in ids[:50]] == texts[:50]
+    shard = tmp_path / "a.bin"
+    with ShardWriter(shard, vocab_size=vocab_size, tokenizer_sha256=tokenizer.digest) as writer:
+        writer.append(np.concatenate([*ids, [vocab_size - 1]]))
+    tokens = open_shard(shard)
+    assert tokens.dtype.itemsize == (2 if vocab_size <= 65_536 else 4)
+    np.testing.assert_array_equal(tokens, np.concatenate([*ids, [vocab_size - 1]]))
+    text_bytes = sum(len(text.encode()) for text in texts)
+    assert 3.5 < text_bytes / (len(tokens) - 1) < 6
 
 
 def test_the_smallest_vocabulary_works() -> None:
@@ -99,7 +164,7 @@ def test_the_smallest_vocabulary_works() -> None:
     assert tokenizer.decode(tokenizer.encode("any text: é\u2581")) == "any text: é\u2581"
 
 
-@pytest.mark.parametrize("vocab_size", [1, 256, SMALLEST_VOCAB - 1])
+@pytest.mark.parametrize("vocab_size", [1, 255, 257, SMALLEST_VOCAB - 1])
 def test_a_vocabulary_below_the_bytes_is_refused(vocab_size: int) -> None:
     with pytest.raises(UserError, match=f"vocab_size {vocab_size} is too small.*{SMALLEST_VOCAB}"):
         Tokenizer.train(SAMPLE, vocab_size=vocab_size)
