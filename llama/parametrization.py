@@ -1,4 +1,4 @@
-"""How each weight of a LLaMA starts and learns: its initial deviation, and what multiplies the recipe's rate, decay and epsilon.
+"""How each weight of a LLaMA starts and learns: its initial deviation, its multiples of the recipe's rate, decay and epsilon.
 
 Two parametrizations. The *standard* one draws matrices with variance 1/fan_in, those that write into the residual stream
 divided by sqrt(2 L) (Radford et al. 2019), and trains all weights at one rate: the best rate then moves with width and depth.

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from llama.config import Config, ModelConfig, Positive, PositiveFloat, digest, llama_d_ff
 from llama.data.sources import CorpusSpec
-from llama.recipes import RULES, Overrides, Schedule
+from llama.recipes import RULES, Overrides, Schedule, recipe_problems
 from llama.released_sizes import ReleasedSize, released_size
 from sweeps.ladder import NORM_EPS, ROPE_THETA, heads_for_width, model_for_width
 from sweeps.yaml_lines import load_record, nearest, refuse
@@ -217,7 +217,8 @@ class RecipeSpec(Overrides):
             refuse(
                 ("name", f"found {self.name!r}; one of {', '.join(RULES)} is right{nearest(self.name, list(RULES))}")
             )
-        problems = [("lr_multipliers", f"{value:g} stands twice") for value in _repeated(self.lr_multipliers)]
+        problems = recipe_problems(self.name, self)
+        problems += [("lr_multipliers", f"{value:g} stands twice") for value in _repeated(self.lr_multipliers)]
         if self.reference_budget is not None and self.effective_schedule == "cosine":
             problems.append(("reference_budget", "a cosine run's horizon is its own length: leave it out, or take wsd"))
         if problems:
