@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from llama.data.mixture import ValidationWindows
+from llama.loss import next_token_loss
 from llama.model import Llama
 from llama.records import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 
@@ -33,7 +34,7 @@ def validate(
         nats, targets, text_nats, text_bytes = 0.0, 0, 0.0, 0.0
         for window_BS in windows:
             window = torch.from_numpy(window_BS).to(device)
-            loss_N = model.loss(window[:, :-1], window[:, 1:], reduction="none").double().cpu()
+            loss_N = next_token_loss(model, window[:, :-1], window[:, 1:], reduction="none").double().cpu()
             bytes_N = bytes_V[window[:, 1:].flatten().cpu()]
             nats += loss_N.sum().item()
             targets += loss_N.numel()

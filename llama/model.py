@@ -139,10 +139,6 @@ class Llama(nn.Module):
         """Logits [B, T, V] for the token after each one."""
         return self.head(self.hidden(tokens_BT, cache))
 
-    def loss(self, tokens_BT: Tensor, targets_BT: Tensor, *, reduction: str = "mean") -> Tensor:
-        """Cross-entropy in nats, in float32; `reduction="none"` gives one value a target, [B*T]."""
-        return F.cross_entropy(self(tokens_BT).flatten(0, 1).float(), targets_BT.flatten(), reduction=reduction)
-
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, transfer: Transfer | None = None) -> None:
         """Draw the weights: norms one, all others normal with the deviations of `llama.parametrization`, which with a base

@@ -18,6 +18,7 @@ from llama.accounting import (
     weight_bytes,
 )
 from llama.config import ModelConfig, llama_d_ff
+from llama.loss import next_token_loss
 from llama.model import KVCache, Llama
 
 
@@ -74,7 +75,7 @@ def test_training_flops_are_those_that_torch_counts(config):
     tokens = torch.zeros((batch, config.context_length), dtype=torch.long)
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # torch sees no FLOPs inside the fused CPU kernels
-        model.loss(tokens, tokens).backward()
+        next_token_loss(model, tokens, tokens).backward()
     assert counter.get_total_flops() == training_flops_per_token(config) * tokens.numel()
 
 
@@ -129,7 +130,7 @@ def test_training_bytes_are_near_what_autograd_keeps(n_kv_heads):
 
     tokens = torch.zeros((batch, config.context_length), dtype=torch.long)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = model.loss(tokens, tokens)
+        loss = next_token_loss(model, tokens, tokens)
     assert loss.isfinite()
     one_more_vocabulary = 4 * config.vocab_size * tokens.numel()  # the logits' gradient, made by the backward pass
     state = 16 * count_parameters(config).n_params
