@@ -53,6 +53,9 @@ VAL_BPB = "val/bpb"
 TOKENS_PER_SECOND = "throughput/tokens_per_second"
 MFU = "throughput/mfu"
 FLOPS = "progress/flops"
+UNIQUE_TOKENS = "data/unique_tokens"
+REPETITIONS = "data/repetitions"
+"""Tokens seen over unique ones."""
 
 
 def val_domain_loss(domain: str) -> str:
@@ -61,6 +64,11 @@ def val_domain_loss(domain: str) -> str:
 
 def val_domain_bpb(domain: str) -> str:
     return f"val/{domain}/bpb"
+
+
+def epochs_of(domain: str) -> str:
+    """Metric of a run's passes over a domain."""
+    return f"data/epochs/{domain}"
 
 
 class Record(BaseModel):
@@ -101,7 +109,7 @@ class Done(Record):
     flops: float
     """Training FLOPs over all steps since step 0, a branch's trunk included."""
     metrics: dict[str, float | None]
-    """Final validation metrics."""
+    """Final validation metrics, and what the run drew from its corpus."""
     training_seconds: float
     """Seconds spent in this run's own training steps, over all attempts that counted."""
     threads: int = 1

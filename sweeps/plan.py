@@ -14,7 +14,7 @@ from cluster.simulation import simulate
 from cluster.task import Task
 from llama.accounting import checkpoint_bytes, count_parameters, training_bytes
 from llama.config import ModelConfig
-from llama.data.mixture import epochs
+from llama.data.mixture import repetition
 from llama.records import Record
 from sweeps.calibration import Calibration, Speed
 from sweeps.design import Design, PlannedRun, Segment, budget_tokens
@@ -224,7 +224,7 @@ def _domain_plans(design: Design, finals: Sequence[PlannedRun]) -> list[DomainPl
     longest = max((_run_tokens(run) for run in finals), default=0)
     weights, train_tokens = design.spec.weights, design.corpus.train_tokens
     context = design.spec.ladder.context_length
-    passes = epochs(train_tokens, weights, context_length=context, tokens=longest)
+    passes = repetition(train_tokens, weights, context_length=context, tokens=longest).epochs
     return [
         DomainPlan(
             domain=domain,

@@ -27,6 +27,7 @@ from llama.records import (
     TRAIN_LOSS,
     TRAINING_SECONDS,
     TRAINING_THREADS,
+    UNIQUE_TOKENS,
     VAL_BPB,
     VAL_LOSS,
     InferenceCost,
@@ -203,6 +204,13 @@ def _fill(texts: dict[str, list[str]], runs: list[StoredRun], columns: Mapping[s
             # A run of isoloss's mirror, whose params say what was planned.
             texts["group"][i] = texts["group"][i] or tags[TAG_RUN_KEY]
             texts["planned_tokens"][i] = texts["planned_tokens"][i] or params.get(PARAM_TOKENS, "")
+            unique = run.metrics.get(UNIQUE_TOKENS)
+            if (
+                unique is not None
+                and "unique_tokens" not in columns
+                and unique < float(params.get(PARAM_TOKENS, "nan"))
+            ):
+                texts["unique_tokens"][i] = repr(unique)
             if not texts["design"][i]:
                 texts["design"][i] = "|".join(f"{key}={params[key]}" for key in sorted(params) if key != "seed")
         if "tokens_per_second" not in columns:

@@ -22,6 +22,7 @@ from llama.records import (
     JOURNAL,
     SWEEP_INDEX,
     TRAIN_LOSS,
+    UNIQUE_TOKENS,
     VAL_BPB,
     VAL_LOSS,
     Done,
@@ -92,7 +93,8 @@ def read_sweep(folder: Path, where: Iterable[str] = ()) -> RunTable:
         if row["run_id"] in inference:
             row |= inference_columns(inference[row["run_id"]])
         if row["run_id"] in configs:
-            row["unique_tokens"] = _unique_tokens(configs[row["run_id"]], *train_tokens)
+            unique = row.get("unique_tokens") or _unique_tokens(configs[row["run_id"]], *train_tokens)
+            row["unique_tokens"] = unique if unique is not None and unique < row["n_tokens"] else None
     frame = make_frame(rows)
     frame = frame[_rows_that_meet(where, frame, f"sweep {index.sweep}")].reset_index(drop=True)
     return RunTable(
@@ -124,23 +126,17 @@ def _train_tokens(corpus_folder: Path) -> tuple[str, dict[str, int]]:
 
 
 def _unique_tokens(config: RunConfig, corpus_digest: str, train_tokens: dict[str, int]) -> float | None:
-    """Distinct tokens that a run saw, by the mixture's own count of passes; None where nothing repeats or it is unknown.
-
-    Of a domain that is passed over p > 1 times, 1/p of the tokens taken from it are distinct. The mixture's repetition is
-    then D over the sum: laws of repetition know one corpus.
-    """
-    from llama.data.mixture import epochs
+    """Distinct tokens that a run sees, as the run itself notes them when it ends; None where that can't be known."""
+    from llama.data.mixture import repetition
 
     weights = config.data.weights
     if config.tokens is None or config.data.corpus_digest != corpus_digest or not set(weights) <= set(train_tokens):
         return None
+    context_length = config.model.context_length
     try:
-        passes = epochs(train_tokens, weights, context_length=config.model.context_length, tokens=config.tokens)
+        return repetition(train_tokens, weights, context_length=context_length, tokens=config.tokens).unique_tokens
     except UserError:  # a domain shorter than a sequence, which this run can't have been trained on
         return None
-    if max(passes.values()) <= 1:
-        return None
-    return config.tokens * sum(weight / max(1.0, passes[domain]) for domain, weight in weights.items())
 
 
 def _shape(config: RunConfig) -> str:
@@ -193,6 +189,7 @@ def _finished(config: RunConfig, done: Done) -> dict[str, Any]:
     for name, value in done.metrics.items():
         if name.startswith("val/") and name.endswith("/bpb") and name != VAL_BPB:
             row["bpb/" + name.removeprefix("val/").removesuffix("/bpb")] = value
+    row["unique_tokens"] = done.metrics.get(UNIQUE_TOKENS)
     row["training_threads"], row["gpu_share"] = getattr(done, "threads", 1), getattr(done, "gpu_share", 0.0)
     own_tokens = (done.step - (config.fork_step or 0)) * config.batch_tokens
     if done.training_seconds > 0 and own_tokens > 0:

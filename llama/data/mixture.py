@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from llama.data.permutation import derive_key, permute, shuffle_order
 from llama.errors import UserError
+from llama.records import REPETITIONS, UNIQUE_TOKENS, epochs_of
 
 if TYPE_CHECKING:
     from llama.data.corpus import Corpus  # planning counts epochs without opening any
@@ -75,6 +76,15 @@ class Mixture:
                 tokens[row] = self._streams[domain][start : start + self.context_length + 1]
                 row += 1
         return tokens
+
+    def repetition(self, steps: int) -> Repetition:
+        """What so many steps from the first drew from the domains."""
+        return repetition(
+            {domain: len(stream) for domain, stream in zip(self.domains, self._streams, strict=True)},
+            dict(zip(self.domains, self._quotas, strict=True)),
+            context_length=self.context_length,
+            tokens=steps * self.batch_sequences * self.context_length,
+        )
 
     def _compute_block(self, block: int) -> tuple[list[int], list[int]]:
         """Each sequence of a block: its domain's number and the first token of its window."""
@@ -136,10 +146,28 @@ def window_count(domain: str, tokens: int, context_length: int) -> int:
     return windows
 
 
-def epochs(
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """How often a run saw its tokens."""
+
+    unique_tokens: int
+    """Distinct tokens among those it trained on."""
+    repetitions: float
+    """Tokens seen over unique ones: 1 where nothing came twice."""
+    epochs: dict[str, float]
+    """Passes over each domain."""
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """By the names that run folders and MLflow have for them."""
+        passes: dict[str, float | None] = {epochs_of(domain): count for domain, count in self.epochs.items()}
+        return {UNIQUE_TOKENS: self.unique_tokens, REPETITIONS: self.repetitions, **passes}
+
+
+def repetition(
     train_tokens: Mapping[str, int], weights: Mapping[str, float], *, context_length: int, tokens: int
-) -> dict[str, float]:
-    """Passes over each domain in a run of `tokens`, from the domains' training token counts alone.
+) -> Repetition:
+    """How often a run of `tokens` sees its domains, from their training token counts alone and alike for every seed.
 
     Exact for whole blocks of 1,024 sequences; a run that ends inside a block may be off by that block's order.
 
@@ -147,13 +175,17 @@ def epochs(
         UserError: as `Mixture`.
     """
     sequences = tokens / context_length
+    unique = 0.0
     passes: dict[str, float] = {}
     for domain, quota in block_quotas(weights).items():
         if domain not in train_tokens:
             raise UserError(f"the corpus has no domain {domain!r}; it has {', '.join(sorted(train_tokens))}")
         windows = window_count(domain, train_tokens[domain], context_length)
-        passes[domain] = sequences * quota / BLOCK_SEQUENCES / windows
-    return passes
+        taken = sequences * quota / BLOCK_SEQUENCES
+        unique += min(taken, windows)
+        passes[domain] = taken / windows
+    unique_tokens = round(unique * context_length)
+    return Repetition(unique_tokens=unique_tokens, repetitions=tokens / max(unique_tokens, 1), epochs=passes)
 
 
 @dataclass(frozen=True, kw_only=True)

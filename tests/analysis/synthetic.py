@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llama.accounting import count_parameters, kv_bytes_per_token, training_flops_per_token, weight_bytes
 from llama.config import DataConfig, ModelConfig, Recipe, RunConfig, llama_d_ff
+from llama.data.mixture import repetition
 from llama.records import (
     CONFIG,
     DONE,
@@ -132,11 +133,13 @@ def write_sweep(
     inference: bool = True,
     budgets: bool = True,
     diverged: int = 0,
+    train_tokens: dict[str, int] | None = None,
 ) -> SyntheticSweep:
     """Write `<storage>/sweeps/<name>` and its runs: trunks, branches at shared budgets, three seeds at the small cells.
 
     `noise` is the sd of log loss between seeds, half of its variance shared along a trunk. `budgets=False` leaves the
-    declared budgets out of the index; `diverged` adds that many runs that ended in a non-finite loss.
+    declared budgets out of the index; `diverged` adds that many runs that ended in a non-finite loss;
+    with `train_tokens`, by domain, runs note what they drew from a corpus of so many.
     """
     rng = random.Random(seed)
     runs: list[SweepRun] = []
@@ -176,7 +179,7 @@ def write_sweep(
                     )
                 )
                 factor = 1 + trunk_noise[trunk.key] + rng.gauss(0, noise / 2**0.5)
-                _write_branch(storage / "runs" / branch.key, branch, factor, rng)
+                _write_branch(storage / "runs" / branch.key, branch, factor, rng, train_tokens)
     for number in range(diverged):
         lost = make_run(make_model(*SHAPES[0]), 200_000 + 1024 * number, 90 + number)
         configs[lost.key] = lost
@@ -264,7 +267,9 @@ def _write_trunk(folder: Path, run: RunConfig, steps: int, noise: float, rng: ra
     (folder / JOURNAL).write_text(_journal(run, range(steps), noise, 0.15, rng) if steps else "", encoding="utf-8")
 
 
-def _write_branch(folder: Path, run: RunConfig, factor: float, rng: random.Random) -> None:
+def _write_branch(
+    folder: Path, run: RunConfig, factor: float, rng: random.Random, train_tokens: dict[str, int] | None
+) -> None:
     assert run.tokens is not None
     assert run.steps is not None
     assert run.fork_step is not None
@@ -279,6 +284,10 @@ def _write_branch(folder: Path, run: RunConfig, factor: float, rng: random.Rando
         metrics[val_domain_loss(domain)] = loss + gap
         metrics[val_domain_bpb(domain)] = (loss + gap) * BITS_PER_NAT / BYTES_PER_TOKEN[domain]
     metrics[VAL_BPB] = loss * BITS_PER_NAT / 2.05
+    if train_tokens is not None:
+        metrics |= repetition(
+            train_tokens, run.data.weights, context_length=run.model.context_length, tokens=run.tokens
+        ).metrics
     own_tokens = (run.steps - run.fork_step) * run.batch_tokens
     done = Done(
         outcome="finished",

@@ -575,6 +575,9 @@ def test_a_sweep_knows_what_it_repeats(tmp_path: Path) -> None:
     # Another corpus in its place says nothing.
     write_record(folder / MANIFEST, _manifest("d" * 64, {"code": 10_241, "prose": 10**9}))
     assert load_runs(made.folder).frame["unique_tokens"].isna().all()
+    # What the runs themselves noted needs no corpus.
+    noted = write_sweep(tmp_path / "noted", train_tokens={"code": 10_241, "prose": 10**9})
+    pd.testing.assert_series_equal(load_runs(noted.folder).usable["unique_tokens"], frame["unique_tokens"])
 
 
 def _manifest(digest: str, train_tokens: dict[str, int]) -> CorpusManifest:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def mirrored(tmp_path_factory: pytest.TempPathFactory) -> tuple[SyntheticSweep, str]:
     storage = tmp_path_factory.mktemp("mirrored")
-    made = write_sweep(storage, diverged=1)
+    made = write_sweep(storage, diverged=1, train_tokens={"code": 10_241, "prose": 10**9})
     uri = sqlite_uri(storage / "mlflow.db")
     sync(storage, made.index, uri)
     return made, uri
@@ -47,6 +47,10 @@ def test_the_mirror_holds_what_the_folders_do(tables: tuple[RunTable, RunTable])
     usable = folders.index[folders["excluded"] == ""]
     pd.testing.assert_frame_equal(mirror.loc[usable, same], folders.loc[usable, same])
     assert list(mirror.index) == list(folders.index)
+    # The runs noted what they drew, and read as repeating where they drew a domain more than once.
+    repeats = folders.loc[usable, "n_tokens"] > 2 * 10_240
+    assert repeats.any()
+    assert list(folders.loc[usable, "unique_tokens"].notna()) == list(repeats)
 
 
 def test_seeds_are_grouped_alike(tables: tuple[RunTable, RunTable]) -> None:

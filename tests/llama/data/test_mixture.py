@@ -17,7 +17,7 @@ from llama.data.mixture import (
     BLOCK_SEQUENCES,
     Mixture,
     block_quotas,
-    epochs,
+    repetition,
     validation_batches,
 )
 from llama.errors import UserError
@@ -111,13 +111,34 @@ def test_shares_are_exact_in_every_block(weights: dict[str, float], block: int) 
         assert abs(counted[number] - BLOCK_SEQUENCES * weights[name] / total) < 1
 
 
-def test_epochs_in_closed_form_are_the_counted_ones() -> None:
-    tokens = {"left": 5000, "right": 900}
-    mixture = make(counting_corpus(**tokens), batch=BLOCK_SEQUENCES)
-    starts = first_tokens(mixture, 5 * BLOCK_SEQUENCES)
-    passes = epochs(tokens, WEIGHTS, context_length=16, tokens=5 * BLOCK_SEQUENCES * 16)
-    assert passes["left"] == pytest.approx((starts < 1_000_000).sum() / (4999 // 16))
-    assert passes["right"] == pytest.approx((starts >= 1_000_000).sum() / (899 // 16))
+@settings(max_examples=30, deadline=None)
+@given(left=st.integers(17, 30_000), right=st.integers(17, 30_000), blocks=st.integers(1, 4), seed=st.integers(0, 99))
+def test_epochs_and_unique_tokens_in_closed_form_are_the_counted_ones(
+    left: int, right: int, blocks: int, seed: int
+) -> None:
+    tokens = {"left": left, "right": right}
+    starts = first_tokens(make(counting_corpus(**tokens), batch=BLOCK_SEQUENCES, seed=seed), blocks * BLOCK_SEQUENCES)
+    drawn = repetition(tokens, WEIGHTS, context_length=16, tokens=len(starts) * 16)
+    assert drawn.unique_tokens == 16 * len(np.unique(starts))
+    assert drawn.repetitions == len(starts) / len(np.unique(starts))
+    assert drawn.epochs["left"] == pytest.approx((starts < 1_000_000).sum() / ((left - 1) // 16))
+    assert drawn.epochs["right"] == pytest.approx((starts >= 1_000_000).sum() / ((right - 1) // 16))
+
+
+def test_a_mixture_says_what_its_steps_drew(small_corpus: Corpus) -> None:
+    mixture = make(small_corpus)
+    drawn = repetition(small_corpus.train_tokens, WEIGHTS, context_length=16, tokens=300 * 8 * 16)
+    assert mixture.repetition(300) == drawn
+    assert drawn.metrics == {
+        "data/unique_tokens": drawn.unique_tokens,
+        "data/repetitions": drawn.repetitions,
+        "data/epochs/left": drawn.epochs["left"],
+        "data/epochs/right": drawn.epochs["right"],
+    }
+    assert drawn.repetitions > 1
+    assert drawn.epochs["right"] > 1
+    assert mixture.repetition(1).repetitions == 1.0
+    assert mixture.repetition(0).unique_tokens == 0
 
 
 def test_no_training_window_holds_a_held_out_document(small_corpus: Corpus) -> None:
@@ -152,7 +173,7 @@ def test_impossible_weights_are_refused(small_corpus: Corpus, weights: dict[str,
     with pytest.raises(UserError, match=message):
         Mixture(small_corpus, weights, context_length=16, batch_sequences=8, seed=0)
     with pytest.raises(UserError, match=message):
-        epochs(small_corpus.train_tokens, weights, context_length=16, tokens=1000)
+        repetition(small_corpus.train_tokens, weights, context_length=16, tokens=1000)
 
 
 def test_a_context_longer_than_a_domain_is_refused(small_corpus: Corpus) -> None:

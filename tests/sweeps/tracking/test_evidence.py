@@ -5,10 +5,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama.data.mixture import repetition
 from llama.errors import UserError
-from llama.records import DONE, GPU_SHARE, JOURNAL, TRAINING_SECONDS, TRAINING_THREADS, JournalPoint
+from llama.records import (
+    DONE,
+    GPU_SHARE,
+    JOURNAL,
+    REPETITIONS,
+    TRAINING_SECONDS,
+    TRAINING_THREADS,
+    UNIQUE_TOKENS,
+    JournalPoint,
+    epochs_of,
+    read_done,
+    write_record,
+)
 from sweeps.tracking.evidence import Evidence, final_rows, gather, journal_slabs
 from tests.sweeps.tracking.synthetic import (
+    DOMAINS,
     START_MS,
     begin,
     make_config,
@@ -97,6 +111,21 @@ def test_done_adds_only_what_the_journal_does_not_say_of_the_last_step(tmp_path:
     evidence = gathered(train(tmp_path, RUN))
     account = {TRAINING_SECONDS: 0.04 * 40, TRAINING_THREADS: 1.0, GPU_SHARE: 0.0}
     assert final_rows(evidence) == [(name, value, evidence.end_ms, RUN.tokens) for name, value in account.items()]
+
+
+def test_what_a_run_drew_from_its_corpus_goes_along(tmp_path: Path) -> None:
+    folder = train(tmp_path, RUN)
+    done = read_done(folder)
+    assert done is not None
+    drawn = repetition({"code": 10_241, "prose": 10**9}, DOMAINS, context_length=128, tokens=40 * 1024)
+    write_record(folder / DONE, done.model_copy(update={"metrics": done.metrics | drawn.metrics}))
+    rows = {name: value for name, value, _, _ in final_rows(gathered(folder))}
+    assert {name: rows[name] for name in rows if name.startswith("data/")} == {
+        UNIQUE_TOKENS: 160 * 128 + 80 * 128,
+        REPETITIONS: 320 / 240,
+        epochs_of("code"): 2.0,
+        epochs_of("prose"): 160 / ((10**9 - 1) // 128),
+    }
 
 
 def test_a_run_starts_with_its_config_or_in_a_younger_copy_with_its_first_point(tmp_path: Path) -> None:
