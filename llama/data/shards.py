@@ -10,8 +10,9 @@
            64..95   SHA-256 of the payload
            96..     the tokens, little-endian
 
-`open_shard` costs microseconds: the header is checked against itself and against the file's size. `verify_shard` reads
-the payload, and is done once, where a corpus is built or a finished one is taken up again.
+`read_header` costs microseconds: the header is checked against itself and against the file's size. `open_shard` gives out
+no token before the whole payload was held against its SHA-256, by the process that reads it: a run never trains on a byte
+that changed since the build. It is read at about 1.6 GB/s a core, and once a process while the file stays as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
@@ -36,6 +40,7 @@ HEADER_BYTES = 96
 _LAYOUT = struct.Struct("<8sIIQII32s32s")
 _DTYPES: dict[int, np.dtype[np.uint16] | np.dtype[np.uint32]] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
 _HASH_CHUNK_BYTES = 1 << 24
+_SETTLED_SECONDS = 1.0
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
@@ -128,14 +133,53 @@ def read_header(path: Path) -> ShardHeader:
     Raises:
         UserError: the file is absent, no shard, of another version, damaged, or cut short.
     """
+    with _opened(path) as file:
+        return _read_header(file, path)
+
+
+def verify_shard(path: Path) -> ShardHeader:
+    """Read the whole shard and hold it against the SHA-256 in its header.
+
+    Raises:
+        UserError: as `read_header`, or the payload is not the one that was written.
+    """
+    with _opened(path) as file:
+        header = _read_header(file, path)
+        _verify_payload(file, path, header)
+        return header
+
+
+def open_shard(path: Path) -> Tokens:
+    """The shard's tokens, `[n]`, verified, memory-mapped and read-only.
+
+    Raises:
+        UserError: as `verify_shard`.
+    """
+    with _opened(path) as file:
+        header = _read_header(file, path)
+        _verify_payload(file, path, header)
+        dtype = _DTYPES[header.token_bytes]
+        if header.tokens == 0:  # an empty file range cannot be mapped
+            return np.empty(0, dtype=dtype)
+        mapped = np.memmap(file, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(header.tokens,))
+        # A plain view slices several times faster than the memmap class, and keeps the mapping alive.
+        return mapped.view(np.ndarray)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(path, "rb") as file:
-            raw = file.read(HEADER_BYTES)
-            file_bytes = os.fstat(file.fileno()).st_size
+            yield file
     except OSError as error:
         raise UserError(
             f"token shard {path} cannot be read: {error.strerror}; delete its folder and build it again"
         ) from None
+
+
+def _read_header(file: BinaryIO, path: Path) -> ShardHeader:
+    raw = file.read(HEADER_BYTES)
+    file_bytes = os.fstat(file.fileno()).st_size
     if raw[: len(MAGIC)] != MAGIC:
         raise UserError(f"{path} is not a token shard: it does not start with {MAGIC.decode()!r}")
     if len(raw) < HEADER_BYTES:
@@ -154,35 +198,28 @@ def read_header(path: Path) -> ShardHeader:
     return ShardHeader(token_bytes, tokens, vocab_size, tokenizer_sha256.hex(), payload_sha256.hex())
 
 
-def open_shard(path: Path) -> Tokens:
-    """The shard's tokens, `[n]`, memory-mapped and read-only.
-
-    Raises:
-        UserError: as `read_header`.
-    """
-    header = read_header(path)
-    dtype = _DTYPES[header.token_bytes]
-    if header.tokens == 0:  # an empty file range cannot be mapped
-        return np.empty(0, dtype=dtype)
-    mapped = np.memmap(path, dtype=dtype, mode="r", offset=HEADER_BYTES, shape=(header.tokens,))
-    # A plain view slices several times faster than the memmap class, and keeps the mapping alive.
-    return mapped.view(np.ndarray)
+_verified: set[tuple[int, ...]] = set()
+"""Files that this process has read and found whole, by what `_identity` said of them."""
 
 
-def verify_shard(path: Path) -> ShardHeader:
-    """Read the whole shard and hold it against the SHA-256 in its header.
-
-    Raises:
-        UserError: as `read_header`, or the payload is not the one that was written.
-    """
-    header = read_header(path)
+def _verify_payload(file: BinaryIO, path: Path, header: ShardHeader) -> None:
+    before = _identity(file)
+    if before in _verified:
+        return
     sha256 = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(HEADER_BYTES)
-        while chunk := file.read(_HASH_CHUNK_BYTES):
-            sha256.update(chunk)
+    file.seek(HEADER_BYTES)
+    while chunk := file.read(_HASH_CHUNK_BYTES):
+        sha256.update(chunk)
     if sha256.hexdigest() != header.payload_sha256:
         raise UserError(
             f"token shard {path} is damaged: its tokens do not match their SHA-256; delete its folder and build it again"
         )
-    return header
+    # File times are coarse: a file that has only just changed may change again and show the same ones.
+    if _identity(file) == before and time.time_ns() - before[-1] > _SETTLED_SECONDS * 1e9:
+        _verified.add(before)
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    """Which file it is, and when anything of it was last changed, which nobody can set back."""
+    stat = os.fstat(file.fileno())
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,9 +93,40 @@ def test_a_longer_file_and_a_changed_payload_are_refused(tmp_path: Path) -> None
     with pytest.raises(UserError, match="holds 297 bytes where its 100 tokens take 296"):
         read_header(path)
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    open_shard(path)
-    with pytest.raises(UserError, match="do not match their SHA-256"):
+    read_header(path)
+    for read in (verify_shard, open_shard):
+        with pytest.raises(UserError, match="do not match their SHA-256"):
+            read(path)
+
+
+def test_a_shard_is_read_once_while_it_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+    write_shard(path, np.arange(100))
+    reads: list[int] = []
+    hashing = hashlib.sha256
+
+    def counted() -> Any:
+        reads.append(1)
+        return hashing()
+
+    monkeypatch.setattr(hashlib, "sha256", counted)
+    for _ in range(3):
+        open_shard(path)
         verify_shard(path)
+    assert len(reads) == 6  # it has only just been written
+    monkeypatch.setattr("llama.data.shards._SETTLED_SECONDS", 0.05)
+    time.sleep(0.1)
+    for _ in range(3):
+        open_shard(path)
+        verify_shard(path)
+    assert len(reads) == 7
+    times = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copy or a restored backup has it
+    with pytest.raises(UserError, match="do not match their SHA-256"):
+        open_shard(path)
 
 
 def test_an_absent_shard_is_named(tmp_path: Path) -> None:
