@@ -10,6 +10,7 @@ import typer
 
 from llama.errors import UserError
 from sweeps.commands.compare import compare
+from sweeps.commands.export import export
 from sweeps.commands.fit import fit
 from sweeps.commands.options import JsonOption, StorageOption, TrackingOption
 from sweeps.commands.recommend import recommend
@@ -142,7 +143,7 @@ def ui(
     serve_ui(default_tracking_uri(open_storage(storage).root, tracking_uri), host=host, port=port, say=say)
 
 
-for _command in (fit, recommend, compare, report):
+for _command in (fit, recommend, compare, report, export):
     app.command()(_command)
 
 

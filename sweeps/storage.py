@@ -3,6 +3,7 @@
 <storage>/corpora/<digest>/     token shards
 <storage>/runs/<key>/           run folders (llama.records), shared by all sweeps
 <storage>/sweeps/<name>/        sweep.yaml, runs.json (the index), lease/, report/
+<storage>/exports/<key>/        runs as Hugging Face models, unless --out says otherwise
 <storage>/mlflow.db             the mirror, unless a tracking URI says otherwise
 """
 
@@ -13,8 +14,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama.config import RunConfig
 from llama.errors import UserError
-from llama.records import SWEEP_INDEX, SweepIndex, read_record, write_record
+from llama.records import SWEEP_INDEX, SweepIndex, read_config, read_record, write_record
 
 SWEEP_YAML = "sweep.yaml"
 DEFAULT_ROOT = "isoloss-data"
@@ -98,10 +100,67 @@ def open_sweep(argument: str, storage: Storage) -> SweepFolder:
         folder = storage.sweep(argument)
     index = read_record(folder / SWEEP_INDEX, SweepIndex)
     if index is None:
-        known = sorted(found.parent.name for found in storage.sweeps.glob(f"*/{SWEEP_INDEX}"))
+        known = _sweeps_in(storage)
         there = f"sweeps there: {', '.join(known)}" if known else "no sweep was launched there yet"
         raise UserError(f"no launched sweep {argument!r} in {storage.root} ({there}); see --storage")
     return SweepFolder(storage=storage, folder=folder, index=index)
+
+
+def _sweeps_in(storage: Storage) -> list[str]:
+    return sorted(found.parent.name for found in storage.sweeps.glob(f"*/{SWEEP_INDEX}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A run that has begun: its folder, what decides its numbers, and what it is called."""
+
+    storage: Storage
+    folder: Path
+    config: RunConfig
+    name: str
+    """Its name in a sweep where it was found by that, else its key."""
+
+
+def open_run(argument: str, storage: Storage) -> RunFolder:
+    """The run that RUN on the command line means: its folder, its key, or its name in a sweep, as `w32-C3.2e11-s0` or, where
+    sweeps share the name, `mine/w32-C3.2e11-s0`.
+
+    Raises:
+        UserError: there is no such run, it has not begun, or several are called so.
+    """
+    path = Path(argument).expanduser()
+    if path.is_dir() and (config := read_config(path)) is not None:
+        folder = path.resolve()
+        return RunFolder(storage=Storage(folder.parent.parent), folder=folder, config=config, name=config.key)
+    keys = _run_keys(argument, storage)
+    if len(set(keys.values())) > 1:
+        raise UserError(
+            f"sweeps {', '.join(keys)} each have a run {argument}: say which, as {next(iter(keys))}/{argument}"
+        )
+    key = next(iter(keys.values()), argument)
+    folder = storage.run(key)
+    config = read_config(folder) if folder.parent == storage.runs else None
+    if config is None and keys:
+        raise UserError(f"run {argument} has not begun: launch {next(iter(keys))} first")
+    if config is None:
+        raise UserError(
+            f"no run {argument!r} in {storage.root}: a run's folder, its key, or its name in a sweep is right, as isoloss "
+            f"status shows them; see --storage"
+        )
+    return RunFolder(storage=storage, folder=folder, config=config, name=argument.rpartition("/")[2])
+
+
+def _run_keys(argument: str, storage: Storage) -> dict[str, str]:
+    """Keys of the runs called so, by sweep."""
+    sweep, _, name = argument.rpartition("/")
+    indexes = (read_record(storage.sweep(known) / SWEEP_INDEX, SweepIndex) for known in _sweeps_in(storage))
+    return {
+        index.sweep: run.key
+        for index in indexes
+        if index is not None and sweep in ("", index.sweep)
+        for run in index.runs
+        if run.name == name
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def write(model: Llama, folder: Path, **changes: Any) -> Path:
 
 def theirs_from(folder: Path) -> Any:
     transformers = pytest.importorskip("transformers", reason="needs the hf extra")
-    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
 
 
 def assert_equal_weights(one: Llama, other: Llama) -> None:
