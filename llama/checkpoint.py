@@ -1,15 +1,19 @@
 """Checkpoints: written under a temporary name, synced, renamed, and marked complete last with their SHA-256.
 
 Weights and optimiser state are safetensors: nothing is ever unpickled. A checkpoint without a mark does not exist; one whose
-bytes do not match its mark is passed over for the one before.
+bytes do not match its mark is passed over for the one before. Each file says in its header which run and step it is of, so
+that a damaged mark shows, and another run's checkpoint in the folder is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 from uuid import uuid4
 
 import torch
@@ -22,59 +26,76 @@ from llama.model import Llama
 from llama.records import (
     CHECKPOINTS,
     COMPLETE,
+    CONFIG,
     CheckpointMark,
     checkpoint_folder,
     complete_steps,
     read_checkpoint_mark,
+    read_config,
     sync_folder,
     write_record,
 )
-from llama.window import Window
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+class Carried(Protocol):
+    """What a checkpoint carries beside weights and optimiser: tensors under names that nothing else has."""
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def fill(self, tensors: Mapping[str, Tensor]) -> None: ...
 
 
 def save_checkpoint(
     run_folder: Path,
     model: Llama,
     optimizer: torch.optim.AdamW,
-    window: Window,
+    carried: Sequence[Carried],
     *,
+    run_key: str,
     step: int,
     tokens: int,
     journal_bytes: int,
     training_seconds: float,
     kept: bool,
 ) -> CheckpointMark:
-    """Write everything that a resume needs. A failure part-way (a full disk) leaves earlier checkpoints as they were."""
+    """Write everything that a resume needs. A failure part-way (a full disk) leaves earlier checkpoints as they were, and
+    nothing of its own.
+    """
     final = checkpoint_folder(run_folder, step)
     temporary = final.with_name(f".{final.name}.{uuid4().hex}")
-    temporary.mkdir(parents=True)
+    state = _named_optimizer_state(model, optimizer)
+    for part in carried:
+        state |= part.tensors()
+    facts: dict[str, Any] = {
+        "step": step,
+        "tokens": tokens,
+        "journal_bytes": journal_bytes,
+        "training_seconds": training_seconds,
+        "kept": kept,
+    }
+    # The model's file depends on the config and the step alone: equal runs have equal bytes.
+    contents = {
+        MODEL_FILE: save(_named_weights(model), _header(run_key, step=step)),
+        OPTIMIZER_FILE: save(state, _header(run_key, **facts)),
+    }
+    mark = CheckpointMark(**facts, sha256={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
     try:
-        contents = {
-            MODEL_FILE: save(_named_weights(model)),
-            OPTIMIZER_FILE: save(_named_optimizer_state(model, optimizer) | window.tensors()),
-        }
+        temporary.mkdir(parents=True)
         for name, data in contents.items():
             _write_synced(temporary / name, data)
         if final.exists():  # unmarked, or its bytes were bad: this one replaces it
-            (final / COMPLETE).unlink(missing_ok=True)
-            shutil.rmtree(final)
+            drop_checkpoint(run_folder, step)
         temporary.rename(final)
+        sync_folder(final.parent)
+        write_record(final / COMPLETE, mark)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        if not (final / COMPLETE).exists():
+            shutil.rmtree(final, ignore_errors=True)
         raise
-    sync_folder(final.parent)
-    mark = CheckpointMark(
-        step=step,
-        tokens=tokens,
-        journal_bytes=journal_bytes,
-        training_seconds=training_seconds,
-        kept=kept,
-        sha256={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-    )
-    write_record(final / COMPLETE, mark)
     return mark
 
 
@@ -83,40 +104,46 @@ def load_checkpoint(
     step: int,
     model: Llama,
     optimizer: torch.optim.AdamW | None = None,
-    window: Window | None = None,
+    carried: Sequence[Carried] = (),
 ) -> CheckpointMark | None:
-    """Fill the model (and optimiser and window) from the checkpoint at `step`; None where it is absent or its bytes are not
-    the marked ones, and then none is touched.
+    """Fill the model (and optimiser and what is carried) from the checkpoint at `step`; None where it is absent or not what
+    was written, and then none is touched.
 
     Raises:
-        UserError: the bytes are as marked but belong to another model.
+        UserError: it is whole but another run's, or the folder is no run's.
     """
     mark = read_checkpoint_mark(run_folder, step)
-    if mark is None:
+    if mark is None or mark.step != step:
         return None
+    config = read_config(run_folder)
+    if config is None:
+        raise UserError(f"{run_folder / CONFIG} is missing: it says whose checkpoints these are")
     folder = checkpoint_folder(run_folder, step)
-    weights = _read_verified(folder / MODEL_FILE, mark)
-    state = _read_verified(folder / OPTIMIZER_FILE, mark) if optimizer is not None else {}
+    weights = _read_verified(folder / MODEL_FILE, mark, _header(config.key, step=step))
+    state: dict[str, Tensor] | None = {}
+    if optimizer is not None:
+        facts = mark.model_dump(exclude={"sha256"})
+        state = _read_verified(folder / OPTIMIZER_FILE, mark, _header(config.key, **facts))
     if weights is None or state is None:
         return None
     try:
         model.load_state_dict(weights)
         if optimizer is not None:
             _fill_optimizer(model, optimizer, state)
-        if window is not None:
-            window.fill(state)
+        for part in carried:
+            part.fill(state)
     except (RuntimeError, KeyError) as error:
         raise UserError(f"{folder} holds another model than {run_folder.name}: {error}") from None
     return mark
 
 
 def load_latest(
-    run_folder: Path, model: Llama, optimizer: torch.optim.AdamW, window: Window, *, at_most_step: int
+    run_folder: Path, model: Llama, optimizer: torch.optim.AdamW, carried: Sequence[Carried], *, at_most_step: int
 ) -> CheckpointMark | None:
     """The newest good checkpoint at or before a step."""
     for step in reversed(complete_steps(run_folder)):
         if step <= at_most_step:
-            mark = load_checkpoint(run_folder, step, model, optimizer, window)
+            mark = load_checkpoint(run_folder, step, model, optimizer, carried)
             if mark is not None:
                 return mark
     return None
@@ -169,15 +196,25 @@ def _named_optimizer_state(model: Llama, optimizer: torch.optim.AdamW) -> dict[s
     }
 
 
-def _fill_optimizer(model: Llama, optimizer: torch.optim.AdamW, state: dict[str, Tensor]) -> None:
+def _fill_optimizer(model: Llama, optimizer: torch.optim.AdamW, state: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
         moments = {slot: state[f"{slot}.{name}"].to(parameter.device) for slot in ("step", "exp_avg", "exp_avg_sq")}
-        if moments["exp_avg"].shape != parameter.shape:
+        if not moments["exp_avg"].shape == moments["exp_avg_sq"].shape == parameter.shape:
             raise KeyError(f"optimiser state of {name} has shape {tuple(moments['exp_avg'].shape)}")
         optimizer.state[parameter] = moments
 
 
-def _read_verified(path: Path, mark: CheckpointMark) -> dict[str, Tensor] | None:
+def _header(run_key: str, **facts: float) -> dict[str, str]:
+    """A file's own words on what it is, as safetensors take them."""
+    return {"run_key": run_key, **{name: json.dumps(value) for name, value in facts.items()}}
+
+
+def _read_verified(path: Path, mark: CheckpointMark, header: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """A file's tensors; None where its bytes are not the marked ones, or the mark is not the one it was written with.
+
+    Raises:
+        UserError: it is whole but another run's.
+    """
     try:
         data = path.read_bytes()
     except OSError:
@@ -185,9 +222,17 @@ def _read_verified(path: Path, mark: CheckpointMark) -> dict[str, Tensor] | None
     if hashlib.sha256(data).hexdigest() != mark.sha256.get(path.name):
         return None
     try:
-        return load(data)
+        tensors = load(data)
     except SafetensorError:
         return None
+    # 8 bytes hold the length of the JSON that follows them: https://huggingface.co/docs/safetensors/index#format
+    found = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    if found.get("run_key") != header["run_key"]:
+        raise UserError(
+            f"{path} is of run {found.get('run_key', 'unknown')}, but the folder is run {header['run_key']}'s: "
+            f"remove {path.parent} to go on from the checkpoint before"
+        )
+    return tensors if found == header else None
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -13,3 +13,7 @@ class Fenced(Exception):
 
 class Diverged(Exception):
     """A loss or gradient turned non-finite: the run ends with that reason and stays out of fits."""
+
+
+class Preempted(Exception):
+    """The process was asked to leave; the run stands in a checkpoint, from which another attempt goes on."""

@@ -34,13 +34,22 @@ class Journal:
         self._pending.append(journal_line(point))
 
     def flush(self) -> int:
-        """Write what is pending, to stay; returns the journal's length in bytes."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.writelines(self._pending)
-            file.flush()
-            os.fsync(file.fileno())
+        """Write what is pending, to stay; returns the journal's length in bytes. A failure leaves the file as it was."""
+        before = self._path.stat().st_size
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.writelines(self._pending)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            self.cut(before)
+            raise
         self._pending.clear()
         return self._path.stat().st_size
+
+    def cut(self, to_bytes: int) -> None:
+        """Take back what was flushed beyond a length: the checkpoint that should vouch for it was not written."""
+        os.truncate(self._path, to_bytes)
 
 
 class WrittenJournal:
@@ -59,3 +68,6 @@ class WrittenJournal:
     def flush(self) -> int:
         """Length in bytes up to the segment's end."""
         return self._bytes
+
+    def cut(self, to_bytes: int) -> None:
+        """Nothing was flushed."""

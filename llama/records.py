@@ -48,6 +48,8 @@ R = TypeVar("R", bound=BaseModel)
 TRAIN_LOSS = "train/loss"
 GRAD_NORM = "train/grad_norm"
 LEARNING_RATE = "train/lr"
+SKIPPED_UPDATES = "train/skipped_updates"
+"""Updates left out as spikes since the run's first step, its trunk's included; absent where the recipe leaves none out."""
 VAL_LOSS = "val/loss"
 VAL_BPB = "val/bpb"
 TOKENS_PER_SECOND = "throughput/tokens_per_second"
@@ -219,12 +221,16 @@ class RunStatus(StrEnum):
 def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace `path` by `text` so that a reader sees the old or the new whole; `durable` also survives a power cut."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         sync_folder(path.parent)
 

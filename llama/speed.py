@@ -9,7 +9,8 @@ import torch
 from llama.config import ModelConfig, Recipe
 from llama.device import pick_device, precision, use_threads
 from llama.model import Llama
-from llama.optimizer import make_optimizer, training_step
+from llama.optimizer import make_optimizer
+from llama.training_step import training_step
 
 WARMUP_STEPS = 3
 
@@ -43,8 +44,15 @@ def measure_training_speed(
 
     def step() -> None:
         with precision(device, dtype, attention_kernel):
-            loss, _ = training_step(model, optimizer, tokens_BS, learning_rate=1e-4, clip_norm=recipe.clip_norm)
-        loss.item()
+            result = training_step(
+                model,
+                optimizer,
+                tokens_BS,
+                micro_batch_sequences=recipe.batch_sequences,
+                learning_rate=1e-4,
+                clip_norm=recipe.clip_norm,
+            )
+        result.loss.item()
 
     for _ in range(WARMUP_STEPS):
         step()

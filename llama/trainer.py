@@ -1,8 +1,9 @@
 """Train one segment of a run: from its newest good checkpoint to a step, resumable at any point with the same bits.
 
-Batches are a function of (seed, step) and the learning rate of the step, so a checkpoint holds weights, optimiser state and
-a step, and nothing else. A branch takes its trunk's checkpoint at the fork; where that one is bad it takes an earlier one
-and repeats the trunk's steps without journalling them, since up to the fork both have the same numbers.
+Batches are a function of (seed, step) and so is the learning rate, so a checkpoint holds weights, optimiser and what the
+loop remembers of recent steps, and nothing else. A branch takes its trunk's checkpoint at the fork; where that one is bad
+it takes an earlier one and repeats the trunk's steps without journalling them, since up to the fork both have the same
+numbers.
 """
 
 from __future__ import annotations
@@ -12,45 +13,37 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import torch
+from torch import Tensor
 
-from llama.accounting import training_flops_per_token
-from llama.checkpoint import clear_leftovers, drop_checkpoint, load_latest, save_checkpoint
+from llama.checkpoint import clear_leftovers, drop_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import Mixture, validation_batches
-from llama.device import make_deterministic, peak_flops_per_second, pick_device, precision, use_threads
-from llama.errors import Diverged, UserError
+from llama.device import make_deterministic, pick_device, precision, use_threads
+from llama.errors import Diverged, Preempted, UserError
 from llama.evaluation import validate
-from llama.journal import Journal, WrittenJournal
+from llama.full_disk import naming_a_full_disk
 from llama.lease import STALE_SECONDS, Lease, acquire
-from llama.model import Llama
-from llama.optimizer import make_optimizer, training_step
+from llama.logbook import Logbook
+from llama.preemption import Notice, preemption_notice
+from llama.prefetch import default_data_workers, prefetch
 from llama.records import (
     CONFIG,
-    DONE,
     FAILURE,
-    FLOPS,
-    GRAD_NORM,
-    HEARTBEAT,
-    LEARNING_RATE,
-    MFU,
-    TOKENS_PER_SECOND,
-    TRAIN_LOSS,
     VAL_LOSS,
-    CheckpointMark,
-    Done,
-    Heartbeat,
-    JournalPoint,
     complete_steps,
     read_config,
     read_done,
     write_record,
 )
 from llama.schedule import learning_rate
-from llama.window import Window
+from llama.spikes import WINDOW_STEPS
+from llama.step_clock import StepClock
+from llama.training_state import TrainingState
+from llama.training_step import training_step
 
 HEARTBEAT_SECONDS = 1.0
 VALIDATION_BATCH_SEQUENCES = 16
@@ -76,69 +69,101 @@ def train_segment(
     parent_folder: Path | None = None,
     threads: int = 1,
     gpu_share: float = 0.0,
+    data_workers: int | None = None,
     checkpoint_seconds: float = 30.0,
     lease_wait_seconds: float = STALE_SECONDS + 15.0,
 ) -> SegmentResult:
     """Train until `until_step` and leave a complete checkpoint there; at the run's own end validate it and write DONE.
 
     A segment whose result exists trains nothing. `parent_folder` is the trunk's, for a branch. `threads` cores and a share of a
-    GPU are what the caller gave this process; they are noted for the run's account of cost.
+    GPU are what the caller gave this process; they are noted for the run's account of cost. `data_workers` threads make the
+    batches of coming steps, and change none of them.
+
+    Asked to leave (see `llama.preemption`), it finishes the step at hand, writes one checkpoint and raises: that long the
+    sender must wait. A request during the validation that ends a segment finds it almost done, and lets it end.
 
     Raises:
-        Diverged: the loss or gradient norm is not finite; DONE says so, and a repeat raises the same.
+        Diverged: the loss or gradient norm is not finite, or every recent update was left out; DONE says so, and a repeat
+            raises the same.
+        Preempted: the process was asked to leave.
         Fenced: another process took the run over.
         llama.lease.LeaseHeld: another live process holds the run and did not leave in `lease_wait_seconds`.
-        UserError: the folder holds another run, or the corpus is not the one in the config.
+        UserError: the folder holds another run, the corpus is not the one in the config, or the disk is full.
     """
     if corpus.digest != config.data.corpus_digest:
         raise UserError(
             f"run {config.key} needs corpus {config.data.corpus_digest[:12]}, but the corpus at hand is "
             f"{corpus.digest[:12]}: build the one that the run names"
         )
-    run_folder.mkdir(parents=True, exist_ok=True)
-    with acquire(run_folder, attempt=attempt, wait_seconds=lease_wait_seconds) as lease:
-        stored = read_config(run_folder)
-        if stored is None:
-            write_record(run_folder / CONFIG, config)
-        elif stored != config:
-            raise UserError(f"{run_folder / CONFIG} is another run's: its key is {stored.key}, not {config.key}")
-        done = read_done(run_folder)
-        if done is not None and done.outcome == "diverged" and until_step >= done.step:
-            raise Diverged(done.reason)
-        if (done is not None and done.outcome == "finished") or (
-            config.is_trunk and until_step in complete_steps(run_folder)
-        ):
-            return SegmentResult(end_step=until_step, trained_steps=0, trained_tokens=0, training_seconds=0.0)
-        use_threads(threads)
-        segment = _Segment(
-            config, run_folder, corpus, until_step, attempt, lease, checkpoint_seconds, threads, gpu_share
+    if corpus.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"run {config.key} has model.vocab_size {config.model.vocab_size:,}, but its corpus holds token ids up to "
+            f"{corpus.vocab_size - 1:,}: give the model a vocabulary of {corpus.vocab_size:,} or more"
         )
-        segment.restore(parent_folder)
-        return segment.train()
+    with naming_a_full_disk(run_folder):
+        run_folder.mkdir(parents=True, exist_ok=True)
+        with acquire(run_folder, attempt=attempt, wait_seconds=lease_wait_seconds) as lease:
+            if _is_done(config, run_folder, until_step):
+                return SegmentResult(end_step=until_step, trained_steps=0, trained_tokens=0, training_seconds=0.0)
+            use_threads(threads)
+            with preemption_notice() as notice:
+                segment = _Segment(
+                    config,
+                    run_folder=run_folder,
+                    parent_folder=parent_folder,
+                    corpus=corpus,
+                    until_step=until_step,
+                    attempt=attempt,
+                    lease=lease,
+                    notice=notice,
+                    threads=threads,
+                    gpu_share=gpu_share,
+                    data_workers=data_workers,
+                    checkpoint_seconds=checkpoint_seconds,
+                )
+                return segment.train()
+
+
+def _is_done(config: RunConfig, run_folder: Path, until_step: int) -> bool:
+    """Whether the segment's result exists. Claims an empty folder for the run."""
+    stored = read_config(run_folder)
+    if stored is None:
+        write_record(run_folder / CONFIG, config)
+    elif stored != config:
+        raise UserError(f"{run_folder / CONFIG} is another run's: its key is {stored.key}, not {config.key}")
+    done = read_done(run_folder)
+    if done is not None and done.outcome == "diverged" and until_step >= done.step:
+        raise Diverged(done.reason)
+    is_finished = done is not None and done.outcome == "finished"
+    return is_finished or (config.is_trunk and until_step in complete_steps(run_folder))
 
 
 class _Segment:
-    """The state of one attempt at a segment."""
+    """One attempt at a segment."""
 
     def __init__(
         self,
         config: RunConfig,
+        *,
         run_folder: Path,
+        parent_folder: Path | None,
         corpus: Corpus,
         until_step: int,
         attempt: int,
         lease: Lease,
-        checkpoint_seconds: float,
+        notice: Notice,
         threads: int,
         gpu_share: float,
+        data_workers: int | None,
+        checkpoint_seconds: float,
     ):
+        """Take the newest good checkpoint: the run's own, else its trunk's at or before the fork, else draw the weights."""
+        self.config, self.run_folder, self.corpus, self.until_step = config, run_folder, corpus, until_step
+        self.lease, self.notice, self.checkpoint_seconds = lease, notice, checkpoint_seconds
         self.threads, self.gpu_share = threads, gpu_share
-        self.config, self.run_folder, self.corpus, self.lease = config, run_folder, corpus, lease
-        self.until_step, self.attempt, self.checkpoint_seconds = until_step, attempt, checkpoint_seconds
         self.device = pick_device()
         make_deterministic(self.device)
-        self.flops_per_token = training_flops_per_token(config.model)
-        self.peak_flops = peak_flops_per_second(self.device, config.dtype)
+        self.data_workers = default_data_workers(self.device) if data_workers is None else data_workers
         self.mixture = Mixture(
             corpus,
             config.data.weights,
@@ -146,129 +171,105 @@ class _Segment:
             batch_sequences=config.recipe.batch_sequences,
             seed=config.seed,
         )
-        self.model = Llama(config.model)
-        self.step = 0
-        self.training_seconds = 0.0
-        self.journal_start_step = config.fork_step or 0
-        self.latest_own: CheckpointMark | None = None
-        self.window = Window()
-
-    def restore(self, parent_folder: Path | None) -> None:
-        """Take the newest good checkpoint: the run's own, else its trunk's at or before the fork, else draw the weights."""
-        self.model.initialise(torch.Generator().manual_seed(self.config.seed), self.config.recipe.transfer)
-        self.model.to(self.device)
-        if self.config.compile:
-            # A worker compiles one shape after another; past torch's limit of recompilations it would turn eager unsaid.
-            torch._dynamo.reset()
-            torch._dynamo.config.fail_on_recompile_limit_hit = True
-            for block in self.model.blocks:
-                block.compile()
-        self.optimizer = make_optimizer(self.model, self.config.recipe)
-        keep_bytes = 0
-        mark = load_latest(self.run_folder, self.model, self.optimizer, self.window, at_most_step=self.until_step)
-        if mark is not None:
-            self.latest_own, keep_bytes = mark, mark.journal_bytes
-            self.training_seconds = mark.training_seconds
-        elif parent_folder is not None and self.config.fork_step is not None:
-            mark = load_latest(
-                parent_folder, self.model, self.optimizer, self.window, at_most_step=self.config.fork_step
-            )
-        self.step = mark.step if mark is not None else 0
-        clear_leftovers(self.run_folder, newest_step=self.step)
-        if max(complete_steps(self.run_folder), default=0) > self.until_step:
-            # A fork asked for between two that exist: the steps are repeated for its checkpoint, not for the journal.
-            self.journal: Journal | WrittenJournal = WrittenJournal(self.run_folder, until_step=self.until_step)
-        else:
-            self.journal = Journal(self.run_folder, keep_bytes=keep_bytes)
+        self.clock = StepClock()
+        self.state = TrainingState(config, self.device)
+        own = self.latest_own = self.state.load(run_folder, at_most_step=until_step)
+        self.earlier_seconds = 0.0 if own is None else own.training_seconds
+        if own is None and parent_folder is not None and config.fork_step is not None:
+            self.state.load(parent_folder, at_most_step=config.fork_step)
+        clear_leftovers(run_folder, newest_step=self.state.step)
+        keep_bytes = 0 if own is None else own.journal_bytes
+        self.log = Logbook(
+            config,
+            run_folder,
+            self.device,
+            attempt=attempt,
+            start_step=self.state.step,
+            until_step=until_step,
+            keep_bytes=keep_bytes,
+        )
 
     def train(self) -> SegmentResult:
         """The loop. Losses stay on the device between log points; the garbage collector stays out of the steps."""
-        metrics: dict[str, float | None] = {}
-        start_step = timed_from_step = self.step
-        trained_seconds = window_seconds = 0.0
-        stretch_started = last_checkpoint = last_beat = time.monotonic()
+        steps = range(self.state.step, self.until_step)
+        last_beat = last_checkpoint = time.monotonic()
         gc.collect()
         gc.disable()
         try:
-            while self.step < self.until_step:
-                self._update()
-                at_log_point = self.step % self.config.log_every_steps == 0 or self.step == self.until_step
-                is_due = time.monotonic() - last_checkpoint > self.checkpoint_seconds and self.step < self.until_step
-                if at_log_point or is_due:
-                    means = self.window.close() if at_log_point else None  # waits for the device, so before the clock
-                    stretch_seconds = time.monotonic() - stretch_started
-                    trained_seconds += stretch_seconds
-                    window_seconds += stretch_seconds
-                    if means is not None:
-                        tokens_per_second = (self.step - timed_from_step) * self.config.batch_tokens / window_seconds
-                        metrics = self._close_window(*means, tokens_per_second, trained_seconds)
-                        timed_from_step, window_seconds = self.step, 0.0
-                    if is_due:
-                        self._checkpoint(trained_seconds, kept=False)
-                        gc.collect()
-                        last_checkpoint = time.monotonic()
-                    stretch_started = time.monotonic()
-                if time.monotonic() - last_beat > HEARTBEAT_SECONDS:
-                    self._beat(metrics)
-                    last_beat = time.monotonic()
+            with prefetch(self._make_batch, steps, workers=self.data_workers) as batches:
+                self.clock.start()
+                for batch_BS in batches:
+                    self._update(batch_BS)
+                    step, is_last = self.state.step, self.state.step == self.until_step
+                    is_log_point = step % self.config.log_every_steps == 0 or is_last
+                    is_old = time.monotonic() - last_checkpoint > self.checkpoint_seconds
+                    is_due = (is_old or bool(self.notice)) and not is_last
+                    if is_log_point or is_due:
+                        means = self.state.window.close() if is_log_point else None  # waits for the device
+                        self.clock.stop()
+                        if means is not None:
+                            self._close_window(*means)
+                        if is_due:
+                            self._checkpoint(kept=False)
+                            if self.notice:
+                                raise Preempted(f"{self.notice.signal_name} came; left after step {step:,}")
+                            gc.collect()
+                            last_checkpoint = time.monotonic()
+                        self.clock.start()
+                    if time.monotonic() - last_beat > HEARTBEAT_SECONDS:
+                        self.log.beat(step)
+                        last_beat = time.monotonic()
             final = self._validate()
-            val_loss = final[VAL_LOSS]
-            if val_loss is None or not math.isfinite(val_loss):
-                self._diverge(f"validation loss {val_loss}", trained_seconds)
             if self.latest_own is None or self.latest_own.step < self.until_step:
-                self._journal(final)
-                self._checkpoint(trained_seconds, kept=True)
+                self.log.add(self.until_step, final)
+                self._checkpoint(kept=True)
         finally:
             gc.enable()
         if self.until_step == self.config.steps:
-            self._finish("finished", None, final, trained_seconds)
+            self._finish(final)
         (self.run_folder / FAILURE).unlink(missing_ok=True)
-        steps = self.step - start_step
         return SegmentResult(
-            end_step=self.step,
-            trained_steps=steps,
-            trained_tokens=steps * self.config.batch_tokens,
-            training_seconds=trained_seconds,
+            end_step=self.state.step,
+            trained_steps=len(steps),
+            trained_tokens=len(steps) * self.config.batch_tokens,
+            training_seconds=self.clock.seconds,
         )
 
-    def _update(self) -> None:
-        batch_BS = torch.from_numpy(self.mixture.batch(self.step)).to(self.device)
+    def _make_batch(self, step: int) -> Tensor:
+        """Runs in a data worker, where there is one."""
+        batch_BS = torch.from_numpy(self.mixture.batch(step))
+        return batch_BS.pin_memory() if self.device.type == "cuda" else batch_BS
+
+    def _update(self, batch_BS: Tensor) -> None:
+        state, recipe = self.state, self.config.recipe
         with precision(self.device, self.config.dtype, self.config.attention_kernel):
-            loss, grad_norm = training_step(
-                self.model,
-                self.optimizer,
-                batch_BS,
-                learning_rate=learning_rate(self.config, self.step),
-                clip_norm=self.config.recipe.clip_norm,
+            result = training_step(
+                state.model,
+                state.optimizer,
+                batch_BS.to(self.device, non_blocking=True),
+                micro_batch_sequences=self.config.micro_batch_sequences,
+                learning_rate=learning_rate(self.config, state.step),
+                clip_norm=recipe.clip_norm,
+                spikes=state.spikes,
             )
-        self.window.add(loss, grad_norm)
-        self.step += 1
+        state.window.add(result)
+        state.step += 1
 
-    def _close_window(
-        self, loss: float, grad_norm: float, tokens_per_second: float, trained_seconds: float
-    ) -> dict[str, float | None]:
+    def _close_window(self, loss: float, grad_norm: float) -> None:
         """Journal a window. Windows end at fixed steps, so that a resumed run repeats the same means."""
-        metrics: dict[str, float | None] = {
-            TRAIN_LOSS: loss,
-            GRAD_NORM: grad_norm,
-            LEARNING_RATE: learning_rate(self.config, self.step - 1),
-            TOKENS_PER_SECOND: tokens_per_second,
-            FLOPS: self._flops,
-        }
-        if self.peak_flops is not None:
-            metrics[MFU] = tokens_per_second * self.flops_per_token / self.peak_flops
-        self._journal(metrics)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            self._diverge(f"train loss {loss} and gradient norm {grad_norm}", trained_seconds)
-        return metrics
-
-    def _diverge(self, what: str, trained_seconds: float) -> NoReturn:
-        """End the run with its reason."""
-        reason = f"{what} at step {self.step:,} ({self._tokens:,} tokens)"
-        self.lease.check()
-        self.journal.flush()
-        self._finish("diverged", reason, {}, trained_seconds)
-        raise Diverged(reason)
+        step, spikes = self.state.step, self.state.spikes
+        skipped_updates, in_a_row = (None, 0) if spikes is None else spikes.counts()
+        self.log.add_window(
+            step,
+            loss=loss,
+            grad_norm=grad_norm,
+            skipped_updates=skipped_updates,
+            seconds=self.clock.lap_seconds(),
+        )
+        if spikes is None and not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            self._diverge(f"train loss {loss} and gradient norm {grad_norm}")
+        if in_a_row >= min(WINDOW_STEPS, self.config.steps or WINDOW_STEPS):
+            self._diverge(f"the last {in_a_row:,} updates were all left out as spikes")
 
     def _validate(self) -> dict[str, float | None]:
         config = self.config
@@ -280,72 +281,50 @@ class _Segment:
             batch_sequences=VALIDATION_BATCH_SEQUENCES,
         )
         with precision(self.device, config.dtype, config.attention_kernel):
-            return validate(self.model, held_out, config.data.weights, self.corpus.token_bytes, self.device)
+            final = validate(self.state.model, held_out, config.data.weights, self.corpus.token_bytes, self.device)
+        val_loss = final[VAL_LOSS]
+        if val_loss is None or not math.isfinite(val_loss):
+            self._diverge(f"validation loss {val_loss}")
+        return final
 
-    def _journal(self, metrics: dict[str, float | None]) -> None:
-        if self.step > self.journal_start_step:
-            unix_ms = int(time.time() * 1000)
-            self.journal.add(JournalPoint(step=self.step, tokens=self._tokens, unix_ms=unix_ms, metrics=metrics))
-
-    def _checkpoint(self, trained_seconds: float, *, kept: bool) -> None:
+    def _checkpoint(self, *, kept: bool) -> None:
         """Save, then drop the one it replaces."""
-        if self.step < self.journal_start_step:
+        if self.state.step < (self.config.fork_step or 0):
             return  # a branch repeating its trunk's steps has nothing of its own yet
         self.lease.check()
-        replaced, self.latest_own = (
-            self.latest_own,
-            save_checkpoint(
-                self.run_folder,
-                self.model,
-                self.optimizer,
-                self.window,
-                step=self.step,
-                tokens=self._tokens,
-                journal_bytes=self.journal.flush(),
-                training_seconds=self.training_seconds + trained_seconds,
-                kept=kept,
-            ),
-        )
+        replaced = self.latest_own
+        journal_bytes = self.log.journal.flush()
+        try:
+            self.latest_own = self.state.save(
+                self.run_folder, journal_bytes=journal_bytes, training_seconds=self._training_seconds, kept=kept
+            )
+        except OSError:
+            self.log.journal.cut(0 if replaced is None else replaced.journal_bytes)
+            raise
         if replaced is not None and not replaced.kept:
             drop_checkpoint(self.run_folder, replaced.step)
 
-    def _finish(
-        self,
-        outcome: Literal["finished", "diverged"],
-        reason: str | None,
-        metrics: dict[str, float | None],
-        trained_seconds: float,
-    ) -> None:
+    def _diverge(self, what: str) -> NoReturn:
+        """End the run with its reason."""
+        step = self.state.step
+        reason = f"{what} at step {step:,} ({step * self.config.batch_tokens:,} tokens)"
         self.lease.check()
-        done = Done(
-            outcome=outcome,
+        self.log.journal.flush()
+        self._finish({}, reason=reason)
+        raise Diverged(reason)
+
+    def _finish(self, metrics: dict[str, float | None], *, reason: str | None = None) -> None:
+        self.lease.check()
+        self.log.close(
+            self.state.step,
             reason=reason,
-            step=self.step,
-            tokens=self._tokens,
-            flops=self._flops,
-            metrics=metrics,
-            training_seconds=self.training_seconds + trained_seconds,
+            metrics=metrics | self.mixture.repetition(self.state.step).metrics,
+            training_seconds=self._training_seconds,
             threads=self.threads,
             gpu_share=self.gpu_share,
         )
-        write_record(self.run_folder / DONE, done)
-
-    def _beat(self, metrics: dict[str, float | None]) -> None:
-        beat = Heartbeat(
-            attempt=self.attempt,
-            step=self.step,
-            until_step=self.until_step,
-            tokens=self._tokens,
-            loss=metrics.get(TRAIN_LOSS),
-            tokens_per_second=metrics.get(TOKENS_PER_SECOND),
-            unix_ms=int(time.time() * 1000),
-        )
-        write_record(self.run_folder / HEARTBEAT, beat, durable=False)
 
     @property
-    def _tokens(self) -> int:
-        return self.step * self.config.batch_tokens
-
-    @property
-    def _flops(self) -> float:
-        return float(self._tokens) * self.flops_per_token
+    def _training_seconds(self) -> float:
+        """Over all attempts that counted."""
+        return self.earlier_seconds + self.clock.seconds

@@ -1,4 +1,4 @@
-"""The losses and gradient norms since the last log point, on the device until it is reached."""
+"""The steps since the last log point, on the device until it is reached."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_LOSSES, _GRAD_NORMS = "window.losses", "window.grad_norms"
+from llama.training_step import StepResult
+
+_STEPS = "window.steps"
 
 
 class Window:
     """Gathers one training step after another. A checkpoint carries it, so that it may be taken between two log points."""
 
-    def __init__(self) -> None:
-        self._losses: list[Tensor] = []
-        self._grad_norms: list[Tensor] = []
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._steps: list[Tensor] = []
+        """A step's loss, gradient norm and whether its update was left out, [3]."""
 
     def __len__(self) -> int:
-        return len(self._losses)
+        return len(self._steps)
 
-    def add(self, loss: Tensor, grad_norm: Tensor) -> None:
-        self._losses.append(loss)
-        self._grad_norms.append(grad_norm)
+    def add(self, step: StepResult) -> None:
+        self._steps.append(torch.stack(step))
 
     def close(self) -> tuple[float, float]:
-        """Mean loss and gradient norm, read from the device; the next window starts empty."""
-        means = torch.stack([torch.stack(self._losses).mean(), torch.stack(self._grad_norms).mean()]).tolist()
-        self._losses.clear()
-        self._grad_norms.clear()
-        return means[0], means[1]
+        """Mean loss and gradient norm of the updates that were made, NaN where there was none; the next window starts empty.
+
+        Waits for the device.
+        """
+        steps_N3 = torch.stack(self._steps).cpu()
+        self._steps.clear()
+        made_N3 = steps_N3[steps_N3[:, 2] == 0]
+        loss, grad_norm, _ = made_N3.t().contiguous().mean(dim=1).tolist()
+        return loss, grad_norm
 
     def tensors(self) -> dict[str, Tensor]:
         """Its contents by name, for a checkpoint; none where it is empty."""
-        if not self._losses:
-            return {}
-        return {_LOSSES: torch.stack(self._losses).cpu(), _GRAD_NORMS: torch.stack(self._grad_norms).cpu()}
+        return {_STEPS: torch.stack(self._steps).cpu()} if self._steps else {}
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the contents over from a checkpoint."""
-        self._losses = list(tensors.get(_LOSSES, torch.empty(0)))
-        self._grad_norms = list(tensors.get(_GRAD_NORMS, torch.empty(0)))
+        self._steps = list(tensors.get(_STEPS, torch.empty(0, 3)).to(self._device))

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from llama import trainer
 from llama.checkpoint import load_checkpoint, load_weights
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
-from llama.errors import Diverged, Fenced, UserError
+from llama.errors import Diverged, Fenced, Preempted, UserError
 from llama.lease import Owner
 from llama.model import Llama
 from llama.records import (
     DONE,
-    TRAIN_LOSS,
+    MFU,
+    TOKENS_PER_SECOND,
     VAL_LOSS,
     Done,
     RunStatus,
@@ -34,7 +38,7 @@ from llama.records import (
     write_record,
 )
 from llama.trainer import train_segment
-from tests.llama.shapes import branch_of, tiny_recipe, tiny_run
+from tests.llama.shapes import branch_of, tiny_model, tiny_recipe, tiny_run
 
 WEIGHTS = {"plain": 0.75, "upper": 0.25}
 
@@ -58,8 +62,26 @@ def assert_same_end(a: Path, b: Path, config: RunConfig) -> None:
         assert torch.equal(weight, weights_of(b, config)[name])
 
 
-def train_losses(folder: Path) -> dict[int, float | None]:
-    return {point.step: point.metrics[TRAIN_LOSS] for point in read_journal(folder) if TRAIN_LOSS in point.metrics}
+def journalled(folder: Path) -> list[dict[str, float | None]]:
+    """What the journal says that doesn't depend on when and where it was written."""
+    return [
+        {"step": point.step, **{k: v for k, v in point.metrics.items() if k not in (TOKENS_PER_SECOND, MFU)}}
+        for point in read_journal(folder)
+    ]
+
+
+@contextmanager
+def asked_to_leave_at(step: int) -> Iterator[None]:
+    """SIGTERM while the update to `step` is made: the run leaves with a checkpoint there, log point or not."""
+    update = trainer._Segment._update
+
+    def update_and_notice(segment: trainer._Segment, batch_BS: torch.Tensor) -> None:
+        update(segment, batch_BS)
+        if segment.state.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    with patch.object(trainer._Segment, "_update", update_and_notice):
+        yield
 
 
 def test_a_run_learns_and_ends_with_its_numbers(tiny_corpus: Corpus, tmp_path: Path) -> None:
@@ -90,32 +112,53 @@ def test_a_finished_run_trains_nothing_more(tiny_corpus: Corpus, tmp_path: Path)
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and "lease" not in str(p)}
 
 
-@pytest.mark.parametrize("stop", [1, 13, 39])
-def test_a_run_stopped_at_any_step_ends_bit_identical(
-    tiny_corpus: Corpus, tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+#: What changes the path that bits take, and so what must resume to the same ones.
+VARIANTS: dict[str, dict[str, object]] = {
+    "plain": {},
+    "micro-batches": {"micro_batch_sequences": 1},
+    "bfloat16": {"dtype": "bfloat16", "micro_batch_sequences": 2},
+    "spikes": {"recipe": tiny_recipe(skip_sigma=0.5)},
+    "tied head": {"model": tiny_model(tied_head=True)},
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[RunConfig, Path]]:
+    """The config and folder of a variant's run, trained without a stop."""
+
+    @cache
+    def trained(variant: str) -> tuple[RunConfig, Path]:
+        config = run_on(tiny_corpus, tokens=64 * 48, **VARIANTS[variant])
+        folder = tmp_path_factory.mktemp("whole")
+        train_segment(config, run_folder=folder, corpus=tiny_corpus, until_step=48)
+        return config, folder
+
+    return trained
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(data=st.data())
+@settings(max_examples=4, deadline=None)
+def test_a_run_stopped_at_any_steps_ends_bit_identical(
+    tiny_corpus: Corpus,
+    tmp_path_factory: pytest.TempPathFactory,
+    undisturbed: Callable[[str], tuple[RunConfig, Path]],
+    variant: str,
+    data: st.DataObject,
 ) -> None:
-    config = run_on(tiny_corpus)
-    train_segment(config, run_folder=tmp_path / "whole", corpus=tiny_corpus, until_step=40)
-
-    from llama import trainer
-
-    update = trainer._Segment._update
-
-    def interrupted(segment: trainer._Segment) -> None:
-        if segment.step == stop:
-            raise KeyboardInterrupt
-        update(segment)
-
-    monkeypatch.setattr(trainer._Segment, "_update", interrupted)
-    cut = {"run_folder": tmp_path / "cut", "corpus": tiny_corpus, "until_step": 40, "checkpoint_seconds": 0.0}
-    with pytest.raises(KeyboardInterrupt):
-        train_segment(config, **cut)
-    monkeypatch.undo()
-    result = train_segment(config, **cut)
-    # Every step ended in a checkpoint, log point or not.
-    assert result.trained_steps == 40 - stop
-    assert_same_end(tmp_path / "whole", tmp_path / "cut", config)
-    assert train_losses(tmp_path / "whole") == train_losses(tmp_path / "cut")
+    stops = sorted(data.draw(st.sets(st.integers(1, 47), min_size=1, max_size=2), label="stops"))
+    config, whole = undisturbed(variant)
+    cut = tmp_path_factory.mktemp("cut")
+    for stop in stops:
+        workers = data.draw(st.sampled_from([0, 2]), label="data workers")
+        with asked_to_leave_at(stop), pytest.raises(Preempted, match=f"step {stop}$"):
+            train_segment(config, run_folder=cut, corpus=tiny_corpus, until_step=48, data_workers=workers)
+    result = train_segment(config, run_folder=cut, corpus=tiny_corpus, until_step=48)
+    assert result.trained_steps == 48 - stops[-1]
+    assert_same_end(whole, cut, config)
+    assert journalled(whole) == journalled(cut)
 
 
 def test_a_branch_equals_the_same_run_trained_alone(tiny_corpus: Corpus, tmp_path: Path) -> None:
@@ -213,15 +256,13 @@ def test_a_journal_that_lost_its_points_is_refused_not_padded(tiny_corpus: Corpu
 def test_a_run_that_was_taken_over_stops_before_it_commits(
     tiny_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llama import trainer
-
     update = trainer._Segment._update
 
-    def overtaken(segment: trainer._Segment) -> None:
-        if segment.step == 20:
+    def overtaken(segment: trainer._Segment, batch_BS: torch.Tensor) -> None:
+        if segment.state.step == 20:
             owner = Owner(host="elsewhere", pid=1, process_start=0.0, attempt=2)
             write_record(tmp_path / "lease" / "000002.json", owner)
-        update(segment)
+        update(segment, batch_BS)
 
     monkeypatch.setattr(trainer._Segment, "_update", overtaken)
     with pytest.raises(Fenced):
@@ -236,43 +277,3 @@ def test_the_wrong_corpus_or_folder_is_refused(tiny_corpus: Corpus, tmp_path: Pa
     train_segment(run_on(tiny_corpus), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
     with pytest.raises(UserError, match="another run's"):
         train_segment(run_on(tiny_corpus, seed=1), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from llama.config import RunConfig
-from llama.data.corpus import open_corpus
-from llama.trainer import train_segment
-config = RunConfig.model_validate_json(Path(sys.argv[1]).read_text())
-train_segment(config, run_folder=Path(sys.argv[2]), corpus=open_corpus(Path(sys.argv[3])), until_step=config.steps,
-              checkpoint_seconds=0.0)
-"""
-
-
-def test_a_killed_process_resumes_bit_identical(tiny_corpus: Corpus, tmp_path: Path) -> None:
-    config = run_on(tiny_corpus, tokens=64 * 400)
-    train_segment(config, run_folder=tmp_path / "whole", corpus=tiny_corpus, until_step=400)
-    (tmp_path / "config.json").write_text(config.model_dump_json())
-    command = [
-        sys.executable,
-        "-c",
-        KILLED,
-        str(tmp_path / "config.json"),
-        str(tmp_path / "cut"),
-        str(tiny_corpus.folder),
-    ]
-    for checkpoints in (1, 3):
-        process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        seen = complete_steps(tmp_path / "cut")
-        new: set[int] = set()
-        while len(new) < checkpoints and process.poll() is None:
-            new |= set(complete_steps(tmp_path / "cut")) - set(seen)
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert len(new) >= checkpoints
-    assert not (tmp_path / "cut" / DONE).exists(), "the run ended before it was killed: the test shows nothing"
-    train_segment(config, run_folder=tmp_path / "cut", corpus=tiny_corpus, until_step=400)
-    assert_same_end(tmp_path / "whole", tmp_path / "cut", config)
-    assert train_losses(tmp_path / "whole") == train_losses(tmp_path / "cut")

@@ -1,0 +1,129 @@
+"""What a run tells the world: points of its journal, a heartbeat, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from llama.accounting import training_flops_per_token
+from llama.config import RunConfig
+from llama.device import peak_flops_per_second
+from llama.journal import Journal, WrittenJournal
+from llama.records import (
+    DONE,
+    FLOPS,
+    GRAD_NORM,
+    HEARTBEAT,
+    LEARNING_RATE,
+    MFU,
+    SKIPPED_UPDATES,
+    TOKENS_PER_SECOND,
+    TRAIN_LOSS,
+    Done,
+    Heartbeat,
+    JournalPoint,
+    complete_steps,
+    write_record,
+)
+from llama.schedule import learning_rate
+
+
+class Logbook:
+    """One attempt's reports on a run, by step."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_folder: Path,
+        device: torch.device,
+        *,
+        attempt: int,
+        start_step: int,
+        until_step: int,
+        keep_bytes: int,
+    ):
+        """`keep_bytes` of the journal are vouched for by the checkpoint that the attempt starts from, at `start_step`."""
+        self._config, self._run_folder, self._attempt, self._until_step = config, run_folder, attempt, until_step
+        self._flops_per_token = training_flops_per_token(config.model)
+        self._peak_flops = peak_flops_per_second(device, config.dtype)
+        self._lap_from_step = start_step
+        self._latest: dict[str, float | None] = {}
+        if max(complete_steps(run_folder), default=0) > until_step:
+            # A fork asked for between two that exist: the steps are repeated for its checkpoint, not for the journal.
+            self.journal: Journal | WrittenJournal = WrittenJournal(run_folder, until_step=until_step)
+        else:
+            self.journal = Journal(run_folder, keep_bytes=keep_bytes)
+
+    def add_window(
+        self, step: int, *, loss: float, grad_norm: float, skipped_updates: int | None, seconds: float
+    ) -> None:
+        """A window of steps that ends with `step` and took the attempt `seconds`."""
+        tokens_per_second = (step - self._lap_from_step) * self._config.batch_tokens / seconds
+        self._lap_from_step = step
+        metrics: dict[str, float | None] = {
+            TRAIN_LOSS: loss,
+            GRAD_NORM: grad_norm,
+            LEARNING_RATE: learning_rate(self._config, step - 1),
+            TOKENS_PER_SECOND: tokens_per_second,
+            FLOPS: self._flops(step),
+        }
+        if skipped_updates is not None:
+            metrics[SKIPPED_UPDATES] = float(skipped_updates)
+        if self._peak_flops is not None:
+            metrics[MFU] = tokens_per_second * self._flops_per_token / self._peak_flops
+        self._latest = metrics
+        self.add(step, metrics)
+
+    def add(self, step: int, metrics: dict[str, float | None]) -> None:
+        """A branch that repeats its trunk's steps leaves them to the trunk's journal."""
+        if step > (self._config.fork_step or 0):
+            self.journal.add(JournalPoint(step=step, tokens=self._tokens(step), unix_ms=_unix_ms(), metrics=metrics))
+
+    def beat(self, step: int) -> None:
+        """Show watchers where the run stands."""
+        beat = Heartbeat(
+            attempt=self._attempt,
+            step=step,
+            until_step=self._until_step,
+            tokens=self._tokens(step),
+            loss=self._latest.get(TRAIN_LOSS),
+            tokens_per_second=self._latest.get(TOKENS_PER_SECOND),
+            unix_ms=_unix_ms(),
+        )
+        write_record(self._run_folder / HEARTBEAT, beat, durable=False)
+
+    def close(
+        self,
+        step: int,
+        *,
+        reason: str | None,
+        metrics: dict[str, float | None],
+        training_seconds: float,
+        threads: int,
+        gpu_share: float,
+    ) -> None:
+        """The run has finished, or diverged for a `reason`: write DONE. The caller has made sure that it still owns the run."""
+        done = Done(
+            outcome="finished" if reason is None else "diverged",
+            reason=reason,
+            step=step,
+            tokens=self._tokens(step),
+            flops=self._flops(step),
+            metrics=metrics,
+            training_seconds=training_seconds,
+            threads=threads,
+            gpu_share=gpu_share,
+        )
+        write_record(self._run_folder / DONE, done)
+
+    def _tokens(self, step: int) -> int:
+        return step * self._config.batch_tokens
+
+    def _flops(self, step: int) -> float:
+        return float(self._tokens(step)) * self._flops_per_token
+
+
+def _unix_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,68 @@
+"""Everything that training changes, built in the one order that works and carried by checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from llama.checkpoint import load_latest, save_checkpoint
+from llama.config import RunConfig
+from llama.model import Llama
+from llama.optimizer import make_optimizer
+from llama.records import CheckpointMark
+from llama.spikes import SpikeFilter
+from llama.window import Window
+
+
+class TrainingState:
+    """A run after `step` steps: weights, optimiser, the log window that is open, and the memory of spikes."""
+
+    def __init__(self, config: RunConfig, device: torch.device):
+        """The state at step 0. Weights are drawn before the model moves, so that every device starts from the same bits;
+        blocks are wrapped from the inside out; the optimiser comes last, since it takes the parameters as they then are.
+        """
+        self.config = config
+        self.step = 0
+        self.model = Llama(config.model)
+        self.model.initialise(torch.Generator().manual_seed(config.seed), config.recipe.transfer)
+        self.model.to(device)
+        if config.compile:
+            # A worker compiles one shape after another; past torch's limit of recompilations it would turn eager unsaid.
+            torch._dynamo.reset()
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
+            for block in self.model.blocks:
+                block.compile()
+        self.optimizer = make_optimizer(self.model, config.recipe)
+        self.window = Window(device)
+        sigma = config.recipe.skip_sigma
+        self.spikes = None if sigma is None else SpikeFilter(sigma, device)
+
+    def load(self, run_folder: Path, *, at_most_step: int) -> CheckpointMark | None:
+        """Take the newest good checkpoint at or before a step; None where there is none, and the state stays what it was.
+
+        Raises:
+            UserError: that checkpoint is another run's.
+        """
+        mark = load_latest(run_folder, self.model, self.optimizer, self._carried, at_most_step=at_most_step)
+        if mark is not None:
+            self.step = mark.step
+        return mark
+
+    def save(self, run_folder: Path, *, journal_bytes: int, training_seconds: float, kept: bool) -> CheckpointMark:
+        return save_checkpoint(
+            run_folder,
+            self.model,
+            self.optimizer,
+            self._carried,
+            run_key=self.config.key,
+            step=self.step,
+            tokens=self.step * self.config.batch_tokens,
+            journal_bytes=journal_bytes,
+            training_seconds=training_seconds,
+            kept=kept,
+        )
+
+    @property
+    def _carried(self) -> list[Window | SpikeFilter]:
+        return [self.window] if self.spikes is None else [self.window, self.spikes]
