@@ -20,13 +20,16 @@ from typing import Any
 from benchmarks.machine import machine, versions
 from llama import trainer
 from llama.accounting import count_parameters, training_flops_per_token
-from llama.data.corpus import build_corpus
+from llama.data.building.build import build_corpus
+from llama.logbook import Logbook
 from sweeps.design import CorpusFacts, make_design, resolve_numerics
 from sweeps.spec import load_sweep
 
 #: Parts of the loop that are not the training step, and the method that does each.
-OVERHEADS = {"journal": "_close_window", "heartbeat": "_beat", "checkpoint": "_checkpoint"}
+OVERHEADS = {"journal": "_close_window", "heartbeat": "beat", "checkpoint": "_checkpoint"}
 VALIDATION = "_validate"
+OWNERS = {"beat": Logbook}
+"""Of methods that are not the segment's own."""
 
 
 def main() -> None:
@@ -55,9 +58,10 @@ def _measure(config: Any, corpus: Any, storage: Path, seconds: float) -> dict[st
         config.model, config.recipe, dtype=config.dtype, attention_kernel=config.attention_kernel, seconds=1.0
     )
     spent: dict[str, float] = defaultdict(float)
-    originals = {name: getattr(trainer._Segment, name) for name in [*OVERHEADS.values(), VALIDATION]}
+    owners = {name: OWNERS.get(name, trainer._Segment) for name in [*OVERHEADS.values(), VALIDATION]}
+    originals = {name: getattr(owner, name) for name, owner in owners.items()}
     for name, original in originals.items():
-        setattr(trainer._Segment, name, _timed(original, name, spent))
+        setattr(owners[name], name, _timed(original, name, spent))
     try:
         started = time.perf_counter()
         result = trainer.train_segment(
@@ -69,7 +73,7 @@ def _measure(config: Any, corpus: Any, storage: Path, seconds: float) -> dict[st
         wall = time.perf_counter() - started
     finally:
         for name, original in originals.items():
-            setattr(trainer._Segment, name, original)
+            setattr(owners[name], name, original)
     loop = result.training_seconds + sum(spent[name] for name in OVERHEADS.values())
     shares = {label: spent[name] / loop for label, name in OVERHEADS.items()}
     tokens_per_second = result.trained_tokens / result.training_seconds

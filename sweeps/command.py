@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llama.errors import UserError
+from sweeps.commands import corpus
 from sweeps.commands.compare import compare
 from sweeps.commands.export import export
 from sweeps.commands.fit import fit
@@ -143,6 +144,7 @@ def ui(
     serve_ui(default_tracking_uri(open_storage(storage).root, tracking_uri), host=host, port=port, say=say)
 
 
+app.add_typer(corpus.app, name="corpus")
 for _command in (fit, recommend, compare, report, export):
     app.command()(_command)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cluster.machine import available_cpus, visible_gpus
 from llama.accounting import count_parameters
-from llama.data.corpus import Corpus, build_corpus, open_corpus
+from llama.data.building.build import build_corpus
+from llama.data.corpus import Corpus, open_corpus
 from llama.records import SWEEP_INDEX, SweepIndex, read_record
 from sweeps.calibration import Calibration, Machine, Setup, load, this_machine
 from sweeps.design import CorpusFacts, Design, make_design, resolve_numerics

@@ -56,6 +56,15 @@ def load_record(path: Path, kind: type[M]) -> M:
     return parse_record(text, kind, source=str(path))
 
 
+def top_level_keys(path: Path) -> list[str]:
+    """Keys of the outermost block, to tell kinds of files apart; none where there is none, as `load_record` will explain."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return []
+    return [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+
+
 def parse_record(text: str, kind: type[M], *, source: str) -> M:
     """`load_record` for text at hand; `source` names it in messages.
 

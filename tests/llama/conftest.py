@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llama.data.corpus import Corpus, build_corpus
+from llama.data.building.build import build_corpus
+from llama.data.corpus import Corpus
 from llama.data.sources import CorpusSpec, DomainSpec, TokenizerSpec
 
 WORDS = ["the", "a", "model", "token", "law", "loss", "small", "large", "train", "serve", "curve", "point", "run"]

@@ -591,8 +591,11 @@ def _manifest(digest: str, train_tokens: dict[str, int]) -> CorpusManifest:
             train_tokens=tokens,
             validation_tokens=1,
             duplicates=0,
+            near_duplicates=0,
             skipped={},
             tokenizer_sample_bytes=1,
+            held_out_grams=1,
+            held_out_grams_in_training=0,
             train_sha256="",
             validation_sha256="",
         )
@@ -600,11 +603,12 @@ def _manifest(digest: str, train_tokens: dict[str, int]) -> CorpusManifest:
     }
     spec = CorpusSpec(domains={name: DomainSpec(weight=1, stdlib="code") for name in train_tokens})
     return CorpusManifest(
-        format_version=1,
+        format_version=2,
         digest=digest,
         input_digest="",
         vocab_size=512,
         tokenizer_sha256="",
+        tokenizer_sample_sha256="",
         spec=spec,
         domains=domains,
     )

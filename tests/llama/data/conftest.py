@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama.data.corpus import Corpus, build_corpus
+from llama.data.building.build import build_corpus
+from llama.data.corpus import Corpus
 from llama.data.sources import CorpusSpec, DomainSpec, TokenizerSpec
 
 WORDS = ["the", "a", "model", "learns", "to", "predict", "what", "comes", "next", "from", "text", "0", "12", "345"]

@@ -1,0 +1,1 @@
+"""Building a corpus: text in, token shards out, in parts that go on where a killed build was."""
