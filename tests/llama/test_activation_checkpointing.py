@@ -24,8 +24,8 @@ aten = torch.ops.aten
 
 #: The CPU's fused attention, which torch's counter passes over, counted as any other kernel's.
 CPU_ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop(*shapes),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: sdpa_backward_flop(*shapes),
 }
 
 
