@@ -109,10 +109,7 @@ class Corpus:
     def tokenizer(self) -> Tokenizer:
         from llama.data.tokenizer import Tokenizer
 
-        tokenizer = Tokenizer.load(self.folder / TOKENIZER)
-        if tokenizer.digest != self.manifest.tokenizer_sha256:
-            raise UserError(f"{self.folder / TOKENIZER} is not the tokenizer that {MANIFEST} beside it names")
-        return tokenizer
+        return Tokenizer.load(self.folder / TOKENIZER, sha256=self.manifest.tokenizer_sha256)
 
     @property
     def token_bytes(self) -> NDArray[np.int64]:

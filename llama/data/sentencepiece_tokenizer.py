@@ -50,9 +50,9 @@ class SentencePieceTokenizer(Tokenizer):
         """
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
+            pieces = [self._piece_bytes(id_) for id_ in range(self._processor.vocab_size())]
+        except (RuntimeError, ValueError):  # no model, or pieces that are no UTF-8
             raise UserError("not a SentencePiece model, or a damaged one") from None
-        pieces = [self._piece_bytes(id_) for id_ in range(self._processor.vocab_size())]
         super().__init__(model, pieces, bos_id=BOS_ID, eos_id=EOS_ID)
         byte_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTES)]
         if self._processor.unk_id() in byte_ids:

@@ -44,18 +44,23 @@ class Tokenizer(ABC):
         return ByteTokenizer() if vocab_size == BYTES else SentencePieceTokenizer.learn(sample, vocab_size=vocab_size)
 
     @staticmethod
-    def load(path: Path) -> Tokenizer:
-        """Raises:
-        UserError: the file is absent or no tokenizer's model.
+    def load(path: Path, *, sha256: str | None = None) -> Tokenizer:
+        """The tokenizer in a model file, whose SHA-256 is held against `sha256` before anything of it is parsed.
+
+        Raises:
+            UserError: the file is absent, not the one that the hash names, or no tokenizer's model.
         """
         from llama.data.byte_tokenizer import ByteTokenizer
         from llama.data.sentencepiece_tokenizer import SentencePieceTokenizer
 
         try:
             model = path.read_bytes()
-            return ByteTokenizer() if model == ByteTokenizer.MODEL else SentencePieceTokenizer(model)
         except OSError as error:
             raise UserError(f"tokenizer {path} cannot be read: {error.strerror}") from None
+        if sha256 is not None and hashlib.sha256(model).hexdigest() != sha256:
+            raise UserError(f"tokenizer {path} is not the one that was built: its SHA-256 is not {sha256[:12]}...")
+        try:
+            return ByteTokenizer() if model == ByteTokenizer.MODEL else SentencePieceTokenizer(model)
         except UserError as error:
             raise UserError(f"tokenizer {path}: {error}") from None
 

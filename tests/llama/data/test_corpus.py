@@ -44,7 +44,7 @@ class TestDamage:
 
     def test_another_tokenizer_is_refused(self, folder: Path) -> None:
         (folder / "tokenizer.model").write_bytes(b"x")
-        with pytest.raises(UserError, match="not a SentencePiece model"):
+        with pytest.raises(UserError, match="is not the one that was built"):
             open_corpus(folder, verify=True)
 
     def test_a_manifest_of_another_kind(self, folder: Path) -> None:
