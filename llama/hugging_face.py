@@ -190,6 +190,7 @@ def write_model(
         # A clone a weight, since safetensors takes no views into shared memory; one file's worth at a time.
         shard = {name: weights[name].to("cpu", element, copy=True).contiguous() for name in names}
         save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod((folder / CONFIG_FILE).stat().st_mode)  # it comes readable by its owner alone
 
 
 def _shards(weights: Mapping[str, Tensor], element_bytes: int, shard_bytes: int) -> list[list[str]]:

@@ -132,35 +132,33 @@ def open_run(argument: str, storage: Storage) -> RunFolder:
     if path.is_dir() and (config := read_config(path)) is not None:
         folder = path.resolve()
         return RunFolder(storage=Storage(folder.parent.parent), folder=folder, config=config, name=config.key)
-    keys = _run_keys(argument, storage)
+    sweep, _, name = argument.rpartition("/")
+    indexes = [
+        index for known in _sweeps_in(storage) if (index := read_record(storage.sweep(known) / SWEEP_INDEX, SweepIndex))
+    ]
+    keys = {
+        index.sweep: run.key
+        for index in indexes
+        for run in index.runs
+        if run.name == name and sweep in ("", index.sweep)
+    }
     if len(set(keys.values())) > 1:
         raise UserError(
             f"sweeps {', '.join(keys)} each have a run {argument}: say which, as {next(iter(keys))}/{argument}"
         )
-    key = next(iter(keys.values()), argument)
-    folder = storage.run(key)
+    folder = storage.run(next(iter(keys.values()), argument))
     config = read_config(folder) if folder.parent == storage.runs else None
     if config is None and keys:
         raise UserError(f"run {argument} has not begun: launch {next(iter(keys))} first")
     if config is None:
+        from sweeps.yaml_lines import nearest
+
+        hint = nearest(name, [run.name for index in indexes for run in index.runs])
         raise UserError(
-            f"no run {argument!r} in {storage.root}: a run's folder, its key, or its name in a sweep is right, as isoloss "
-            f"status shows them; see --storage"
+            f"no run {argument!r} in {storage.root}{hint}: a run's folder, its key, or its name as isoloss status "
+            "shows it is right; see --storage"
         )
-    return RunFolder(storage=storage, folder=folder, config=config, name=argument.rpartition("/")[2])
-
-
-def _run_keys(argument: str, storage: Storage) -> dict[str, str]:
-    """Keys of the runs called so, by sweep."""
-    sweep, _, name = argument.rpartition("/")
-    indexes = (read_record(storage.sweep(known) / SWEEP_INDEX, SweepIndex) for known in _sweeps_in(storage))
-    return {
-        index.sweep: run.key
-        for index in indexes
-        if index is not None and sweep in ("", index.sweep)
-        for run in index.runs
-        if run.name == name
-    }
+    return RunFolder(storage=storage, folder=folder, config=config, name=name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
 from llama.checkpoint import load_weights
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
+from llama.data.mixture import validation_batches
 from llama.hugging_face import read_model
 from llama.model import Llama
 from llama.records import (
@@ -100,6 +102,24 @@ def weights_of(lab: Lab, config: RunConfig) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+def validation_loss(theirs: Any, lab: Lab, config: RunConfig) -> float:
+    """What transformers' model loses on the held-out windows, by its own logits."""
+    mean = 0.0
+    for windows in validation_batches(
+        lab.corpus,
+        config.data.weights,
+        context_length=config.model.context_length,
+        validation_tokens=config.data.validation_tokens,
+        batch_sequences=16,
+    ):
+        window_BS = torch.from_numpy(np.concatenate(list(windows)))
+        with torch.no_grad():
+            logits_BTV = theirs(window_BS[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), window_BS[:, 1:].flatten())
+        mean += config.data.weights[windows.domain] * loss.item()
+    return mean
+
+
 def test_an_exported_run_loads_and_is_the_run(isoloss: Isoloss, lab: Lab, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="needs the hf extra")
     out = tmp_path / "out"
@@ -109,6 +129,7 @@ def test_an_exported_run_loads_and_is_the_run(isoloss: Isoloss, lab: Lab, tmp_pa
     assert f"AutoModelForCausalLM.from_pretrained('{out}')" in ran.out
     assert {path.name for path in out.iterdir()} == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1  # no file is for its owner alone
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out).eval()
@@ -120,6 +141,9 @@ def test_an_exported_run_loads_and_is_the_run(isoloss: Isoloss, lab: Lab, tmp_pa
     tokens_BT = torch.tensor([tokenizer(text)["input_ids"]])
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens_BT).logits, ours(tokens_BT), atol=1e-4, rtol=0)
+    done = read_done(lab.storage.run(lab.alone.key))
+    assert done is not None
+    assert validation_loss(theirs, lab, lab.alone) == pytest.approx(done.metrics[VAL_LOSS], abs=1e-5)
     made = theirs.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=4, do_sample=False)
     assert tokenizer.decode(made[0], skip_special_tokens=True).startswith(text)
 
@@ -208,6 +232,7 @@ def test_a_damaged_last_checkpoint_is_passed_over_and_told(isoloss: Isoloss, lab
     [
         ("nobody", "no run 'nobody' in"),
         ("first/nobody", "no run 'first/nobody' in"),
+        ("brunch", "; did you mean 'branch'?"),
         ("../runs", "no run '../runs' in"),
         ("", "no run '' in"),
         ("alone", "sweeps first, second each have a run alone: say which, as first/alone"),
