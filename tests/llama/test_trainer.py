@@ -19,6 +19,7 @@ from llama import trainer
 from llama.checkpoint import load_checkpoint, load_weights
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
+from llama.data.mixture import repetition
 from llama.errors import Diverged, Fenced, Preempted, UserError
 from llama.lease import Owner
 from llama.model import Llama
@@ -38,6 +39,7 @@ from llama.records import (
     write_record,
 )
 from llama.trainer import train_segment
+from tests.llama.host_reads import host_reads
 from tests.llama.shapes import branch_of, tiny_model, tiny_recipe, tiny_run
 
 WEIGHTS = {"plain": 0.75, "upper": 0.25}
@@ -99,6 +101,28 @@ def test_a_run_learns_and_ends_with_its_numbers(tiny_corpus: Corpus, tmp_path: P
     assert points[-1].metrics[VAL_LOSS] == val_loss
     parts = [done.metrics[f"val/{domain}/loss"] for domain in WEIGHTS]
     assert val_loss == pytest.approx(0.75 * parts[0] + 0.25 * parts[1])
+    context_length = config.model.context_length
+    drawn = repetition(tiny_corpus.train_tokens, WEIGHTS, context_length=context_length, tokens=64 * 200)
+    assert drawn.epochs["plain"] > drawn.epochs["upper"] > 0
+    assert {name: value for name, value in done.metrics.items() if name.startswith("data/")} == drawn.metrics
+
+
+@pytest.mark.parametrize("sigma", [None, 6.0])
+def test_the_loop_reads_nothing_from_the_device_between_log_points(
+    tiny_corpus: Corpus, tmp_path: Path, sigma: float | None
+) -> None:
+    config = run_on(tiny_corpus, recipe=tiny_recipe(skip_sigma=sigma), micro_batch_sequences=2)
+    update = trainer._Segment._update
+    at_start: list[int] = []
+
+    def noted(segment: trainer._Segment, batch_BS: torch.Tensor) -> None:
+        at_start.append(len(reads))
+        update(segment, batch_BS)
+
+    with patch.object(trainer._Segment, "_update", noted), host_reads() as reads:
+        train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
+    reading = [step for step in range(1, 40) if at_start[step] > at_start[step - 1]]
+    assert reading == list(range(4, 40, config.log_every_steps))
 
 
 def test_a_finished_run_trains_nothing_more(tiny_corpus: Corpus, tmp_path: Path) -> None:
@@ -274,6 +298,9 @@ def test_a_run_that_was_taken_over_stops_before_it_commits(
 def test_the_wrong_corpus_or_folder_is_refused(tiny_corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs corpus"):
         train_segment(tiny_run(), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
+    narrow = tiny_model(vocab_size=299)
+    with pytest.raises(UserError, match=r"vocab_size 299, but its corpus holds token ids up to 299: .* of 300 or more"):
+        train_segment(run_on(tiny_corpus, model=narrow), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
     train_segment(run_on(tiny_corpus), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
     with pytest.raises(UserError, match="another run's"):
         train_segment(run_on(tiny_corpus, seed=1), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
