@@ -67,7 +67,7 @@ class FailureKind(StrEnum):
     NODE_LOST = "node_lost"
     """The machine, its raylet or the way to it is gone."""
     PREEMPTED = "preempted"
-    """The machine was taken back with notice."""
+    """The function raised `llama.errors.Preempted`, or its process or machine was taken back with notice."""
 
 
 @dataclass(frozen=True, kw_only=True)

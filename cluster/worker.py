@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
-from llama.errors import Diverged, Fenced, UserError
+from llama.errors import Diverged, Fenced, Preempted, UserError
 from llama.lease import LeaseHeld
 
 #: Read by numerical libraries when they are first imported.
@@ -93,6 +93,8 @@ def classify(error: BaseException) -> FailureKind:
         return FailureKind.FENCED
     if isinstance(error, LeaseHeld):
         return FailureKind.HELD
+    if isinstance(error, Preempted):
+        return FailureKind.PREEMPTED
     # torch is not imported here: its CUDA error goes by name, its CPU allocator raises a RuntimeError.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return FailureKind.OUT_OF_MEMORY

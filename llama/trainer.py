@@ -33,6 +33,7 @@ from llama.prefetch import default_data_workers, prefetch
 from llama.records import (
     CONFIG,
     FAILURE,
+    SKIPPED_UPDATES,
     VAL_LOSS,
     complete_steps,
     read_config,
@@ -226,6 +227,8 @@ class _Segment:
         finally:
             gc.enable()
         if self.until_step == self.config.steps:
+            if self.state.spikes is not None:
+                final[SKIPPED_UPDATES] = float(self.state.spikes.counts()[0])
             self._finish(final)
         (self.run_folder / FAILURE).unlink(missing_ok=True)
         return SegmentResult(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from llama.activation_checkpointing import apply_checkpointing
 from llama.checkpoint import load_latest, save_checkpoint
 from llama.config import RunConfig
 from llama.model import Llama
@@ -27,6 +28,7 @@ class TrainingState:
         self.model = Llama(config.model)
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.recipe.transfer)
         self.model.to(device)
+        apply_checkpointing(self.model, config.checkpointing)
         if config.compile:
             # A worker compiles one shape after another; past torch's limit of recompilations it would turn eager unsaid.
             torch._dynamo.reset()

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llama.errors import Diverged, Fenced, UserError
+from llama.errors import Diverged, Fenced, Preempted, UserError
 
 
 class OutOfMemoryError(RuntimeError):
@@ -32,6 +32,7 @@ def fail(*, attempt: int, how: str) -> None:
     errors: dict[str, BaseException] = {
         "user_error": UserError("sweep.yaml line 3: lr is -1"),
         "non_finite": Diverged("loss is nan at step 7"),
+        "preempted": Preempted("SIGTERM came; left after step 7"),
         "fenced": Fenced("attempt 2 has taken over"),
         "out_of_memory": OutOfMemoryError("CUDA out of memory"),
         "crashed": ZeroDivisionError("division by zero"),

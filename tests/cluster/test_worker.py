@@ -28,7 +28,7 @@ def test_the_function_gets_its_arguments_and_the_attempt():
     assert outcome.seconds >= 0
 
 
-@pytest.mark.parametrize("how", ["user_error", "non_finite", "fenced", "out_of_memory", "crashed"])
+@pytest.mark.parametrize("how", ["user_error", "non_finite", "fenced", "preempted", "out_of_memory", "crashed"])
 def test_what_the_function_raises_keeps_its_kind_and_traceback(how: str):
     outcome = outcome_of(jobs.fail, how=how)
     assert isinstance(outcome, Failed)

@@ -142,7 +142,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "micro-batches": {"micro_batch_sequences": 1},
     "bfloat16": {"dtype": "bfloat16", "micro_batch_sequences": 2},
     "spikes": {"recipe": tiny_recipe(skip_sigma=0.5)},
-    "tied head": {"model": tiny_model(tied_head=True)},
+    "recomputed": {"model": tiny_model(tied_head=True), "checkpointing": "selective"},
 }
 
 
