@@ -1,4 +1,6 @@
-"""Closed forms for parameters, FLOPs and bytes. No torch: planning and analysis count without building a model.
+"""Closed forms for parameters, FLOPs and bytes; a training step's memory is in `llama.memory`.
+
+No torch: planning and analysis count without building a model.
 
 Conventions (the field notes' section "Counting"): training FLOPs count forward and backward as three forwards, and
 attention in full, without halving for the causal mask. N_matmul includes the head and leaves out the input embedding.
@@ -60,17 +62,3 @@ def weight_bytes(model: ModelConfig, bytes_per_element: int) -> int:
 def checkpoint_bytes(model: ModelConfig) -> int:
     """A checkpoint's size: float32 weights and AdamW's two moments."""
     return 12 * count_parameters(model).n_params
-
-
-def training_bytes(model: ModelConfig, batch_sequences: int, bytes_per_element: int) -> int:
-    """Memory of a training step, without the process itself: state and what the forward pass keeps for the backward one.
-
-    State is float32 weights, gradients and AdamW's two moments, 16 bytes a parameter. Kept for each token, in elements of
-    the compute precision: 9 d + 3 kv a layer for attention and both norms (kv the width of the keys), 4 d_ff for SwiGLU, 3 d
-    around the blocks; and, in float32, two vocabularies: log-probabilities beside logits, then beside their gradient.
-    Korthikanti et al. 2022 (section 4.1) count a GELU transformer the same way.
-    """
-    kv = model.n_kv_heads * model.d_head
-    per_layer = 9 * model.d_model + 3 * kv + 4 * model.d_ff
-    per_token = (model.n_layers * per_layer + 3 * model.d_model) * bytes_per_element + 2 * 4 * model.vocab_size
-    return 16 * count_parameters(model).n_params + batch_sequences * model.context_length * per_token

@@ -16,14 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from llama.memory import loss_chunk_tokens
 from llama.model import Llama
-
-#: Logits held at once. On a CPU a chunk stays in the second-level cache (2 MiB in float32); a GPU needs wide products, and
-#: its figure was not measured.
-LOGITS_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}
-
-#: Rows below which the head's gradient is read and written more than it is computed.
-MIN_CHUNK_TOKENS = {"cpu": 128, "cuda": 1024}
 
 
 def next_token_loss(
@@ -35,18 +29,12 @@ def next_token_loss(
     """
     x_ND = model.hidden(tokens_BT).flatten(0, 1)
     head_VD, targets_N = model.head.weight, targets_BT.flatten()
-    chunk_tokens = chunk_tokens_for(x_ND.device, len(head_VD))
+    chunk_tokens = loss_chunk_tokens(len(head_VD), "cpu" if x_ND.device.type == "cpu" else "cuda")
     if reduction == "none":
         return losses(x_ND, head_VD, targets_N, chunk_tokens)
     if torch.is_grad_enabled():
         return MeanCrossEntropy.apply(x_ND, head_VD, targets_N, chunk_tokens)  # type: ignore[no-untyped-call]
     return losses(x_ND, head_VD, targets_N, chunk_tokens).mean()
-
-
-def chunk_tokens_for(device: torch.device, vocab_size: int) -> int:
-    """Tokens whose logits are held at once: `LOGITS_AT_ONCE` of them, and never fewer than `MIN_CHUNK_TOKENS`."""
-    kind = "cpu" if device.type == "cpu" else "cuda"
-    return max(LOGITS_AT_ONCE[kind] // vocab_size, MIN_CHUNK_TOKENS[kind])
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
         for name, config in wanted.items()
     ]
     calibration = store(prepared.setup, points)
-    plan = make_plan(prepared.design, calibration, slots=run_slots(prepared.design, place))
+    plan = make_plan(prepared.design, calibration, slots=run_slots(prepared.design, place), device=place.machine.device)
     return replace(prepared, calibration=calibration, plan=plan)
 
 

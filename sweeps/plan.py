@@ -12,9 +12,10 @@ from typing import Literal
 from cluster.executor import Node
 from cluster.simulation import simulate
 from cluster.task import Task
-from llama.accounting import checkpoint_bytes, count_parameters, training_bytes
-from llama.config import ModelConfig
+from llama.accounting import checkpoint_bytes, count_parameters
+from llama.config import ModelConfig, RunConfig
 from llama.data.mixture import repetition
+from llama.memory import DeviceType, training_bytes
 from llama.records import Record
 from sweeps.calibration import Calibration, Speed
 from sweeps.design import Design, PlannedRun, Segment, budget_tokens
@@ -27,8 +28,6 @@ FAR_BEYOND = 4.0
 
 #: A worker process with torch loaded and nothing trained, measured on Linux.
 PROCESS_BYTES = 400_000_000
-
-_ELEMENT_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 class SizePlan(Record):
@@ -113,8 +112,8 @@ class Plan(Record):
     warnings: list[PlanWarning]
 
 
-def make_plan(design: Design, calibration: Calibration, *, slots: int) -> Plan:
-    """Count and time a design. `slots` is how many runs the machine or cluster takes at once.
+def make_plan(design: Design, calibration: Calibration, *, slots: int, device: DeviceType) -> Plan:
+    """Count and time a design. `slots` is how many runs the machine or cluster takes at once, `device` what each trains on.
 
     Raises:
         UserError: the corpus lacks a domain of the spec, or has too little of it for one sequence.
@@ -128,7 +127,7 @@ def make_plan(design: Design, calibration: Calibration, *, slots: int) -> Plan:
         if speed is not None:
             seconds[segment.id] = _trained_tokens(segment) / speed.tokens_per_second
     timed = len(seconds) == len(design.segments)
-    sizes = [_size_plan(design, size, finals, seconds, speeds) for size in design.models]
+    sizes = [_size_plan(design, size, finals, seconds, speeds, device) for size in design.models]
     domains = _domain_plans(design, finals)
     return Plan(
         sweep=spec.name,
@@ -188,6 +187,7 @@ def _size_plan(
     finals: Sequence[PlannedRun],
     seconds: Mapping[str, float],
     speeds: Mapping[tuple[ModelConfig, int], Speed | None],
+    device: DeviceType,
 ) -> SizePlan | None:
     """None for a size without runs."""
     model, runs = design.models[size], [run for run in finals if run.size == size]
@@ -198,7 +198,7 @@ def _size_plan(
     timed = all(segment.id in seconds for segment in segments)
     batches = sorted({run.config.recipe.batch_sequences for run in runs})
     speed = speeds[model, batches[-1]]
-    process_bytes = PROCESS_BYTES + training_bytes(model, batches[-1], _ELEMENT_BYTES[design.numerics.dtype])
+    step_bytes = max(_step_bytes(run.config, device) for run in runs)
     return SizePlan(
         size=size,
         runs=len(runs),
@@ -216,7 +216,18 @@ def _size_plan(
         device_seconds=sum(seconds[segment.id] for segment in segments) if timed else None,
         tokens_per_second=speed.tokens_per_second if speed else None,
         speed_source=speed.source if speed else None,
-        memory_bytes=process_bytes,
+        memory_bytes=PROCESS_BYTES + step_bytes,
+    )
+
+
+def _step_bytes(run: RunConfig, device: DeviceType) -> int:
+    return training_bytes(
+        run.model,
+        batch_sequences=run.recipe.batch_sequences,
+        micro_batch_sequences=run.micro_batch_sequences,
+        dtype=run.dtype,
+        checkpointing=run.checkpointing,
+        device=device,
     )
 
 

@@ -83,7 +83,7 @@ def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str
         design=design,
         setup=setup,
         calibration=calibration,
-        plan=make_plan(design, calibration, slots=run_slots(design, place)),
+        plan=make_plan(design, calibration, slots=run_slots(design, place), device=place.machine.device),
     )
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.allocations import count_allocations
-from llama import loss
-from llama.loss import MeanCrossEntropy, chunk_tokens_for, losses, next_token_loss
+from llama import memory
+from llama.loss import MeanCrossEntropy, losses, next_token_loss
+from llama.memory import loss_chunk_tokens
 from llama.model import Llama
 from tests.llama.shapes import tiny_model
 
@@ -52,8 +53,8 @@ def model_and_tokens(**shape: bool | int) -> tuple[Llama, Tensor, Tensor]:
 def test_a_models_loss_and_gradients_are_those_of_its_whole_logits(
     tied_head: bool, min_chunk_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "MIN_CHUNK_TOKENS", {"cpu": min_chunk_tokens})
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", {"cpu": 1})
+    monkeypatch.setattr(memory, "MIN_CHUNK_TOKENS", {"cpu": min_chunk_tokens})
+    monkeypatch.setattr(memory, "LOGITS_AT_ONCE", {"cpu": 1})
     model, tokens_BT, targets_BT = model_and_tokens(tied_head=tied_head)
     plain = copy.deepcopy(model)
     value = next_token_loss(model, tokens_BT, targets_BT)
@@ -152,7 +153,7 @@ def test_it_compiles_into_one_graph() -> None:
 
 def test_logits_of_a_large_vocabulary_are_never_whole() -> None:
     x_ND, head_VD, targets_N = problem(tokens=1024, width=8, vocab=32_000)
-    chunk_tokens = chunk_tokens_for(x_ND.device, 32_000)
+    chunk_tokens = loss_chunk_tokens(32_000, "cpu")
     head_bytes, logits_bytes, chunk_bytes = head_VD.nbytes, 4 * 1024 * 32_000, 4 * chunk_tokens * 32_000
     plain = count_allocations(lambda: whole(x_ND, head_VD, targets_N).backward())
     assert plain.largest_bytes == logits_bytes

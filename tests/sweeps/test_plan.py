@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from llama.accounting import count_parameters, training_flops_per_token
+from llama.memory import training_bytes
 from sweeps.calibration import Calibration, SpeedPoint
 from sweeps.design import Design, make_design
-from sweeps.plan import Plan, make_plan
+from sweeps.plan import PROCESS_BYTES, Plan, make_plan
 from sweeps.plan_table import duration, human, render
 from tests.sweeps.examples import CPU, FACTS, design, sweep
 
@@ -27,7 +28,7 @@ def measured(found, tokens_per_second=1e5):
 
 
 def plan_of(found: Design, calibration: Calibration) -> Plan:
-    return make_plan(found, calibration, slots=2)
+    return make_plan(found, calibration, slots=2, device="cpu")
 
 
 def codes(plan: Plan) -> list[str]:
@@ -56,6 +57,26 @@ def test_counts_are_those_of_the_design():
     assert w16.tokens_range == (706 * 1024, 2826 * 1024)
     assert w16.device_seconds == pytest.approx(w16.trained_tokens / 1e5)
     assert plan.checkpoint_bytes == sum(12 * count_parameters(s.config.model).n_params for s in found.segments)
+
+
+def test_memory_is_the_process_and_its_largest_step():
+    found = design(recipe__lr_multipliers=[0.5, 1])
+    for size in plan_of(found, UNMEASURED).sizes:
+        steps = [
+            training_bytes(
+                run.config.model,
+                batch_sequences=run.config.recipe.batch_sequences,
+                micro_batch_sequences=run.config.micro_batch_sequences,
+                dtype="float32",
+                checkpointing="none",
+                device="cpu",
+            )
+            for run in found.runs
+            if run.size == size.size
+        ]
+        assert size.memory_bytes == PROCESS_BYTES + max(steps)
+    checkpointed = plan_of(design(checkpointing="full"), UNMEASURED)
+    assert checkpointed.sizes[-1].memory_bytes < plan_of(design(), UNMEASURED).sizes[-1].memory_bytes
 
 
 def test_tokens_and_epochs_of_the_longest_run():
@@ -128,7 +149,7 @@ def test_wall_seconds(slots, wall):
     """One size at doubling budgets of 1 to 16 s: all work in a row, or branches beside a trunk that ends with the longest."""
     found = design(ladder__widths=[16], budgets__flops=[1e11 * 2**k for k in range(5)], recipe__reference_budget=1.6e12)
     speed = 1e11 / training_flops_per_token(found.models["w16"])  # 1e11 FLOPs a second
-    plan = make_plan(found, measured(found, speed), slots=slots)
+    plan = make_plan(found, measured(found, speed), slots=slots, device="cpu")
     assert plan.wall_seconds == pytest.approx(wall, rel=2e-3)
     assert plan.device_seconds == pytest.approx(0.8 * 16 + 0.2 * 31, rel=2e-3)
 
