@@ -39,6 +39,8 @@ from llama.records import (
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 
+_HEADER = "checkpoint"
+
 
 class Carried(Protocol):
     """What a checkpoint carries beside weights and optimiser: tensors under names that nothing else has."""
@@ -82,6 +84,7 @@ def save_checkpoint(
         OPTIMIZER_FILE: save(state, _header(run_key, **facts)),
     }
     mark = CheckpointMark(**facts, sha256={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
+    is_ours = False
     try:
         temporary.mkdir(parents=True)
         for name, data in contents.items():
@@ -89,12 +92,13 @@ def save_checkpoint(
         if final.exists():  # unmarked, or its bytes were bad: this one replaces it
             drop_checkpoint(run_folder, step)
         temporary.rename(final)
+        is_ours = True
         sync_folder(final.parent)
         write_record(final / COMPLETE, mark)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not (final / COMPLETE).exists():
-            shutil.rmtree(final, ignore_errors=True)
+        if is_ours:
+            drop_checkpoint(run_folder, step)
         raise
     return mark
 
@@ -205,8 +209,8 @@ def _fill_optimizer(model: Llama, optimizer: torch.optim.AdamW, state: Mapping[s
 
 
 def _header(run_key: str, **facts: float) -> dict[str, str]:
-    """A file's own words on what it is, as safetensors take them."""
-    return {"run_key": run_key, **{name: json.dumps(value) for name, value in facts.items()}}
+    """A file's own words on what it is, as safetensors take them: one entry, since they write several in any order."""
+    return {_HEADER: json.dumps({"run_key": run_key, **facts})}
 
 
 def _read_verified(path: Path, mark: CheckpointMark, header: Mapping[str, str]) -> dict[str, Tensor] | None:
@@ -227,9 +231,10 @@ def _read_verified(path: Path, mark: CheckpointMark, header: Mapping[str, str]) 
         return None
     # 8 bytes hold the length of the JSON that follows them: https://huggingface.co/docs/safetensors/index#format
     found = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-    if found.get("run_key") != header["run_key"]:
+    run_keys = [json.loads(words.get(_HEADER, "{}")).get("run_key") for words in (header, found)]
+    if run_keys[0] != run_keys[1]:
         raise UserError(
-            f"{path} is of run {found.get('run_key', 'unknown')}, but the folder is run {header['run_key']}'s: "
+            f"{path} is of run {run_keys[1]}, but the folder is run {run_keys[0]}'s: "
             f"remove {path.parent} to go on from the checkpoint before"
         )
     return tensors if found == header else None

@@ -126,13 +126,13 @@ def current_owner(folder: Path) -> Owner | None:
 def _create(path: Path, owner: Owner) -> bool:
     """Write a whole lease under a private name and link it in: the link fails if the number is taken."""
     private = path.with_name(f".{path.stem}.{uuid4().hex}")
-    write_record(private, owner)
     try:
+        write_record(private, owner)
         os.link(private, path)
     except FileExistsError:
         return False
     finally:
-        private.unlink()
+        private.unlink(missing_ok=True)
     return True
 
 
