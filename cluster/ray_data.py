@@ -51,7 +51,7 @@ class RayData:
         self._workers = workers
         self._preload = preload
         self._stack = ExitStack()
-        self._is_open = False
+        self.is_open = False
 
     def __enter__(self) -> RayData:
         return self
@@ -116,12 +116,12 @@ class RayData:
         Raises:
             UserError: as `open_session`, or the cluster has fewer cores.
         """
-        if self._is_open:
+        if self.is_open:
             return
         self._stack.enter_context(
             open_session(address=self._address, cpus=self._workers, gpus=0, preload=["ray.data", *self._preload])
         )
-        self._is_open = True
+        self.is_open = True
         import ray
 
         cores = int(ray.cluster_resources().get("CPU", 0))
