@@ -26,6 +26,9 @@ EPOCHS_WORTH_NEW = 4.0
 #: The best learning rate falls about as the horizon^-0.3 (Bjorck et al. 2024): four times as long is 1.5 times off.
 FAR_BEYOND = 4.0
 
+#: A tuned law's exponents come from the range tried: ten times beyond it an error of 0.1 in one is a quarter of the rate.
+FAR_FROM_TUNED = 10.0
+
 #: A worker process with torch loaded and nothing trained, measured on Linux.
 PROCESS_BYTES = 400_000_000
 
@@ -81,7 +84,7 @@ class LeftOutCell(Record):
 class PlanWarning(Record):
     """Something a person should know before spending. The code is stable, the message is for reading."""
 
-    code: Literal["epochs", "horizon", "empty_size", "identifiability", "validation", "calibration"]
+    code: Literal["epochs", "horizon", "tuned", "empty_size", "identifiability", "validation", "calibration"]
     message: str
 
 
@@ -272,6 +275,7 @@ def _warnings(
             PlanWarning(code="empty_size", message=f"no budget is left for {', '.join(empty)}: see what is left out")
         )
     found += _horizon_warnings(design, finals)
+    found += _tuned_warnings(design, finals)
     ratios = {round(_run_tokens(run) / count_parameters(run.config.model).n_params, 1) for run in finals}
     if len(finals) > 1 and (len(design.models) - len(empty) < 2 or max(ratios) < 1.5 * min(ratios)):
         found.append(
@@ -320,3 +324,24 @@ def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[Plan
         "is set for a much shorter run"
     )
     return [PlanWarning(code="horizon", message=message)]
+
+
+def _tuned_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:
+    """A tuned law carried far beyond the sizes and tokens that its study tried."""
+    law = design.spec.recipe.tuned
+    if law is None:
+        return []
+    far = {
+        run.size
+        for run in finals
+        if max(law.n.distance(law.size(run.config.model)), law.d.distance(run.config.recipe.reference_tokens))
+        > FAR_FROM_TUNED
+    }
+    if not far:
+        return []
+    sizes = ", ".join(size for size in design.models if size in far)
+    message = (
+        f"recipe.tuned comes from {law.n.low:,} to {law.n.high:,} parameters ({law.counting}) and {law.d.low:,} to "
+        f"{law.d.high:,} tokens ({law.study}); {sizes}: more than {FAR_FROM_TUNED:g} times beyond"
+    )
+    return [PlanWarning(code="tuned", message=message)]

@@ -14,7 +14,9 @@ from llama.errors import UserError
 from llama.recipes import RULES, Overrides, make_recipe
 from llama.recipes.completep import MEASURED_BASE, MEASURED_D_HEAD
 from llama.recipes.tuned_law import TunedLaw
+from sweeps.calibration import Calibration
 from sweeps.ladder import model_for_width
+from sweeps.plan import make_plan
 from sweeps.spec import RecipeSpec
 from sweeps.yaml_lines import parse_record
 from tests.sweeps.examples import design, sweep
@@ -339,3 +341,15 @@ def test_any_half_life_gives_a_beta2(batch, half_life):
         "inverse_width", tiny(16), 10**6, Overrides(batch_tokens=batch, beta2_half_life_tokens=half_life)
     )
     assert 0 <= recipe.beta2 < 1
+
+
+def test_a_plan_warns_where_a_tuned_law_is_carried_far():
+    def warnings(**changes: Any) -> list[str]:
+        found = design(recipe={"name": "tuned", "reference_budget": 2e11, "tuned": LAW | changes})
+        plan = make_plan(found, Calibration(points=()), slots=1, device="cpu")
+        return [warning.message for warning in plan.warnings if warning.code == "tuned"]
+
+    assert warnings() == []
+    (message,) = warnings(n={"low": 400_000, "high": 2_000_000})
+    assert "400,000 to 2,000,000 parameters (n_params)" in message
+    assert message.endswith("w16: more more than 10 times beyond" in message
