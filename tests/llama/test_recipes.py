@@ -352,4 +352,4 @@ def test_a_plan_warns_where_a_tuned_law_is_carried_far():
     assert warnings() == []
     (message,) = warnings(n={"low": 400_000, "high": 2_000_000})
     assert "400,000 to 2,000,000 parameters (n_params)" in message
-    assert message.endswith("w16: more more than 10 times beyond" in message
+    assert message.endswith("w16: more than 10 times beyond")
