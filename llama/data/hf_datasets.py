@@ -24,6 +24,8 @@ def read_dataset(
 ) -> Iterator[Document]:
     """The dataset's records in its own order, the first `max_documents` of them.
 
+    A zstd file that was cut short may end early unsaid: the library's reader takes the cut for the end.
+
     Raises:
         UserError: the `hf` extra is not installed, the dataset cannot be opened, or a record lacks the text field;
             `where` says whose dataset it is.
@@ -45,5 +47,9 @@ def read_dataset(
                 skipped[reason] += 1
             else:
                 yield Document(id=str(record.get("id", number)), text=record[text_field], origin=name)
-    except (OSError, ValueError, RuntimeError) as error:  # no network, no such name, configuration or split
-        raise UserError(f"{where}: dataset {name!r} cannot be read: {error}") from error
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # no network, no such name or split, a damaged file: each reader below has errors of its own
+        raise UserError(f"{where}: dataset {name!r} cannot be read: {error or type(error).__name__}") from error
