@@ -19,13 +19,11 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from llama.data.tokenizer import BYTES, Tokenizer
+from llama.data.tokenizer import BYTES, SMALLEST_LEARNED_VOCAB, Tokenizer
 from llama.errors import UserError
 
 UNKNOWN_ID, BOS_ID, EOS_ID = 0, 1, 2
 SPECIALS = 3
-SMALLEST_VOCAB = SPECIALS + BYTES + 1
-"""SentencePiece needs one character of its own beside the bytes and specials."""
 
 CHARACTER_COVERAGE = 0.99995
 """Share of the sample's characters that get a piece of their own, as LLaMA's; the others are spelled in bytes."""
@@ -69,10 +67,10 @@ class SentencePieceTokenizer(Tokenizer):
             UserError: the sample does not support `vocab_size`; the message says which sizes it does.
         """
         texts = list(sample)
-        if vocab_size < SMALLEST_VOCAB:
+        if vocab_size < SMALLEST_LEARNED_VOCAB:
             raise UserError(
                 f"tokenizer.vocab_size {vocab_size} is too small: the {BYTES} bytes, {SPECIALS} specials and one "
-                f"character make {SMALLEST_VOCAB} the smallest, but for {BYTES}, which is the bytes alone"
+                f"character make {SMALLEST_LEARNED_VOCAB} the smallest, but for {BYTES}, which is the bytes alone"
             )
         # A tiny vocabulary must not go to rare characters alone: half of what is free is left for merges.
         characters = _frequent_characters(texts, at_most=(vocab_size - SPECIALS - BYTES + 1) // 2)
@@ -108,7 +106,7 @@ class SentencePieceTokenizer(Tokenizer):
             sample_bytes = sum(len(text.encode()) for text in texts)
             raise UserError(
                 f"tokenizer.vocab_size {vocab_size:,} is too large: a sample of {sample_bytes:,} bytes of training text "
-                f"supports {SMALLEST_VOCAB:,} to {int(largest[1]):,}; lower it, or raise tokenizer.sample_bytes"
+                f"supports {SMALLEST_LEARNED_VOCAB:,} to {int(largest[1]):,}; lower it, or raise tokenizer.sample_bytes"
             ) from None
         return cls(model.getvalue())
 

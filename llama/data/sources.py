@@ -17,6 +17,7 @@ from llama.data.document import Document
 from llama.data.files import file_sha256, find_files, read_file
 from llama.data.hf_datasets import read_dataset
 from llama.data.stdlib_corpus import TOPICS, manual_topics, origin, read_code, read_prose, stdlib_modules
+from llama.data.tokenizer import BYTES, SMALLEST_LEARNED_VOCAB
 
 #: A domain's name is part of file names and of metric names such as `val/<domain>/bpb`.
 DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -69,11 +70,19 @@ class DomainSpec(Config):
 class TokenizerSpec(Config):
     """Bytes, or a SentencePiece BPE tokenizer, trained on the corpus' own training documents."""
 
-    vocab_size: Annotated[int, Field(ge=1)] = 4096
+    vocab_size: Positive = 4096
     """256: a token a byte. From 260 on: pieces, the 256 bytes and the 3 specials included. LLaMA's is 32,000; models under a
     million parameters want far fewer (the quickstart takes 512), or the embeddings outweigh the layers."""
     sample_bytes: Positive = 8_000_000
     """UTF-8 bytes of training text that the tokenizer learns from, shared between the domains by weight."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenizerSpec:
+        if self.vocab_size != BYTES and self.vocab_size < SMALLEST_LEARNED_VOCAB:
+            raise ValueError(
+                f"vocab_size {self.vocab_size}: {BYTES} is the bytes, and from {SMALLEST_LEARNED_VOCAB} on it is learned"
+            )
+        return self
 
 
 class CorpusSpec(Config):

@@ -20,6 +20,9 @@ from llama.errors import UserError
 BYTES = 256
 """Every vocabulary holds every byte, so any text can be spelled."""
 
+SMALLEST_LEARNED_VOCAB = BYTES + 4
+"""Three specials, and one character of its own that SentencePiece needs."""
+
 
 class Tokenizer(ABC):
     """Made by `train` or `load`. Any UTF-8 text comes back from its tokens exactly."""

@@ -9,14 +9,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from llama.data.building.build import build_corpus
 from llama.data.byte_tokenizer import ByteTokenizer
 from llama.data.files import find_files, read_file
-from llama.data.sentencepiece_tokenizer import SMALLEST_VOCAB, SentencePieceTokenizer
+from llama.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from llama.data.shards import ShardWriter, open_shard
-from llama.data.tokenizer import Tokenizer, sample_digest
+from llama.data.sources import DomainSpec, TokenizerSpec
+from llama.data.tokenizer import SMALLEST_LEARNED_VOCAB, Tokenizer, sample_digest
 from llama.errors import UserError
 
-from .conftest import invented_text
+from .conftest import invented_text, small_spec, write_jsonl
 
 SAMPLE = [invented_text(seed, 200) + "    indented = 42\n" for seed in range(20)]
 
@@ -125,6 +127,18 @@ def test_256_tokens_are_the_bytes(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path / "t.model")
 
 
+def test_a_corpus_of_bytes(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [invented_text(seed, 60) for seed in range(50)])
+    spec = small_spec(a=DomainSpec(weight=1.0, files=["a.jsonl"]))
+    spec = spec.model_copy(update={"tokenizer": TokenizerSpec(vocab_size=256)})
+    corpus = build_corpus(spec, tmp_path / "storage", base=tmp_path, report=lambda line: None)
+    domain, stream = corpus.domains["a"], corpus.train_stream("a")
+    assert (corpus.vocab_size, stream.dtype) == (256, np.uint16)
+    assert (stream == corpus.tokenizer.bos_id).sum() == domain.train_documents
+    assert domain.train_tokens == domain.train_bytes + domain.train_documents
+    assert corpus.token_bytes[stream].sum() == domain.train_bytes
+
+
 def test_a_samples_digest_names_its_texts_in_order() -> None:
     samples: list[list[str]] = [[], [""], ["", ""], ["ab"], ["a", "b"], ["b", "a"], ["ab", ""], SAMPLE]
     assert len({sample_digest(sample) for sample in samples}) == len(samples)
@@ -160,13 +174,15 @@ def test_large_vocabularies_of_real_text_fit_their_shards(tmp_path: Path, vocab_
 
 
 def test_the_smallest_vocabulary_works() -> None:
-    tokenizer = Tokenizer.train(SAMPLE, vocab_size=SMALLEST_VOCAB)
+    tokenizer = Tokenizer.train(SAMPLE, vocab_size=SMALLEST_LEARNED_VOCAB)
     assert tokenizer.decode(tokenizer.encode("any text: é\u2581")) == "any text: é\u2581"
 
 
-@pytest.mark.parametrize("vocab_size", [1, 255, 257, SMALLEST_VOCAB - 1])
-def test_a_vocabulary_below_the_bytes_is_refused(vocab_size: int) -> None:
-    with pytest.raises(UserError, match=f"vocab_size {vocab_size} is too small.*{SMALLEST_VOCAB}"):
+@pytest.mark.parametrize("vocab_size", [1, 255, 257, SMALLEST_LEARNED_VOCAB - 1])
+def test_a_vocabulary_that_there_is_none_of_is_refused(vocab_size: int) -> None:
+    with pytest.raises(ValueError, match=f"vocab_size {vocab_size}: 256 is the bytes, and from 260 on it is learned"):
+        TokenizerSpec(vocab_size=vocab_size)
+    with pytest.raises(UserError, match=f"vocab_size {vocab_size} is too small.*{SMALLEST_LEARNED_VOCAB}"):
         Tokenizer.train(SAMPLE, vocab_size=vocab_size)
 
 
