@@ -31,7 +31,7 @@ from llama.data.building.encoding import (
     StoredGrams,
     encode_part,
     join_parts,
-    read_found,
+    read_places,
 )
 from llama.data.building.executor import Execute, one_by_one
 from llama.data.building.progress import Stage, Watch, in_lines
@@ -316,7 +316,8 @@ class _Build:
                 kept=np.packbits(flags).tobytes(),
                 tokenizer=self._partial / TOKENIZER,
                 tokenizer_sha256=tokenizer.digest,
-                held_out=grams if side is domain.train else None,
+                held_out=grams,
+                screen=side is domain.train,
             )
             for domain in domains
             for side in domain.sides
@@ -363,9 +364,16 @@ class _Build:
         in_training = np.zeros(len(held_out.hashes), dtype=np.bool_)
         for domain in domains:
             for part in domain.train.parts:
-                in_training[read_found(self._work, part)] = True
-        found = np.flatnonzero(in_training)
-        return {domain.name: held_out.overlap_with(found, domain.val.texts(self._work)) for domain in domains}
+                in_training[read_places(self._work, part)[0]] = True
+        overlaps: dict[str, Overlap] = {}
+        for domain in domains:
+            grams = shared = 0
+            for part in domain.val.parts:
+                places, counts = read_places(self._work, part)
+                grams += int(counts.sum())
+                shared += int(counts[in_training[places]].sum())
+            overlaps[domain.name] = Overlap(grams, shared)
+        return overlaps
 
     def _require_validation(self, domain: _Domain, train_documents: int, validation_tokens: int) -> None:
         if validation_tokens >= MIN_VALIDATION_TOKENS and train_documents > 0:

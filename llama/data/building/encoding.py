@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llama.data.building.marks import Finished, once, sha256_of
 from llama.data.building.texts import Flags, TextPart, read_texts, replace_file
-from llama.data.near_duplicates import HeldOutGrams
+from llama.data.near_duplicates import HeldOutGrams, below, gram_hashes
 from llama.data.shards import ShardHeader, ShardWriter, open_shard
 from llama.data.tokenizer import Tokenizer
 from llama.errors import UserError
@@ -48,8 +48,9 @@ class EncodingWork:
     """A bit a document, packed: those that are no exact copies."""
     tokenizer: Path
     tokenizer_sha256: str
-    held_out: StoredGrams | None
-    """For training text."""
+    held_out: StoredGrams
+    screen: bool
+    """It is training text: near-duplicates of held-out text are left out."""
 
     @property
     def flags(self) -> Flags:
@@ -75,7 +76,8 @@ def encode_part(work: EncodingWork) -> PartTokens:
         "text": work.part.text_sha256,
         "kept": work.kept.hex(),
         "tokenizer": work.tokenizer_sha256,
-        "held_out": work.held_out and [work.held_out.sha256, work.held_out.limit],
+        "held_out": [work.held_out.sha256, work.held_out.limit],
+        "screen": work.screen,
     }
     mark = work.folder / f"{work.part.name}.encode.json"
     return once(mark, inputs=inputs, kind=PartTokens, work=lambda: _encode(work))
@@ -85,39 +87,42 @@ def _encode(work: EncodingWork) -> PartTokens:
     tokenizer = _tokenizer(work.tokenizer, work.tokenizer_sha256)
     bos = np.array([tokenizer.bos_id], dtype=np.int32)
     documents = size_bytes = 0
-    screened = _Screen(None if work.held_out is None else _held_out(work.held_out))
+    held_out = _held_out(work.held_out)
+    grams = _Screen(held_out) if work.screen else _Tally(held_out)
     shard_path = _tokens_path(work.folder, work.part)
     with ShardWriter(shard_path, vocab_size=tokenizer.vocab_size, tokenizer_sha256=work.tokenizer_sha256) as shard:
-        for batch, batch_bytes in _batches(screened(read_texts(work.folder, work.part, work.flags))):
+        for batch, batch_bytes in _batches(grams.passed(read_texts(work.folder, work.part, work.flags))):
             shard.append(np.concatenate([ids for text in tokenizer.encode_batch(batch) for ids in (bos, text)]))
             documents += len(batch)
             size_bytes += batch_bytes
-    files = {shard_path.name: sha256_of(shard_path)}
-    if work.held_out is not None:
-        found = _found_path(work.folder, work.part)
-        files[found.name] = replace_file(found, screened.found.tobytes())
+    places = _places_path(work.folder, work.part)
+    files = {
+        shard_path.name: sha256_of(shard_path),
+        places.name: replace_file(places, np.stack([grams.places, grams.counts]).tobytes()),
+    }
     return PartTokens(
         files=files,
         documents=documents,
         bytes=size_bytes,
         tokens=shard.tokens,
-        near_duplicates=screened.near_duplicates,
+        near_duplicates=grams.near_duplicates,
     )
 
 
 class _Screen:
-    """Lets texts through that are no near-duplicates, and keeps what those still share with the held-out text."""
+    """Lets training texts through that are no near-duplicates, and keeps which held-out grams those still hold."""
 
-    def __init__(self, held_out: HeldOutGrams | None) -> None:
+    def __init__(self, held_out: HeldOutGrams) -> None:
         self._held_out = held_out
-        self.found: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.places: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self.near_duplicates = 0
 
-    def __call__(self, texts: Iterable[str]) -> Iterator[str]:
-        if self._held_out is None:
-            yield from texts
-            return
-        found = []
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        return np.ones_like(self.places)
+
+    def passed(self, texts: Iterable[str]) -> Iterator[str]:
+        found = [self.places]
         for text in texts:
             match = self._held_out.match(text)
             if match.is_near_duplicate:
@@ -125,7 +130,26 @@ class _Screen:
             else:
                 found.append(match.found)
                 yield text
-        self.found = np.unique(np.concatenate([self.found, *found]))
+        self.places = np.unique(np.concatenate(found))
+
+
+class _Tally:
+    """Lets held-out texts through, and counts how often they hold each of their grams."""
+
+    near_duplicates = 0
+
+    def __init__(self, held_out: HeldOutGrams) -> None:
+        self._held_out = held_out
+        self.places: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        self.counts: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def passed(self, texts: Iterable[str]) -> Iterator[str]:
+        found = [self.places]
+        for text in texts:
+            hashes = below(gram_hashes(text), self._held_out.limit)
+            found.append(np.searchsorted(self._held_out.hashes, hashes))  # each is there: this text was held out
+            yield text
+        self.places, self.counts = np.unique(np.concatenate(found), return_counts=True)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[tuple[list[str], int]]:
@@ -159,13 +183,15 @@ def _tokens_path(folder: Path, part: TextPart) -> Path:
     return folder / f"{part.name}.tokens"
 
 
-def _found_path(folder: Path, part: TextPart) -> Path:
-    return folder / f"{part.name}.found"
+def _places_path(folder: Path, part: TextPart) -> Path:
+    return folder / f"{part.name}.places"
 
 
-def read_found(folder: Path, part: TextPart) -> NDArray[np.int64]:
-    """Places of the held-out grams that the part's kept documents share (`Match.found`)."""
-    return np.fromfile(_found_path(folder, part), dtype=np.int64)
+def read_places(folder: Path, part: TextPart) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of held-out grams that the part's kept documents hold (`HeldOutGrams.hashes`), and how often: 1 in training text,
+    where it is not counted."""
+    places, counts = np.fromfile(_places_path(folder, part), dtype=np.int64).reshape(2, -1)
+    return places, counts
 
 
 def join_parts(

@@ -298,7 +298,7 @@ class TestGoingOn:
     ) -> None:
         work = self.fail_at_the_end(tmp_path, spec, monkeypatch)
         files = sorted(work.iterdir())
-        assert {path.suffix for path in files} == {".text", ".documents", ".tokens", ".found", ".json", ".grams"}
+        assert {path.suffix for path in files} == {".text", ".documents", ".tokens", ".places", ".json", ".grams"}
         harm: dict[str, Callable[[Path, bytes], object]] = {
             "changed": lambda path, data: path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
             "cut": lambda path, data: path.write_bytes(data[:-1]),
