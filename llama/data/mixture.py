@@ -131,7 +131,7 @@ def block_quotas(weights: Mapping[str, float]) -> dict[str, int]:
     return quotas
 
 
-def window_count(domain: str, tokens: int, context_length: int) -> int:
+def window_count(domain: str, tokens: int, context_length: int, *, kind: str = "training") -> int:
     """Windows of `context_length + 1` tokens at stride `context_length` in a stream of `tokens`.
 
     Raises:
@@ -140,7 +140,7 @@ def window_count(domain: str, tokens: int, context_length: int) -> int:
     windows = (tokens - 1) // context_length
     if windows < 1:
         raise UserError(
-            f"domain {domain!r} has {tokens:,} tokens, fewer than one sequence of context_length {context_length:,} "
+            f"domain {domain!r} has {tokens:,} {kind} tokens, fewer than one sequence of context_length {context_length:,} "
             f"and the token after it; give it more text or shorten the context"
         )
     return windows
@@ -234,7 +234,7 @@ def validation_batches(
     sets = []
     for domain in sorted(weights):
         stream = corpus.validation_stream(domain)
-        windows = window_count(domain, len(stream), context_length)
+        windows = window_count(domain, len(stream), context_length, kind="held-out")
         taken = min(asked, windows)
         sets.append(
             ValidationWindows(

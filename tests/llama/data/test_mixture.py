@@ -177,8 +177,18 @@ def test_impossible_weights_are_refused(small_corpus: Corpus, weights: dict[str,
 
 
 def test_a_context_longer_than_a_domain_is_refused(small_corpus: Corpus) -> None:
-    with pytest.raises(UserError, match=r"domain 'left' has .* fewer than one sequence of context_length 10,000,000"):
+    message = r"domain 'left' has [\d,]+ {} tokens, fewer than one sequence of context_length 10,000,000"
+    with pytest.raises(UserError, match=message.format("training")):
         make(small_corpus, context=10_000_000)
+    with pytest.raises(UserError, match=message.format("held-out")):
+        validation_batches(small_corpus, WEIGHTS, context_length=10_000_000, validation_tokens=640, batch_sequences=16)
+
+
+def test_a_context_longer_than_every_document_takes_several(small_corpus: Corpus) -> None:
+    documents = small_corpus.domains["left"].train_documents
+    context = 20 * small_corpus.train_tokens["left"] // documents
+    starts = (make(small_corpus, context=context).batch(0) == small_corpus.tokenizer.bos_id).sum(axis=1)
+    assert (starts >= 10).all()
 
 
 def test_validation_windows_are_fixed_and_shared_evenly(small_corpus: Corpus) -> None:
