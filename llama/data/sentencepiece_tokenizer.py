@@ -100,6 +100,8 @@ class SentencePieceTokenizer(Tokenizer):
                 minloglevel=2,
             )
         except RuntimeError as error:
+            if "KeyboardInterrupt" in str(error):  # the trainer wraps what stopped its iterator
+                raise KeyboardInterrupt from None
             largest = re.search(r"<= (\d+)", str(error))
             if largest is None:
                 raise UserError(f"the tokenizer could not be trained: {error}") from None
