@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 def default_data_workers(device: torch.device) -> int:
     """Threads that make batches, where the caller names no number."""
-    # On a CPU the thread would take the very cores that compute. A GPU's host thread should do nothing but launch kernels.
+    # On a CPU making a batch took 0.1 to 0.4 % of a step (width 128, 1,024 to 256 tokens), and a thread would take the very
+    # cores that compute. A GPU's host thread should do nothing but launch kernels; what a worker gains there is not measured.
     return 1 if device.type == "cuda" else 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llama.errors import Diverged, Fenced, Preempted, UserError
+from llama.preemption import preemption_notice
 
 
 class OutOfMemoryError(RuntimeError):
@@ -50,6 +51,16 @@ def kill_own_process(*, attempt: int, on_attempts: int, number: int = signal.SIG
     if attempt <= on_attempts:
         print("last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), number)
+    return attempt
+
+
+def leave_when_asked(*, attempt: int) -> int:
+    """The first attempt is sent SIGTERM and leaves as training does. Returns the attempt that was not."""
+    with preemption_notice() as notice:
+        if attempt == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if notice:
+            raise Preempted(f"{notice.signal_name} came")
     return attempt
 
 

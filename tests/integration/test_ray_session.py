@@ -73,6 +73,16 @@ def test_values_kinds_and_needs(executor: RayExecutor):
     assert list(summary.blocked) == ["blocked"]
 
 
+def test_a_worker_that_is_asked_to_leave_is_preempted_and_goes_on(executor: RayExecutor):
+    """Ray runs tasks in a worker's main thread, where a signal is noticed."""
+    events: list[Event] = []
+    task = Task(id="asked", function=jobs.leave_when_asked)
+    summary = Supervisor([task], executor, policy=Policy(failures=0), on_event=events.append).run()
+    assert summary.done == {"asked": 2}
+    lost = [event.outcome for event in events if isinstance(event.outcome, Failed)]
+    assert [(failure.kind, failure.message) for failure in lost] == [(FailureKind.PREEMPTED, "Preempted: SIGTERM came")]
+
+
 def test_a_killed_worker_is_retried_and_the_rest_goes_on(executor: RayExecutor, tmp_path: Path):
     tasks = [waiting("victim", tmp_path, until="go"), waiting("other", tmp_path, until="go")]
     killed: list[int] = []
