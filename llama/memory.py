@@ -30,22 +30,25 @@ def loss_chunk_tokens(vocab_size: int, device: DeviceType) -> int:
     return max(LOGITS_AT_ONCE[device] // vocab_size, MIN_CHUNK_TOKENS[device])
 
 
-def kept_bytes_per_token(model: ModelConfig, *, dtype: DType, checkpointing: Checkpointing) -> int:
+def kept_bytes_per_token(model: ModelConfig, *, dtype: DType, checkpointing: Checkpointing, device: DeviceType) -> int:
     """What one layer keeps of one token for the backward pass.
 
     The residual stream and the norms are float32 whatever the compute precision, and so are the logarithms of attention's
-    denominators, one a head; in compute precision are queries, keys and values, the inputs and outputs of linear layers, and
-    SwiGLU's products (Korthikanti et al. 2022, section 4.1, count a GELU transformer the same way).
+    denominators, one a head; in compute precision are the inputs and outputs of linear layers and SwiGLU's products, and
+    queries, keys and values where attention is (Korthikanti et al. 2022, section 4.1, count a GELU transformer the same way).
     """
     d, kv, element = model.d_model, model.n_kv_heads * model.d_head, _ELEMENT_BYTES[dtype]
+    widened = _widens_attention(dtype, device)
     if checkpointing == "full":
         return 4 * d  # the layer's input
     if checkpointing == "selective":
         linear_outputs = (d + 2 * kv) + d + 2 * model.d_ff + d
-        return 4 * d + 4 * model.n_heads + element * (linear_outputs + d)
+        return 4 * d + 4 * model.n_heads + element * linear_outputs + (4 if widened else element) * d
     norms = 2 * (4 * d + 4 * d + 4)  # each its input, that input over its root mean square, and the root
-    attention = (d + 2 * kv) + (d + kv) + d  # qkv's output, rotated queries and keys, attention's output
-    return norms + 4 * model.n_heads + element * (2 * d + attention + 4 * model.d_ff)
+    # Widened: queries, keys, values and output in float32, and the output again as the next layer's input. Else the linear
+    # layer's output, which holds the values; rotated queries and keys; the output.
+    attention = 4 * (2 * d + 2 * kv) + element * d if widened else element * (3 * d + 3 * kv)
+    return norms + 4 * model.n_heads + attention + element * (2 * d + 4 * model.d_ff)
 
 
 def training_bytes(
@@ -75,10 +78,10 @@ def training_bytes(
     if accumulates:  # the earlier parts' gradients are there from the start
         state, gradients = state + gradients, 0
 
-    kept = kept_bytes_per_token(model, dtype=dtype, checkpointing=checkpointing)
+    kept = kept_bytes_per_token(model, dtype=dtype, checkpointing=checkpointing, device=device)
     all_kept = tokens * model.n_layers * kept
     at_loss = state + all_kept + _loss_bytes(model, tokens, dtype, device)
-    block = tokens * _backward_bytes_per_token(model, dtype, checkpointing)
+    block = tokens * _backward_bytes_per_token(model, dtype, checkpointing, device)
     down = 4 * d * model.d_ff  # the gradient that the first product of a block's backward pass makes
     in_last_block = state + all_kept + block + down + (0 if accumulates else head_bytes)
     above_first = 0 if accumulates else head_bytes + 4 * n_params_non_embedding * (model.n_layers - 1) // model.n_layers
@@ -104,7 +107,9 @@ def _loss_bytes(model: ModelConfig, tokens: int, dtype: DType, device: DeviceTyp
     return states + head + chunk * (4 * vocab + 4 * d + low_precision)
 
 
-def _backward_bytes_per_token(model: ModelConfig, dtype: DType, checkpointing: Checkpointing) -> int:
+def _backward_bytes_per_token(
+    model: ModelConfig, dtype: DType, checkpointing: Checkpointing, device: DeviceType
+) -> int:
     """At its peak, in the backward pass of SwiGLU, what one block holds of a token beyond what all blocks keep: gradients of
     the residual stream and of two products, and what was recomputed.
     """
@@ -113,9 +118,18 @@ def _backward_bytes_per_token(model: ModelConfig, dtype: DType, checkpointing: C
     if checkpointing == "none":
         return gradients
     if checkpointing == "full":
-        whole = kept_bytes_per_token(model, dtype=dtype, checkpointing="none")
-        return gradients + whole - kept_bytes_per_token(model, dtype=dtype, checkpointing="full")
+        whole = kept_bytes_per_token(model, dtype=dtype, checkpointing="none", device=device)
+        return gradients + whole - 4 * d
     norms = 3 * 4 * d + 8  # both normalised inputs and the second input, in float32
-    # The linear layers' inputs, rotated queries and keys, SwiGLU's products.
-    recomputed = 2 * d + (d + kv) + 2 * model.d_ff
-    return gradients + norms + element * (recomputed - d)  # attention's linear output is spent by then
+    products = element * (2 * d + 2 * model.d_ff)  # the linear layers' inputs, SwiGLU's products
+    # Queries, keys and values, less the outputs of linear layers that are spent by then.
+    if _widens_attention(dtype, device):
+        attention = 4 * (d + 2 * kv) + element * d - element * (d + 2 * kv) - element * d
+    else:
+        attention = element * (d + kv) - element * d
+    return gradients + norms + products + attention
+
+
+def _widens_attention(dtype: DType, device: DeviceType) -> bool:
+    """Whether attention is in float32 beside products in bfloat16: see `llama.precision`."""
+    return dtype == "bfloat16" and device == "cpu"

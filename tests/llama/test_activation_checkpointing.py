@@ -7,9 +7,10 @@ from typing import Literal
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.allocations import count_allocations
+from benchmarks.memory import CPU_ATTENTION
 from llama.accounting import forward_flops_per_token
 from llama.activation_checkpointing import apply_checkpointing
 from llama.config import ModelConfig
@@ -19,14 +20,6 @@ from tests.llama.shapes import tiny_model
 
 How = Literal["none", "selective", "full"]
 HOW: tuple[How, ...] = ("none", "selective", "full")
-
-aten = torch.ops.aten
-
-#: The CPU's fused attention, which torch's counter passes over, counted as any other kernel's.
-CPU_ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop(*shapes),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda *shapes, **_: sdpa_backward_flop(*shapes),
-}
 
 
 def model_with(how: How, **shape: int) -> Llama:

@@ -11,11 +11,11 @@ from benchmarks.allocations import count_allocations
 from llama.accounting import count_parameters
 from llama.activation_checkpointing import apply_checkpointing
 from llama.config import ModelConfig
-from llama.device import precision
 from llama.loss import next_token_loss
 from llama.memory import Checkpointing, DType, kept_bytes_per_token, loss_chunk_tokens, training_bytes
 from llama.model import Llama
 from llama.optimizer import make_optimizer
+from llama.precision import apply_precision, precision
 from llama.training_step import training_step
 from tests.llama.shapes import tiny_model, tiny_recipe
 
@@ -38,6 +38,7 @@ def measured_bytes(model_config: ModelConfig, micro: int, parts: int, dtype: DTy
     device, recipe = torch.device("cpu"), tiny_recipe()
     model = Llama(model_config)
     model.initialise(torch.Generator().manual_seed(0))
+    apply_precision(model, dtype, device)
     apply_checkpointing(model, how)
     optimizer = make_optimizer(model, recipe)
     tokens_BS = torch.zeros(micro * parts, model_config.context_length + 1, dtype=torch.long)
@@ -78,13 +79,14 @@ def test_one_more_layer_keeps_what_is_said(dtype: DType, n_kv_heads: int) -> Non
             config = tiny_model(**WIDE, n_layers=layers, n_kv_heads=n_kv_heads, context_length=64)
             model = Llama(config)
             model.initialise(torch.Generator().manual_seed(0))
+            apply_precision(model, dtype, torch.device("cpu"))
             apply_checkpointing(model, how)
             tokens_BT = torch.zeros(2, 64, dtype=torch.long)
             with precision(torch.device("cpu"), dtype, "flash"):
                 held.append(count_allocations(lambda m=model, t=tokens_BT: next_token_loss(m, t, t)).held_bytes)
         matrices = 64 * (64 + 2 * 16 * n_kv_heads + 64 + 3 * 176)
         copies = 2 * matrices if dtype == "bfloat16" else 0
-        expected = 2 * 64 * kept_bytes_per_token(config, dtype=dtype, checkpointing=how)
+        expected = 2 * 64 * kept_bytes_per_token(config, dtype=dtype, checkpointing=how, device="cpu")
         assert held[1] - held[0] - copies == expected
 
 
