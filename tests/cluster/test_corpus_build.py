@@ -40,7 +40,7 @@ def test_the_bytes_are_those_of_one_process_through_a_stop_and_a_resume(
     tmp_path: Path, two_workers: RayData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = corpus_spec(tmp_path)
-    for module in ("texts", "reading", "build"):
+    for module in ("texts", "reading", "stages"):
         monkeypatch.setattr(f"llama.data.building.{module}.PART_BYTES", 2000)  # here; the workers cut as ever
     alone = build_corpus(spec, tmp_path / "alone", base=tmp_path, report=lambda line: None)
 

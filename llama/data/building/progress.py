@@ -59,11 +59,9 @@ def line(progress: Progress) -> str:
     """One line that says it all."""
     parts = f"{progress.done} of {progress.parts} parts, " if not progress.is_over else ""
     reused_bytes = progress.bytes - progress.fresh_bytes
+    rate = f" ({progress.megabytes_per_second:,.1f} MB/s)" if progress.fresh_bytes else ""
     reused = f", {reused_bytes / 1e6:,.1f} MB of it done before" if reused_bytes else ""
-    return (
-        f"{progress.stage}: {parts}{progress.bytes / 1e6:,.1f} MB in {progress.seconds:.1f} s "
-        f"({progress.megabytes_per_second:,.1f} MB/s){reused}"
-    )
+    return f"{progress.stage}: {parts}{progress.bytes / 1e6:,.1f} MB in {progress.seconds:.1f} s{rate}{reused}"
 
 
 class Stage:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from llama.data.building import build as build_module
+from llama.data.building import stages
 from llama.data.building.build import build_corpus
 from llama.data.building.progress import Progress
 from llama.data.corpus import Corpus, open_corpus
@@ -99,7 +100,7 @@ def test_a_finished_corpus_is_taken_up_without_reading_documents(
 ) -> None:
     spec = one_domain(tmp_path, TEXTS)
     first = build(tmp_path, spec)
-    monkeypatch.setattr(build_module, "_Build", None)
+    monkeypatch.setattr(build_module, "Build", None)
     assert build(tmp_path, spec).digest == first.digest
 
 
@@ -203,7 +204,7 @@ def test_parts_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pa
         x=DomainSpec(weight=1.0, files=["a.jsonl", "b.jsonl"]), y=DomainSpec(weight=1.0, files=["c.jsonl", "."])
     )
     whole = build_corpus(spec, tmp_path / "whole", base=tmp_path, report=silent)
-    for module in ("texts", "reading", "build"):
+    for module in ("texts", "reading", "stages"):
         monkeypatch.setattr(f"llama.data.building.{module}.PART_BYTES", part_bytes)
     cut = build_corpus(spec, tmp_path / "cut", base=tmp_path, report=silent)
     assert cut.manifest == whole.manifest
@@ -271,7 +272,7 @@ class TestGoingOn:
     def fail_at_the_end(self, tmp_path: Path, spec: CorpusSpec, monkeypatch: pytest.MonkeyPatch) -> Path:
         """The folder of parts that such a build leaves."""
         with monkeypatch.context() as patch:
-            patch.setattr(build_module, "_domain_manifest", lambda *args, **named: 1 / 0)
+            patch.setattr(stages, "_domain_manifest", lambda *args, **named: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 build(tmp_path, spec)
         (left,) = visible(tmp_path / "storage" / "corpora")
