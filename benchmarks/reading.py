@@ -156,7 +156,7 @@ def _make(runs: int) -> Iterator[tuple[str, RunConfig, Done]]:
         spec = load_sweep(path)
     domains = {"code": 10_000_000, "prose": 5_000_000}
     corpus = CorpusFacts(digest="c" * 64, vocab_size=512, train_tokens=domains, validation_tokens=domains)
-    design = make_design(spec, corpus, resolve_numerics(spec, "cpu"))
+    design = make_design(spec, corpus, resolve_numerics(spec, "cpu", has_bf16_tiles=False))
     shapes = {run.config.model.d_model: run.config for run in design.runs if run.config.tokens is not None}
     for number, shape in zip(range(runs), cycle(shapes.values())):
         tokens = shape.batch_tokens * (4000 + 14 * number)

@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
         corpus = build_corpus(spec.corpus, storage, base=storage, report=lambda line: None)
-        design = make_design(spec, CorpusFacts.of(corpus), resolve_numerics(spec, "cpu"))
+        design = make_design(spec, CorpusFacts.of(corpus), resolve_numerics(spec, "cpu", has_bf16_tiles=False))
         trunks = {run.config.model.d_model: run.config for run in design.runs if run.record.is_trunk}
         rows = [_measure(trunks[width], corpus, storage, arguments.seconds) for width in arguments.widths]
     document = {"benchmark": "train", "machine": on, "versions": versions("torch"), "threads": 1, "sizes": rows}

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-ATTENTION_KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
 
 #: Dense bf16 FLOP/s from NVIDIA's data sheets, by the name that the driver reports, in full: a slice or a cousin of a card has
 #: another name, and another peak.
@@ -54,16 +49,6 @@ def peak_flops_per_second(device: torch.device, dtype: str) -> float | None:
     if device.type != "cuda" or dtype != "bfloat16":
         return None
     return PEAK_BF16_FLOPS.get(device_name(device))
-
-
-@contextmanager
-def precision(device: torch.device, dtype: str, attention_kernel: str) -> Iterator[None]:
-    """Compute in `dtype` by autocast over float32 master weights, with one attention kernel and no silent fallback."""
-    with (
-        torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"),
-        sdpa_kernel(ATTENTION_KERNELS[attention_kernel]),
-    ):
-        yield
 
 
 def make_deterministic(device: torch.device) -> None:

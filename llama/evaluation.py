@@ -15,6 +15,8 @@ from llama.model import Llama
 from llama.records import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 
 
+# A compiled model is compiled for training batches: doing it again for these would take longer than they do.
+@torch.compiler.set_stance("force_eager")  # type: ignore[untyped-decorator]
 @torch.no_grad()
 def validate(
     model: Llama,

@@ -54,6 +54,7 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.d_head = config.n_heads, config.n_kv_heads, config.d_head
         self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.d_head, bias=False)
         self.out = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=False)
+        self.attend = F.scaled_dot_product_attention
 
     def forward(self, x_BTD: Tensor, rotation_TE: Tensor, cache: KVCache | None) -> Tensor:
         heads_BTHE = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head))
@@ -65,7 +66,7 @@ class Attention(nn.Module):
             # A single new token sees every cached one, and itself: no mask is needed.
             causal = cache.tokens == 0
             k_BKTE, v_BKTE = cache.extend(self.layer, k_BKTE, v_BKTE)
-        y_BHTE = F.scaled_dot_product_attention(
+        y_BHTE = self.attend(
             q_BHTE, k_BKTE, v_BKTE, is_causal=causal, enable_gqa=self.n_kv_heads != self.n_heads
         )
         return self.out(y_BHTE.transpose(1, 2).flatten(2))

@@ -6,51 +6,36 @@ import time
 
 import torch
 
-from llama.config import ModelConfig, Recipe
-from llama.device import pick_device, precision, use_threads
-from llama.model import Llama
-from llama.optimizer import make_optimizer
+from llama.config import RunConfig
+from llama.device import pick_device, use_threads
+from llama.precision import precision
+from llama.training_state import TrainingState
 from llama.training_step import training_step
 
 WARMUP_STEPS = 3
 
 
-def measure_training_speed(
-    model_config: ModelConfig,
-    recipe: Recipe,
-    *,
-    dtype: str,
-    attention_kernel: str,
-    compile: bool = False,
-    seconds: float,
-    threads: int = 1,
-) -> float:
+def measure_training_speed(config: RunConfig, *, seconds: float, threads: int = 1) -> float:
     """Tokens a second over whole steps (forward, backward, clip, update) on random tokens, for about `seconds`.
 
-    The median of windows of at least 50 ms, so that a moment's load on a shared machine does not count.
+    The median of windows of at least 50 ms, so that a moment's load on a shared machine does not count. Compiling comes before.
     """
     device = pick_device()
     use_threads(threads)
-    model = Llama(model_config)
-    model.initialise(torch.Generator().manual_seed(0))
-    model.to(device)
-    if compile:
-        torch._dynamo.reset()
-        for block in model.blocks:
-            block.compile()
-    optimizer = make_optimizer(model, recipe)
-    shape = (recipe.batch_sequences, model_config.context_length + 1)
-    tokens_BS = torch.randint(model_config.vocab_size, shape, generator=torch.Generator().manual_seed(0)).to(device)
+    state = TrainingState(config, device)
+    shape = (config.recipe.batch_sequences, config.model.context_length + 1)
+    generator = torch.Generator().manual_seed(0)
+    tokens_BS = torch.randint(config.model.vocab_size, shape, generator=generator).to(device)
 
     def step() -> None:
-        with precision(device, dtype, attention_kernel):
+        with precision(device, config.dtype, config.attention_kernel):
             result = training_step(
-                model,
-                optimizer,
+                state.model,
+                state.optimizer,
                 tokens_BS,
-                micro_batch_sequences=recipe.batch_sequences,
+                micro_batch_sequences=config.micro_batch_sequences,
                 learning_rate=1e-4,
-                clip_norm=recipe.clip_norm,
+                clip_norm=config.recipe.clip_norm,
             )
         result.loss.item()
 
@@ -63,5 +48,5 @@ def measure_training_speed(
         while (elapsed := time.perf_counter() - started) < 0.05:
             step()
             steps += 1
-        speeds.append(steps * recipe.batch_sequences * model_config.context_length / elapsed)
+        speeds.append(steps * config.batch_tokens / elapsed)
     return sorted(speeds)[len(speeds) // 2]

@@ -22,7 +22,7 @@ from llama.checkpoint import clear_leftovers, drop_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import Mixture, validation_batches
-from llama.device import make_deterministic, pick_device, precision, use_threads
+from llama.device import make_deterministic, pick_device, use_threads
 from llama.errors import Diverged, Preempted, UserError
 from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
@@ -30,6 +30,7 @@ from llama.lease import STALE_SECONDS, Lease, acquire
 from llama.logbook import Logbook
 from llama.preemption import Notice, preemption_notice
 from llama.prefetch import default_data_workers, prefetch
+from llama.precision import precision
 from llama.records import (
     CONFIG,
     FAILURE,
@@ -195,6 +196,7 @@ class _Segment:
         steps = range(self.state.step, self.until_step)
         last_beat = last_checkpoint = time.monotonic()
         gc.collect()
+        gc.freeze()  # what is there by now stays: later collections look at what came since
         gc.disable()
         try:
             with prefetch(self._make_batch, steps, workers=self.data_workers) as batches:
@@ -226,6 +228,7 @@ class _Segment:
                 self._checkpoint(kept=True)
         finally:
             gc.enable()
+            gc.unfreeze()
         if self.until_step == self.config.steps:
             if self.state.spikes is not None:
                 final[SKIPPED_UPDATES] = float(self.state.spikes.counts()[0])

@@ -8,9 +8,11 @@ import torch
 
 from llama.activation_checkpointing import apply_checkpointing
 from llama.checkpoint import load_latest, save_checkpoint
+from llama.compilation import compile_model
 from llama.config import RunConfig
 from llama.model import Llama
 from llama.optimizer import make_optimizer
+from llama.precision import apply_precision
 from llama.records import CheckpointMark
 from llama.spikes import SpikeFilter
 from llama.window import Window
@@ -29,12 +31,9 @@ class TrainingState:
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.recipe.transfer)
         self.model.to(device)
         apply_checkpointing(self.model, config.checkpointing)
+        apply_precision(self.model, config.dtype, device)
         if config.compile:
-            # A worker compiles one shape after another; past torch's limit of recompilations it would turn eager unsaid.
-            torch._dynamo.reset()
-            torch._dynamo.config.fail_on_recompile_limit_hit = True
-            for block in self.model.blocks:
-                block.compile()
+            compile_model(self.model, device)
         self.optimizer = make_optimizer(self.model, config.recipe)
         self.window = Window(device)
         sigma = config.recipe.skip_sigma

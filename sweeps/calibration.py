@@ -36,6 +36,8 @@ class Machine(NamedTuple):
     name: str
     """The CPU's or the GPU's model, as its maker calls it."""
     torch_version: str
+    has_bf16_tiles: bool = False
+    """Whether a CPU multiplies bfloat16 matrices in hardware (Intel AMX)."""
 
 
 class Setup(NamedTuple):
@@ -112,7 +114,9 @@ def this_machine() -> Machine:
     torch_version = metadata.version("torch")
     if visible_gpus() and not torch_version.endswith("+cpu"):
         return Machine("cuda", _gpu_model(), torch_version)
-    return Machine("cpu", _cpu_model(), torch_version)
+    return Machine(
+        "cpu", _cpu_line("model name") or platform.processor() or platform.machine(), torch_version, _has_tiles()
+    )
 
 
 def load(setup: Setup) -> Calibration:
@@ -180,21 +184,28 @@ def _path(setup: Setup) -> Path:
 
 def _describe(setup: Setup) -> str:
     machine, numerics = setup.machine, setup.numerics
-    compiled = "compiled" if numerics.compile else "eager"
+    compiled = {0.0: "compiled", math.inf: "eager"}.get(
+        numerics.compile_from_flops, f"compiled from {numerics.compile_from_flops:g} FLOPs"
+    )
     return (
         f"{machine.name}, torch {machine.torch_version} on {machine.device}, {numerics.dtype}, {compiled}, "
         f"{numerics.attention_kernel} attention, {setup.threads} threads a run"
     )
 
 
-def _cpu_model() -> str:
+def _cpu_line(field: str) -> str | None:
+    """A field of the first processor as Linux describes it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
+            if line.startswith(field):
                 return line.split(":", 1)[1].strip()
     except OSError:
         pass  # not Linux
-    return platform.processor() or platform.machine()
+    return None
+
+
+def _has_tiles() -> bool:
+    return "amx_bf16" in (_cpu_line("flags") or "").split()
 
 
 def _gpu_model() -> str:

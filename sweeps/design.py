@@ -7,12 +7,14 @@ fork exists. A cosine sweep is runs that stand alone. Nothing here trains, reads
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llama.accounting import count_parameters, training_flops_per_token
+from llama.compilation import COMPILE_FROM_FLOPS
 from llama.config import DataConfig, ModelConfig, Recipe, RunConfig
 from llama.errors import UserError
 from llama.recipes import make_recipe
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 #: How a budget reads in a run's name: `w32-C3.2e11-s0`, `w32-D4e6-s0`, `w32-R20-s0`.
 _BUDGET_LETTER: dict[BudgetUnit, str] = {"flops": "C", "tokens": "D", "tokens_per_parameter": "R"}
+
+
+#: A CPU's matrix tiles (Intel AMX) beat float32 from this width on, compiled or not; narrower sizes win only when compiled.
+BF16_FROM_WIDTH = 128
 
 
 class CorpusFacts(NamedTuple):
@@ -51,7 +57,8 @@ class Numerics(NamedTuple):
     """The resolved choices that change bits: part of every run's key."""
 
     dtype: Literal["float32", "bfloat16"]
-    compile: bool
+    compile_from_flops: float
+    """Runs whose planned training FLOPs reach it are compiled: 0 is all of them, infinity none."""
     attention_kernel: Literal["flash", "math"]
 
 
@@ -118,16 +125,20 @@ class _Cell(NamedTuple):
     """Of the first seed, without a parent."""
 
 
-def resolve_numerics(spec: SweepSpec, device: Literal["cpu", "cuda"]) -> Numerics:
-    """What `precision: auto` and the attention kernel mean on a kind of device.
+def resolve_numerics(spec: SweepSpec, device: Literal["cpu", "cuda"], *, has_bf16_tiles: bool) -> Numerics:
+    """What `precision: auto`, `compile: auto` and the attention kernel mean on a kind of device.
 
-    The flash kernel takes float32 on a CPU only; a GPU in float32 computes attention by plain products.
+    One precision serves all sizes, so that none is told from another by its rounding: bfloat16 where it wins at the narrowest,
+    as on a CPU with matrix tiles from `BF16_FROM_WIDTH` on. The flash kernel takes float32 on a CPU only; a GPU in float32
+    computes attention by plain products.
     """
     dtype = spec.precision
     if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" else "float32"
+        wins = device == "cuda" or (has_bf16_tiles and min(spec.ladder.all_widths) >= BF16_FROM_WIDTH)
+        dtype = "bfloat16" if wins else "float32"
+    threshold = COMPILE_FROM_FLOPS[device] if spec.compile == "auto" else 0.0 if spec.compile else math.inf
     kernel: Literal["flash", "math"] = "math" if device == "cuda" and dtype == "float32" else "flash"
-    return Numerics(dtype, spec.compile, kernel)
+    return Numerics(dtype, threshold, kernel)
 
 
 def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Design:
@@ -274,6 +285,8 @@ def _config(
     steps: int,
     seed: int,
 ) -> RunConfig:
+    # A trunk's horizon decides for all its branches.
+    planned_flops = recipe.reference_tokens * training_flops_per_token(model)
     return RunConfig(
         model=model,
         data=DataConfig(
@@ -283,7 +296,7 @@ def _config(
         tokens=steps * recipe.batch_sequences * model.context_length,
         seed=seed,
         dtype=numerics.dtype,
-        compile=numerics.compile,
+        compile=planned_flops >= numerics.compile_from_flops,
         attention_kernel=numerics.attention_kernel,
         initialisation="fan_in" if recipe.transfer is None else "completep",
         micro_batch_sequences=micro_batch(recipe.batch_sequences, spec.micro_batch),

@@ -32,18 +32,11 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     if not wanted:
         return prepared
     say(f"measuring the training speed of {len(wanted)} shapes, alone on this machine")
-    numerics = prepared.design.numerics
     task = Task(
         id="calibration",
         function=worker.measure_speed,
         arguments={
-            "shapes": {
-                name: (config.model.model_dump_json(), config.recipe.model_dump_json())
-                for name, config in wanted.items()
-            },
-            "dtype": numerics.dtype,
-            "attention_kernel": numerics.attention_kernel,
-            "compile": numerics.compile,
+            "shapes": {name: config.model_dump_json() for name, config in wanted.items()},
             "seconds": CALIBRATION_SECONDS,
             "threads": prepared.spec.resources.cpus,
             "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,

@@ -65,7 +65,8 @@ def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str
     source = find_source(argument, storage)
     storage, spec = source.storage, load_sweep(source.yaml_path)
     corpus = _corpus(spec, source, say)
-    design = make_design(spec, CorpusFacts.of(corpus), resolve_numerics(spec, place.machine.device))
+    numerics = resolve_numerics(spec, place.machine.device, has_bf16_tiles=place.machine.has_bf16_tiles)
+    design = make_design(spec, CorpusFacts.of(corpus), numerics)
     index = SweepIndex(
         sweep=spec.name,
         sweep_id=spec.digest[:16],

@@ -299,9 +299,10 @@ class SweepSpec(Config):
     inference: Annotated[Inference | None, BeforeValidator(_off_is_none), Field(validate_default=True)] = Inference()
     """`off` measures none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Compute precision; auto is bfloat16 on a GPU and float32 on a CPU."""
-    compile: bool = False
-    """Compile the model: pays for runs of minutes, not of seconds."""
+    """Compute precision, one for all sizes; auto is bfloat16 on a GPU, and on a CPU with matrix tiles where no size is narrower
+    than 128; else float32."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the model; auto does where a size's planned FLOPs earn the half minute that it takes."""
     checkpointing: Literal["none", "selective", "full"] = "none"
     """Recompute activations in the backward pass to save memory: all but the outputs of matrix products, or all of a block."""
     micro_batch: Positive | None = None

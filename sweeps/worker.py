@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from llama.config import ModelConfig, Recipe, RunConfig
+from llama.config import ModelConfig, RunConfig
 from llama.inference_cost import InferenceProtocol
 from llama.records import INFERENCE, write_record
 
@@ -48,29 +48,18 @@ def train(
 def measure_speed(
     *,
     attempt: int,
-    shapes: Mapping[str, tuple[str, str]],
-    dtype: str,
-    attention_kernel: str,
-    compile: bool,
+    shapes: Mapping[str, str],
     seconds: float,
     threads: int,
     gpu_share: float,
 ) -> dict[str, float]:
-    """Training tokens a second of each shape, alone on this machine. `shapes` are (ModelConfig, Recipe) as JSON, by name."""
+    """Training tokens a second of each shape, alone on this machine. `shapes` are RunConfigs as JSON, by name."""
     _keep_to_cpu(gpu_share == 0)
     from llama.speed import measure_training_speed
 
     return {
-        name: measure_training_speed(
-            ModelConfig.model_validate_json(model),
-            Recipe.model_validate_json(recipe),
-            dtype=dtype,
-            attention_kernel=attention_kernel,
-            compile=compile,
-            seconds=seconds,
-            threads=threads,
-        )
-        for name, (model, recipe) in shapes.items()
+        name: measure_training_speed(RunConfig.model_validate_json(config), seconds=seconds, threads=threads)
+        for name, config in shapes.items()
     }
 
 

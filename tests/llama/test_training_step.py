@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama.device import precision
+from llama.precision import precision
 from llama.model import Llama
 from llama.optimizer import make_optimizer
 from llama.spikes import SpikeFilter

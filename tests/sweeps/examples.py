@@ -1,5 +1,6 @@
 """A small sweep for tests, and changes to it."""
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +13,7 @@ FACTS = CorpusFacts(
     train_tokens={"code": 8_000_000, "prose": 2_000_000},
     validation_tokens={"code": 400_000, "prose": 100_000},
 )
-CPU = Numerics("float32", compile=False, attention_kernel="flash")
+CPU = Numerics("float32", compile_from_flops=math.inf, attention_kernel="flash")
 
 SWEEP: dict[str, Any] = {
     "name": "example",

@@ -48,7 +48,7 @@ def test_stored_points_come_back_and_are_replaced_by_newer_ones():
         SETUP._replace(machine=Machine("cpu", "Some CPU", "2.14.0")),
         SETUP._replace(machine=Machine("cuda", "Some CPU", "2.13.0")),
         SETUP._replace(numerics=CPU._replace(dtype="bfloat16")),
-        SETUP._replace(numerics=CPU._replace(compile=True)),
+        SETUP._replace(numerics=CPU._replace(compile_from_flops=0.0)),
         SETUP._replace(threads=2),
     ],
     ids=str,

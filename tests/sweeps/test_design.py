@@ -1,14 +1,17 @@
 """Runs, keys and segments of a sweep."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama.accounting import count_parameters, training_flops_per_token
+from llama.compilation import COMPILE_FROM_FLOPS
 from llama.config import RunConfig
 from llama.errors import UserError
 from llama.released_sizes import released_size
-from sweeps.design import Design, Numerics, make_design, missing_segments, resolve_numerics
+from sweeps.design import Design, make_design, missing_segments, resolve_numerics
 from tests.sweeps.examples import CPU, FACTS, design, sweep
 
 
@@ -89,7 +92,7 @@ def test_another_cooldown_keeps_the_trunks():
 
 
 def test_numerics_and_corpus_are_in_the_keys():
-    half = make_design(sweep(), FACTS, Numerics("bfloat16", compile=False, attention_kernel="flash"))
+    half = make_design(sweep(), FACTS, CPU._replace(dtype="bfloat16"))
     other_text = make_design(sweep(), FACTS._replace(digest="d" * 64), CPU)
     assert not set(keys(design()).values()) & (set(keys(half).values()) | set(keys(other_text).values()))
 
@@ -253,17 +256,35 @@ def test_a_learning_rate_sweep():
 
 
 @pytest.mark.parametrize(
-    ("precision", "device", "expected"),
+    ("precision", "widths", "device", "has_tiles", "expected"),
     [
-        ("auto", "cpu", ("float32", "flash")),
-        ("auto", "cuda", ("bfloat16", "flash")),
-        ("float32", "cuda", ("float32", "math")),
-        ("bfloat16", "cpu", ("bfloat16", "flash")),
+        ("auto", [64, 128], "cpu", False, ("float32", "flash")),
+        ("auto", [128, 256], "cpu", True, ("bfloat16", "flash")),
+        ("auto", [64, 128], "cpu", True, ("float32", "flash")),
+        ("auto", [64], "cuda", False, ("bfloat16", "flash")),
+        ("float32", [64], "cuda", False, ("float32", "math")),
+        ("bfloat16", [64], "cpu", False, ("bfloat16", "flash")),
     ],
 )
-def test_numerics(precision, device, expected):
-    numerics = resolve_numerics(sweep(precision=precision), device)
+def test_numerics(precision, widths, device, has_tiles, expected):
+    numerics = resolve_numerics(sweep(precision=precision, ladder__widths=widths), device, has_bf16_tiles=has_tiles)
     assert (numerics.dtype, numerics.attention_kernel) == expected
+
+
+def test_sizes_are_compiled_where_their_horizon_earns_it():
+    """One answer for a trunk and its branches, whatever their own lengths."""
+    spec = sweep(budgets={"tokens": [200_000, 800_000]}, ladder__widths=[16, 32])
+    by_width = {
+        run.config.model.d_model: 800_000 * training_flops_per_token(run.config.model)
+        for run in make_design(spec, FACTS, CPU).runs
+    }
+    found = make_design(spec, FACTS, CPU._replace(compile_from_flops=by_width[32]))
+    assert {(run.config.model.d_model, run.config.compile) for run in found.runs} == {(16, False), (32, True)}
+
+
+@pytest.mark.parametrize(("asked", "threshold"), [(True, 0.0), (False, math.inf), ("auto", COMPILE_FROM_FLOPS["cpu"])])
+def test_what_compile_means(asked, threshold):
+    assert resolve_numerics(sweep(compile=asked), "cpu", has_bf16_tiles=False).compile_from_flops == threshold
 
 
 def test_missing_segments_go_back_to_what_exists():

@@ -45,7 +45,7 @@ def test_a_good_sweep():
     spec = parse(GOOD)
     assert spec.budgets.values == [1e11, 2e11]
     assert spec.weights == {"code": 0.25, "prose": 0.75}
-    assert (spec.precision, spec.compile, spec.seeds.base, spec.resources.gpus) == ("auto", False, [0], None)
+    assert (spec.precision, spec.compile, spec.seeds.base, spec.resources.gpus) == ("auto", "auto", [0], None)
     assert spec.inference is not None
 
 

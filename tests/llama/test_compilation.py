@@ -1,0 +1,112 @@
+"""A compiled model computes the same; its cache is the user's own."""
+
+import stat
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llama.activation_checkpointing import apply_checkpointing
+from llama.compilation import WHOLE_MODEL_LAYERS, cache_folder, compile_model
+from llama.evaluation import validate
+from llama.loss import next_token_loss
+from llama.model import Llama
+from tests.llama.shapes import tiny_model
+
+CPU = torch.device("cpu")
+
+
+def make_model(n_layers: int = 2) -> Llama:
+    model = Llama(tiny_model().model_copy(update={"n_layers": n_layers}))
+    model.initialise(torch.Generator().manual_seed(0))
+    return model
+
+
+class Windows(list):
+    """Held-out windows of one domain, one batch."""
+
+    domain = "text"
+
+    def __init__(self, tokens_BS: torch.Tensor) -> None:
+        super().__init__([tokens_BS.numpy()])
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def gradients(model: Llama, tokens_BS: torch.Tensor) -> dict[str, torch.Tensor]:
+    next_token_loss(model, tokens_BS[:, :-1], tokens_BS[:, 1:]).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.fixture
+def tokens_BS() -> torch.Tensor:
+    return torch.randint(tiny_model().vocab_size, (4, 17), generator=torch.Generator().manual_seed(1))
+
+
+def use_backend(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
+    """Trace as ever, and hand the graphs to another compiler than inductor, which takes half a minute."""
+    compile = torch.compile
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "unused")
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, dynamic=options["dynamic"], backend=backend))
+
+
+@pytest.mark.slow
+def test_inductors_gradients_are_those_of_the_eager_model(tokens_BS, monkeypatch, tmp_path):
+    """Into a cache that was empty."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled = make_model()
+    compile_model(compiled, CPU)
+    assert_same(gradients(compiled, tokens_BS), gradients(make_model(), tokens_BS))
+    assert any(cache_folder().iterdir())
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_what_is_traced_has_the_eager_models_gradients(tokens_BS, checkpointing, monkeypatch):
+    use_backend(monkeypatch, "aot_eager")
+    compiled = make_model()
+    apply_checkpointing(compiled, checkpointing)
+    compile_model(compiled, CPU)
+    assert_same(gradients(compiled, tokens_BS), gradients(make_model(), tokens_BS))
+
+
+def test_shallow_models_are_one_graph_and_deep_ones_a_graph_a_block(tokens_BS, monkeypatch):
+    sizes = {}
+    for n_layers in (WHOLE_MODEL_LAYERS, WHOLE_MODEL_LAYERS + 1):
+        nodes = sizes[n_layers] = []
+
+        def backend(graph, inputs, nodes=nodes):
+            nodes.append(len(graph.graph.nodes))
+            return graph.forward
+
+        use_backend(monkeypatch, backend)
+        model = make_model(n_layers)
+        compile_model(model, CPU)
+        gradients(model, tokens_BS)
+        monkeypatch.undo()
+    (shallow,), (deep,) = sizes.values()
+    assert shallow > WHOLE_MODEL_LAYERS * deep / 2, "all blocks in one graph, against one block for all"
+
+
+def test_validation_is_eager(tokens_BS, monkeypatch):
+    """Other shapes than training's would be compiled again."""
+    traced = []
+    use_backend(monkeypatch, lambda graph, inputs: traced.append(graph) or graph.forward)
+    model, plain = make_model(), make_model()
+    compile_model(model, CPU)
+    held_out = [Windows(tokens_BS)]
+    token_bytes = np.ones(model.config.vocab_size, dtype=np.int64)
+    found = validate(model, held_out, {"text": 1.0}, token_bytes, CPU)
+    assert not traced
+    assert found == validate(plain, held_out, {"text": 1.0}, token_bytes, CPU)
+
+
+def test_the_cache_is_the_users_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "isoloss" / "inductor").mkdir(parents=True, mode=0o777)
+    assert stat.S_IMODE(cache_folder().stat().st_mode) == 0o700
