@@ -7,6 +7,8 @@ Shapes: B batch, T tokens, C cached tokens before them, D d_model, H heads, K ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -54,7 +56,7 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.d_head = config.n_heads, config.n_kv_heads, config.d_head
         self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.d_head, bias=False)
         self.out = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=False)
-        self.attend = F.scaled_dot_product_attention
+        self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
 
     def forward(self, x_BTD: Tensor, rotation_TE: Tensor, cache: KVCache | None) -> Tensor:
         heads_BTHE = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head))

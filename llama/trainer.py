@@ -28,9 +28,9 @@ from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
 from llama.lease import STALE_SECONDS, Lease, acquire
 from llama.logbook import Logbook
+from llama.precision import precision
 from llama.preemption import Notice, preemption_notice
 from llama.prefetch import default_data_workers, prefetch
-from llama.precision import precision
 from llama.records import (
     CONFIG,
     FAILURE,
