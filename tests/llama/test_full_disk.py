@@ -48,7 +48,7 @@ def assert_nothing_is_half_written(folder: Path, config: RunConfig) -> None:
 
 @given(call=st.integers(0, 85))
 @example(call=0)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=7, deadline=None)
 def test_a_disk_that_fills_at_any_sync_leaves_the_last_good_checkpoint(
     tiny_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory, whole: tuple[RunConfig, Path], call: int
 ) -> None:

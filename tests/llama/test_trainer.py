@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama import trainer
-from llama.checkpoint import load_checkpoint, load_weights
+from llama.checkpoint import load_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import repetition
@@ -25,8 +25,6 @@ from llama.lease import Owner
 from llama.model import Llama
 from llama.records import (
     DONE,
-    MFU,
-    TOKENS_PER_SECOND,
     VAL_LOSS,
     Done,
     RunStatus,
@@ -39,6 +37,7 @@ from llama.records import (
     write_record,
 )
 from llama.trainer import train_segment
+from tests.llama.attempts import final_weights, journalled
 from tests.llama.host_reads import host_reads
 from tests.llama.shapes import branch_of, tiny_model, tiny_recipe, tiny_run
 
@@ -49,27 +48,13 @@ def run_on(corpus: Corpus, **changes: object) -> RunConfig:
     return tiny_run(corpus_digest=corpus.digest, weights=WEIGHTS, **changes)
 
 
-def weights_of(folder: Path, config: RunConfig) -> dict[str, torch.Tensor]:
-    model = Llama(config.model)
-    load_weights(folder, model)
-    return model.state_dict()
-
-
 def assert_same_end(a: Path, b: Path, config: RunConfig) -> None:
     done_a, done_b = read_done(a), read_done(b)
     assert done_a is not None
     assert done_b is not None
     assert done_a.metrics == done_b.metrics
-    for name, weight in weights_of(a, config).items():
-        assert torch.equal(weight, weights_of(b, config)[name])
-
-
-def journalled(folder: Path) -> list[dict[str, float | None]]:
-    """What the journal says that doesn't depend on when and where it was written."""
-    return [
-        {"step": point.step, **{k: v for k, v in point.metrics.items() if k not in (TOKENS_PER_SECOND, MFU)}}
-        for point in read_journal(folder)
-    ]
+    for name, weight in final_weights(a, config).items():
+        assert torch.equal(weight, final_weights(b, config)[name])
 
 
 @contextmanager
@@ -164,7 +149,7 @@ def undisturbed(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_a_run_stopped_at_any_steps_ends_bit_identical(
     tiny_corpus: Corpus,
     tmp_path_factory: pytest.TempPathFactory,
@@ -229,7 +214,7 @@ def test_a_fork_between_two_that_exist_leaves_the_journal_whole(tiny_corpus: Cor
     train_segment(trunk, run_folder=tmp_path / "late", corpus=tiny_corpus, until_step=20)
     assert (tmp_path / "late" / "metrics.jsonl").read_bytes() == before
     train_segment(trunk, run_folder=tmp_path / "once", corpus=tiny_corpus, until_step=20)
-    for name, weight in weights_of(tmp_path / "once", trunk).items():
+    for name, weight in final_weights(tmp_path / "once", trunk).items():
         model = Llama(trunk.model)
         assert load_checkpoint(tmp_path / "late", 20, model) is not None
         assert torch.equal(weight, model.state_dict()[name])
