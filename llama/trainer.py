@@ -22,12 +22,13 @@ from llama.checkpoint import clear_leftovers, drop_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import Mixture, validation_batches
-from llama.device import make_deterministic, pick_device, precision, use_threads
+from llama.device import make_deterministic, pick_device, use_threads
 from llama.errors import Diverged, Preempted, UserError
 from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
 from llama.lease import STALE_SECONDS, Lease, acquire
 from llama.logbook import Logbook
+from llama.precision import precision
 from llama.preemption import Notice, preemption_notice
 from llama.prefetch import default_data_workers, prefetch
 from llama.records import (
