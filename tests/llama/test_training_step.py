@@ -84,7 +84,8 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens(micro: int, seed: int)
     )
     training_step(run.model, run.optimizer, tokens_BS, micro_batch_sequences=micro, learning_rate=1e-2, clip_norm=1e9)
     for name, weight in exact.named_parameters():
-        torch.testing.assert_close(gradients[name].double(), weight.grad, rtol=1e-4, atol=1e-6)
+        largest = weight.grad.abs().max().item()
+        torch.testing.assert_close(gradients[name].double(), weight.grad, rtol=1e-4, atol=1e-4 * largest)
 
 
 @pytest.mark.parametrize("micro", [4, 2])
