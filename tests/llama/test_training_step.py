@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama.precision import precision
 from llama.model import Llama
 from llama.optimizer import make_optimizer
+from llama.precision import precision
 from llama.spikes import SpikeFilter
 from llama.training_step import StepResult, training_step
 from llama.window import Window
