@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -22,10 +23,16 @@ class Allocations(NamedTuple):
 
 
 def count_allocations(function: Callable[[], Any]) -> Allocations:
-    """Call a function once under torch's profiler and add up its memory events. Scratch outside torch (oneDNN) isn't seen."""
+    """Call a function once under torch's profiler and add up its memory events. Scratch outside torch (oneDNN) isn't seen.
+
+    On one thread: the attention kernel holds scratch for each.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     gc.collect()  # garbage of before is not to be released within
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = function()
+    torch.set_num_threads(threads)
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     del result  # what it holds was to be released after the events were counted

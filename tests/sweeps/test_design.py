@@ -273,7 +273,7 @@ def test_numerics(precision, widths, device, has_tiles, expected):
 
 def test_sizes_are_compiled_where_their_horizon_earns_it():
     """One answer for a trunk and its branches, whatever their own lengths."""
-    spec = sweep(budgets={"tokens": [200_000, 800_000]}, ladder__widths=[16, 32])
+    spec = sweep(budgets={"tokens": [200_000, 800_000]}, recipe__reference_budget=800_000)
     by_width = {
         run.config.model.d_model: 800_000 * training_flops_per_token(run.config.model)
         for run in make_design(spec, FACTS, CPU).runs
