@@ -1,105 +1,158 @@
-"""What a run spends beside training: `python -m benchmarks.train [--widths 16 32 64 80]` prints one JSON document.
+"""Training speed against Hugging Face's LLaMA, and what a run spends beside its steps: `python -m benchmarks.train` prints one
+JSON document.
 
-For each of the quickstart's sizes one real segment is trained on the embedded corpus, with its journal, heartbeats and
-checkpoints at their defaults, and the seconds inside each of these are set against the seconds of the whole loop. Shares
-within one run hold on a noisy machine, where the difference of two runs would not.
+All contenders of a width live in one process and take turns; a figure is the median over turns of processor seconds a step
+(seconds on a GPU), a ratio the median of ratios within a turn. Compile time stands apart. `--attention` times the attention
+kernel's precisions instead. On a GPU the same command gives MFU too: `--widths 768 --context 1024 --batch 32` and the like.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.contenders import start
 from benchmarks.machine import machine, versions
-from llama import trainer
+from benchmarks.overhead import measure_overhead
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.data.building.build import build_corpus
-from llama.logbook import Logbook
-from sweeps.design import CorpusFacts, make_design, resolve_numerics
+from llama.device import device_name, peak_flops_per_second, pick_device, use_threads
+from sweeps.ladder import model_for_width
 from sweeps.spec import load_sweep
 
-#: Parts of the loop that are not the training step, and the method that does each.
-OVERHEADS = {"journal": "_close_window", "heartbeat": "beat", "checkpoint": "_checkpoint"}
-VALIDATION = "_validate"
-OWNERS = {"beat": Logbook}
-"""Of methods that are not the segment's own."""
+CONTENDERS = [
+    "hugging_face eager float32",
+    "hugging_face compiled float32",
+    "hugging_face compiled bfloat16",
+    "ours eager float32",
+    "ours eager bfloat16",
+    "ours compiled float32",
+    "ours compiled bfloat16",
+]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 80])
-    parser.add_argument("--seconds", type=float, default=45.0, help="about how long each size trains")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=8, help="sequences")
+    parser.add_argument("--vocabulary", type=int, default=512)
+    parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--turn-seconds", type=float, default=0.5)
+    parser.add_argument("--overhead-steps", type=int, default=400, help="0 leaves it out")
+    parser.add_argument("--attention", action="store_true")
     arguments = parser.parse_args()
-    on = machine()
+    use_threads(1)
+    device = pick_device()
+    document: dict[str, Any] = {
+        "benchmark": "train",
+        "machine": machine(),
+        "device": device_name(device),
+        "versions": versions("torch", "transformers"),
+        "threads": 1,
+        "context": arguments.context,
+        "batch_sequences": arguments.batch,
+        "vocabulary": arguments.vocabulary,
+    }
+    if arguments.attention:
+        document["attention"] = [time_attention(heads, arguments.context) for heads in (4, 8, 16)]
+    else:
+        document["sizes"] = [time_size(width, arguments, device) for width in arguments.widths]
+        if arguments.overhead_steps:
+            document["overhead"] = time_overhead(arguments)
+    print(json.dumps(document, indent=1))
+
+
+def time_size(width: int, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    model = model_for_width(width, vocab_size=arguments.vocabulary, context_length=arguments.context)
+    shape = (arguments.batch, arguments.context + 1)
+    tokens_BS = torch.randint(arguments.vocabulary, shape, generator=torch.Generator().manual_seed(0)).to(device)
+    contenders = {name: start(name, model, tokens_BS, device) for name in arguments.contenders}
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    turns = {name: list[float]() for name in contenders}
+    for _ in range(arguments.turns):
+        for name, contender in contenders.items():
+            contender.step()  # the others' data have left the caches
+            turns[name].append(_seconds_a_step(contender.step, clock, arguments.turn_seconds))
+    base = turns[arguments.contenders[0]]
+    tokens = arguments.batch * arguments.context
+    rows = {}
+    for name, seconds in turns.items():
+        tokens_per_second = tokens / statistics.median(seconds)
+        peak = peak_flops_per_second(device, name.split()[-1])
+        rows[name] = {
+            "tokens_per_second": round(tokens_per_second),
+            "gflops_per_second": round(tokens_per_second * training_flops_per_token(model) / 1e9, 1),
+            "mfu": None if peak is None else round(tokens_per_second * training_flops_per_token(model) / peak, 4),
+            f"times {arguments.contenders[0]}": round(_median_ratio(base, seconds), 3),
+            "start_seconds": round(contenders[name].start_seconds, 1),
+        }
+    return {
+        "d_model": width,
+        "n_layers": model.n_layers,
+        "n_params": count_parameters(model).n_params,
+        "contenders": rows,
+    }
+
+
+def time_attention(heads: int, context: int) -> dict[str, Any]:
+    """Milliseconds of the flash kernel, forward and backward, in both precisions."""
+    found: dict[str, Any] = {"heads": heads, "d_head": 16, "context": context, "batch_sequences": 8}
+    for dtype in (torch.float32, torch.bfloat16):
+        q, k, v = (torch.randn(8, heads, context, 16, dtype=dtype, requires_grad=True) for _ in range(3))
+
+        def step(q: Any = q, k: Any = k, v: Any = v) -> None:
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+
+        step()
+        seconds = statistics.median(_seconds_a_step(step, time.process_time, 0.3) for _ in range(7))
+        found[f"{str(dtype).removeprefix('torch.')}_ms"] = round(1000 * seconds, 2)
+    return found
+
+
+def time_overhead(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     with as_file(files("sweeps") / "studies" / "quickstart.yaml") as path:
         spec = load_sweep(path)
     with tempfile.TemporaryDirectory() as folder:
         storage = Path(folder)
         corpus = build_corpus(spec.corpus, storage, base=storage, report=lambda line: None)
-        design = make_design(spec, CorpusFacts.of(corpus), resolve_numerics(spec, "cpu", has_bf16_tiles=False))
-        trunks = {run.config.model.d_model: run.config for run in design.runs if run.record.is_trunk}
-        rows = [_measure(trunks[width], corpus, storage, arguments.seconds) for width in arguments.widths]
-    document = {"benchmark": "train", "machine": on, "versions": versions("torch"), "threads": 1, "sizes": rows}
-    print(json.dumps(document, indent=1))
+        return [
+            {"d_model": width}
+            | measure_overhead(
+                width,
+                arguments.context,
+                arguments.batch,
+                corpus=corpus,
+                storage=storage,
+                steps=arguments.overhead_steps,
+            )
+            for width in arguments.widths
+        ]
 
 
-def _measure(config: Any, corpus: Any, storage: Path, seconds: float) -> dict[str, Any]:
-    """Train one trunk for about `seconds` and account for every second of its loop."""
-    from llama.speed import measure_training_speed
-
-    speed = measure_training_speed(
-        config.model, config.recipe, dtype=config.dtype, attention_kernel=config.attention_kernel, seconds=1.0
-    )
-    spent: dict[str, float] = defaultdict(float)
-    owners = {name: OWNERS.get(name, trainer._Segment) for name in [*OVERHEADS.values(), VALIDATION]}
-    originals = {name: getattr(owner, name) for name, owner in owners.items()}
-    for name, original in originals.items():
-        setattr(owners[name], name, _timed(original, name, spent))
-    try:
-        started = time.perf_counter()
-        result = trainer.train_segment(
-            config,
-            run_folder=storage / "runs" / config.key,
-            corpus=corpus,
-            until_step=max(1, int(seconds * speed / config.batch_tokens)),
-        )
-        wall = time.perf_counter() - started
-    finally:
-        for name, original in originals.items():
-            setattr(owners[name], name, original)
-    loop = result.training_seconds + sum(spent[name] for name in OVERHEADS.values())
-    shares = {label: spent[name] / loop for label, name in OVERHEADS.items()}
-    tokens_per_second = result.trained_tokens / result.training_seconds
-    return {
-        "d_model": config.model.d_model,
-        "n_params": count_parameters(config.model).n_params,
-        "trained_tokens": result.trained_tokens,
-        "tokens_per_second": round(tokens_per_second),
-        "gflops_per_second": round(tokens_per_second * training_flops_per_token(config.model) / 1e9, 1),
-        "loop_seconds": round(loop, 2),
-        "share_of_loop": {label: round(share, 5) for label, share in shares.items()},
-        "logging_and_checkpoints": round(sum(shares.values()), 5),
-        "validation_seconds": round(spent[VALIDATION], 3),
-        "setup_seconds": round(wall - loop - spent[VALIDATION], 3),
-    }
+def _seconds_a_step(step: Callable[[], object], clock: Callable[[], float], at_least: float) -> float:
+    steps, started = 0, clock()
+    while (elapsed := clock() - started) < at_least:
+        step()
+        steps += 1
+    return elapsed / steps
 
 
-def _timed(method: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
-    def timed(*arguments: Any, **options: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return method(*arguments, **options)
-        finally:
-            spent[name] += time.perf_counter() - started
-
-    return timed
+def _median_ratio(base: list[float], seconds: list[float]) -> float:
+    return statistics.median(theirs / ours for theirs, ours in zip(base, seconds, strict=True))
 
 
 if __name__ == "__main__":
