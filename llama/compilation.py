@@ -43,7 +43,7 @@ def compile_model(model: Llama, device: torch.device) -> None:
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     # A run has its own cores and no more: without this, inductor starts a pool of processes over all of them.
     torch._inductor.config.compile_threads = torch.get_num_threads()
-    # Rotation by complex products stays a call of its own: 3 % of a compiled step, where real ones would cost an eager step 8 %.
+    # Rotation by complex products costs 3 % of a compiled step; real ones would cost an eager step 8 %.
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex operators")
     n_params = sum(parameter.numel() for parameter in model.parameters())
     is_launch_bound = device.type == "cuda" and n_params < CUDA_GRAPHS_BELOW_PARAMETERS
