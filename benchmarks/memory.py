@@ -116,13 +116,13 @@ def by_checkpointing(dtype: DType, how: Checkpointing) -> dict[str, Any]:
         batch_sequences=sequences,
         micro_batch_sequences=sequences,
         dtype=dtype,
-        checkpointing=how,
+        activation_checkpointing=how,
         device="cpu",
     )
     state = 12 * count_parameters(config).n_params
     return {
         "dtype": dtype,
-        "checkpointing": how,
+        "activation_checkpointing": how,
         "kept_bytes": kept,
         "backward_peak_bytes": backward_allocations(config, sequences, dtype, how, kernel="flash").peak_bytes,
         "closed_form_bytes": predicted - state,

@@ -126,11 +126,9 @@ class RunConfig(Config):
     recipe: Recipe
     tokens: Positive | None
     seed: Annotated[int, Field(ge=0)]
-    initialisation: Literal["fan_in", "completep"]
-    """How the weights are drawn from the seed: see `llama.model.Llama.initialise`."""
     micro_batch_sequences: Positive
     """Sequences that go through the model at once; gradients add up to the batch. Sums in another order have other bits."""
-    checkpointing: Literal["none", "selective", "full"]
+    activation_checkpointing: Literal["none", "selective", "full"]
     """Which activations are recomputed in the backward pass instead of kept. A compiler may fuse the same sums otherwise."""
     dtype: Literal["float32", "bfloat16"]
     """Compute precision; master weights, gradients and optimiser state are float32."""
@@ -149,8 +147,6 @@ class RunConfig(Config):
         batch, micro = self.recipe.batch_sequences, self.micro_batch_sequences
         if batch % micro:
             raise ValueError(f"micro_batch_sequences {micro} does not divide the batch's {batch}: {divisors(batch)} do")
-        if (self.initialisation == "completep") != (self.recipe.transfer is not None):
-            raise ValueError("initialisation completep and recipe.transfer go together: give both or neither")
         if (self.parent is None) != (self.fork_step is None):
             raise ValueError("a branch names both its parent and its fork_step")
         if self.parent is not None and self.parent != self.trunk().key:

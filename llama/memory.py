@@ -30,7 +30,9 @@ def loss_chunk_tokens(vocab_size: int, device: DeviceType) -> int:
     return max(LOGITS_AT_ONCE[device] // vocab_size, MIN_CHUNK_TOKENS[device])
 
 
-def kept_bytes_per_token(model: ModelConfig, *, dtype: DType, checkpointing: Checkpointing, device: DeviceType) -> int:
+def kept_bytes_per_token(
+    model: ModelConfig, *, dtype: DType, activation_checkpointing: Checkpointing, device: DeviceType
+) -> int:
     """What one layer keeps of one token for the backward pass.
 
     The residual stream and the norms are float32 whatever the compute precision, and so are the logarithms of attention's
@@ -39,9 +41,9 @@ def kept_bytes_per_token(model: ModelConfig, *, dtype: DType, checkpointing: Che
     """
     d, kv, element = model.d_model, model.n_kv_heads * model.d_head, _ELEMENT_BYTES[dtype]
     widened = _widens_attention(dtype, device)
-    if checkpointing == "full":
+    if activation_checkpointing == "full":
         return 4 * d  # the layer's input
-    if checkpointing == "selective":
+    if activation_checkpointing == "selective":
         linear_outputs = (d + 2 * kv) + d + 2 * model.d_ff + d
         return 4 * d + 4 * model.n_heads + element * linear_outputs + (4 if widened else element) * d
     norms = 2 * (4 * d + 4 * d + 4)  # each its input, that input over its root mean square, and the root
@@ -57,7 +59,7 @@ def training_bytes(
     batch_sequences: int,
     micro_batch_sequences: int,
     dtype: DType,
-    checkpointing: Checkpointing,
+    activation_checkpointing: Checkpointing,
     device: DeviceType,
 ) -> int:
     """Most that weights, optimiser state, gradients and activations hold at any moment of a training step.
@@ -78,10 +80,10 @@ def training_bytes(
     if accumulates:  # the earlier parts' gradients are there from the start
         state, gradients = state + gradients, 0
 
-    kept = kept_bytes_per_token(model, dtype=dtype, checkpointing=checkpointing, device=device)
+    kept = kept_bytes_per_token(model, dtype=dtype, activation_checkpointing=activation_checkpointing, device=device)
     all_kept = tokens * model.n_layers * kept
     at_loss = state + all_kept + _loss_bytes(model, tokens, dtype, device)
-    block = tokens * _backward_bytes_per_token(model, dtype, checkpointing, device)
+    block = tokens * _backward_bytes_per_token(model, dtype, activation_checkpointing, device)
     down = 4 * d * model.d_ff  # the gradient that the first product of a block's backward pass makes
     in_last_block = state + all_kept + block + down + (0 if accumulates else head_bytes)
     above_first = 0 if accumulates else head_bytes + 4 * n_params_non_embedding * (model.n_layers - 1) // model.n_layers
@@ -108,17 +110,17 @@ def _loss_bytes(model: ModelConfig, tokens: int, dtype: DType, device: DeviceTyp
 
 
 def _backward_bytes_per_token(
-    model: ModelConfig, dtype: DType, checkpointing: Checkpointing, device: DeviceType
+    model: ModelConfig, dtype: DType, activation_checkpointing: Checkpointing, device: DeviceType
 ) -> int:
     """At its peak, in the backward pass of SwiGLU, what one block holds of a token beyond what all blocks keep: gradients of
     the residual stream and of two products, and what was recomputed.
     """
     d, kv, element = model.d_model, model.n_kv_heads * model.d_head, _ELEMENT_BYTES[dtype]
     gradients = 4 * d + 2 * element * model.d_ff
-    if checkpointing == "none":
+    if activation_checkpointing == "none":
         return gradients
-    if checkpointing == "full":
-        whole = kept_bytes_per_token(model, dtype=dtype, checkpointing="none", device=device)
+    if activation_checkpointing == "full":
+        whole = kept_bytes_per_token(model, dtype=dtype, activation_checkpointing="none", device=device)
         return gradients + whole - 4 * d
     norms = 3 * 4 * d + 8  # both normalised inputs and the second input, in float32
     products = element * (2 * d + 2 * model.d_ff)  # the linear layers' inputs, SwiGLU's products

@@ -75,7 +75,7 @@ def _completep(name: str, model: ModelConfig, transfer: Transfer) -> Scales:
     """
     if model.tied_head:
         raise UserError(
-            "model.tied_head: true does not go with initialisation completep, which trains the embedding at one rate "
+            "model.tied_head: true does not go with CompleteP (recipe.transfer), which trains the embedding at one rate "
             "whatever the width and the head at 1/width: untie the head, or take another recipe"
         )
     width, depth = model.d_model / transfer.base_width, model.n_layers / transfer.base_layers

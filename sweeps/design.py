@@ -298,9 +298,8 @@ def _config(
         dtype=numerics.dtype,
         compile=planned_flops >= numerics.compile_from_flops,
         attention_kernel=numerics.attention_kernel,
-        initialisation="fan_in" if recipe.transfer is None else "completep",
         micro_batch_sequences=micro_batch(recipe.batch_sequences, spec.micro_batch),
-        checkpointing=spec.checkpointing,
+        activation_checkpointing=spec.activation_checkpointing,
     )
 
 

@@ -229,7 +229,7 @@ def _step_bytes(run: RunConfig, device: DeviceType) -> int:
         batch_sequences=run.recipe.batch_sequences,
         micro_batch_sequences=run.micro_batch_sequences,
         dtype=run.dtype,
-        checkpointing=run.checkpointing,
+        activation_checkpointing=run.activation_checkpointing,
         device=device,
     )
 

@@ -303,7 +303,7 @@ class SweepSpec(Config):
     than 128; else float32."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the model; auto does where a size's planned FLOPs earn the half minute that it takes."""
-    checkpointing: Literal["none", "selective", "full"] = "none"
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """Recompute activations in the backward pass to save memory: all but the outputs of matrix products, or all of a block."""
     micro_batch: Positive | None = None
     """At most so many sequences go through the model at once; gradients add up to the recipe's batch."""

@@ -113,9 +113,8 @@ def make_run(model: ModelConfig, tokens: int, seed: int) -> RunConfig:
         dtype="float32",
         compile=False,
         attention_kernel="flash",
-        initialisation="fan_in",
         micro_batch_sequences=8,
-        checkpointing="none",
+        activation_checkpointing="none",
     )
 
 

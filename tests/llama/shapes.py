@@ -56,9 +56,8 @@ def tiny_run(*, corpus_digest: str = "0" * 64, weights: dict[str, float] | None 
         "dtype": "float32",
         "compile": False,
         "attention_kernel": "flash",
-        "initialisation": "fan_in",
         "micro_batch_sequences": recipe.batch_sequences,
-        "checkpointing": "none",
+        "activation_checkpointing": "none",
     }
     return RunConfig(**(fields | changes))
 

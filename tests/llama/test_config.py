@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from llama.config import DataConfig, ModelConfig, Recipe, RunConfig, digest, llama_d_ff
+from llama.config import DataConfig, ModelConfig, Recipe, RunConfig, Transfer, digest, llama_d_ff
 
 MODEL = {
     "vocab_size": 512,
@@ -50,17 +50,16 @@ def run_config(*, recipe=None, model=None, data=None, **changes):
         "dtype": "float32",
         "compile": False,
         "attention_kernel": "flash",
-        "initialisation": "fan_in",
         "micro_batch_sequences": 8,
-        "checkpointing": "none",
+        "activation_checkpointing": "none",
     }
     return RunConfig(**values | changes)
 
 
 def test_key_is_pinned():
     """A change here means that every stored run is trained again: raise KEY_VERSION on purpose, or undo it."""
-    assert run_config().key == "54d561115c6f4b32"
-    assert run_config().trunk().key == "672fa26fd00aadcb"
+    assert run_config().key == "6db046091b3a7c26"
+    assert run_config().trunk().key == "f4de54e14ae7eb79"
 
 
 CHANGES = [
@@ -75,6 +74,9 @@ CHANGES = [
     {"data": {"weights": {"code": 0.5, "prose": 0.5}}},
     *({name: value} for name, value in [("tokens", 2_048_000), ("seed", 1), ("dtype", "bfloat16"), ("compile", True)]),
     {"attention_kernel": "math"},
+    {"micro_batch_sequences": 4},
+    *({"activation_checkpointing": how} for how in ("selective", "full")),
+    *({"recipe": change} for change in ({"skip_sigma": 6.0}, {"transfer": Transfer(base_width=64, base_layers=4)})),
 ]
 
 
@@ -110,7 +112,7 @@ def test_budgets_share_one_trunk_and_fork_where_they_cool(short, long, floor, fr
         ({"tokens": 1_024_001}, "not a whole number of batches"),
         ({"tokens": None, "recipe": {"schedule": "cosine"}}, "needs the wsd schedule"),
         ({"parent": "0" * 16}, "both its parent and its fork_step"),
-        ({"parent": "672fa26fd00aadcb", "fork_step": 799}, "forks where its cooldown starts"),
+        ({"parent": "f4de54e14ae7eb79", "fork_step": 799}, "forks where its cooldown starts"),
         ({"parent": "0" * 16, "fork_step": 800}, "is not the key of this branch's trunk"),
         ({"data": {"weights": {"code": 0.5, "prose": 0.4}}}, "sum to 0.9"),
         ({"model": {"n_heads": 3, "n_kv_heads": 3}}, "not divisible by n_heads 3"),

@@ -63,7 +63,7 @@ def test_training_bytes_are_those_of_a_step(step: str, dtype: DType, how: Checkp
         batch_sequences=micro * parts,
         micro_batch_sequences=micro,
         dtype=dtype,
-        checkpointing=how,
+        activation_checkpointing=how,
         device="cpu",
     )
     tolerance = 0.03 if dtype == "float32" else 0.07
@@ -86,7 +86,7 @@ def test_one_more_layer_keeps_what_is_said(dtype: DType, n_kv_heads: int) -> Non
                 held.append(count_allocations(lambda m=model, t=tokens_BT: next_token_loss(m, t, t)).held_bytes)
         matrices = 64 * (64 + 2 * 16 * n_kv_heads + 64 + 3 * 176)
         copies = 2 * matrices if dtype == "bfloat16" else 0
-        expected = 2 * 64 * kept_bytes_per_token(config, dtype=dtype, checkpointing=how, device="cpu")
+        expected = 2 * 64 * kept_bytes_per_token(config, dtype=dtype, activation_checkpointing=how, device="cpu")
         assert held[1] - held[0] - copies == expected
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -15,7 +16,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama import trainer
 from llama.checkpoint import load_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
@@ -37,6 +37,8 @@ from llama.records import (
     write_record,
 )
 from llama.trainer import train_segment
+from llama.training_state import TrainingState
+from llama.training_step import StepResult
 from tests.llama.attempts import final_weights, journalled
 from tests.llama.host_reads import host_reads
 from tests.llama.shapes import branch_of, tiny_model, tiny_recipe, tiny_run
@@ -60,14 +62,15 @@ def assert_same_end(a: Path, b: Path, config: RunConfig) -> None:
 @contextmanager
 def asked_to_leave_at(step: int) -> Iterator[None]:
     """SIGTERM while the update to `step` is made: the run leaves with a checkpoint there, log point or not."""
-    update = trainer._Segment._update
+    update = TrainingState.update
 
-    def update_and_notice(segment: trainer._Segment, batch_BS: torch.Tensor) -> None:
-        update(segment, batch_BS)
-        if segment.state.step == step:
+    def update_and_notice(state: TrainingState, *arguments: Any, **options: Any) -> StepResult:
+        result = update(state, *arguments, **options)
+        if state.step == step:
             signal.raise_signal(signal.SIGTERM)
+        return result
 
-    with patch.object(trainer._Segment, "_update", update_and_notice):
+    with patch.object(TrainingState, "update", update_and_notice):
         yield
 
 
@@ -97,14 +100,14 @@ def test_the_loop_reads_nothing_from_the_device_between_log_points(
     tiny_corpus: Corpus, tmp_path: Path, sigma: float | None
 ) -> None:
     config = run_on(tiny_corpus, recipe=tiny_recipe(skip_sigma=sigma), micro_batch_sequences=2)
-    update = trainer._Segment._update
+    update = TrainingState.update
     at_start: list[int] = []
 
-    def noted(segment: trainer._Segment, batch_BS: torch.Tensor) -> None:
+    def noted(state: TrainingState, *arguments: Any, **options: Any) -> StepResult:
         at_start.append(len(reads))
-        update(segment, batch_BS)
+        return update(state, *arguments, **options)
 
-    with patch.object(trainer._Segment, "_update", noted), host_reads() as reads:
+    with patch.object(TrainingState, "update", noted), host_reads() as reads:
         train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
     reading = [step for step in range(1, 40) if at_start[step] > at_start[step - 1]]
     assert reading == list(range(4, 40, config.log_every_steps))
@@ -127,7 +130,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "micro-batches": {"micro_batch_sequences": 1},
     "bfloat16": {"dtype": "bfloat16", "micro_batch_sequences": 2},
     "spikes": {"recipe": tiny_recipe(skip_sigma=0.5)},
-    "recomputed": {"model": tiny_model(tied_head=True), "checkpointing": "selective"},
+    "recomputed": {"model": tiny_model(tied_head=True), "activation_checkpointing": "selective"},
+    "recomputed whole": {"activation_checkpointing": "full"},
 }
 
 
@@ -265,15 +269,15 @@ def test_a_journal_that_lost_its_points_is_refused_not_padded(tiny_corpus: Corpu
 def test_a_run_that_was_taken_over_stops_before_it_commits(
     tiny_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = trainer._Segment._update
+    update = TrainingState.update
 
-    def overtaken(segment: trainer._Segment, batch_BS: torch.Tensor) -> None:
-        if segment.state.step == 20:
+    def overtaken(state: TrainingState, *arguments: Any, **options: Any) -> StepResult:
+        if state.step == 20:
             owner = Owner(host="elsewhere", pid=1, process_start=0.0, attempt=2)
             write_record(tmp_path / "lease" / "000002.json", owner)
-        update(segment, batch_BS)
+        return update(state, *arguments, **options)
 
-    monkeypatch.setattr(trainer._Segment, "_update", overtaken)
+    monkeypatch.setattr(TrainingState, "update", overtaken)
     with pytest.raises(Fenced):
         train_segment(run_on(tiny_corpus), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
     assert complete_steps(tmp_path) == []

@@ -68,14 +68,14 @@ def test_memory_is_the_process_and_its_largest_step():
                 batch_sequences=run.config.recipe.batch_sequences,
                 micro_batch_sequences=run.config.micro_batch_sequences,
                 dtype="float32",
-                checkpointing="none",
+                activation_checkpointing="none",
                 device="cpu",
             )
             for run in found.runs
             if run.size == size.size
         ]
         assert size.memory_bytes == PROCESS_BYTES + max(steps)
-    checkpointed = plan_of(design(checkpointing="full"), UNMEASURED)
+    checkpointed = plan_of(design(activation_checkpointing="full"), UNMEASURED)
     assert checkpointed.sizes[-1].memory_bytes < plan_of(design(), UNMEASURED).sizes[-1].memory_bytes
 
 

@@ -83,9 +83,8 @@ def make_config(width: int, tokens: int | None, *, seed: int = 0, horizon: int =
         dtype="float32",
         compile=False,
         attention_kernel="flash",
-        initialisation="fan_in",
         micro_batch_sequences=8,
-        checkpointing="none",
+        activation_checkpointing="none",
     )
     return config.trunk() if tokens is None else config
 
