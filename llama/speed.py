@@ -7,10 +7,8 @@ import time
 import torch
 
 from llama.config import RunConfig
-from llama.device import pick_device, use_threads
-from llama.precision import precision
+from llama.device import pick_device
 from llama.training_state import TrainingState
-from llama.training_step import training_step
 
 WARMUP_STEPS = 3
 
@@ -21,23 +19,14 @@ def measure_training_speed(config: RunConfig, *, seconds: float, threads: int = 
     The median of windows of at least 50 ms, so that a moment's load on a shared machine does not count. Compiling comes before.
     """
     device = pick_device()
-    use_threads(threads)
+    torch.set_num_threads(threads)
     state = TrainingState(config, device)
     shape = (config.recipe.batch_sequences, config.model.context_length + 1)
     generator = torch.Generator().manual_seed(0)
     tokens_BS = torch.randint(config.model.vocab_size, shape, generator=generator).to(device)
 
     def step() -> None:
-        with precision(device, config.dtype, config.attention_kernel):
-            result = training_step(
-                state.model,
-                state.optimizer,
-                tokens_BS,
-                micro_batch_sequences=config.micro_batch_sequences,
-                learning_rate=1e-4,
-                clip_norm=config.recipe.clip_norm,
-            )
-        result.loss.item()
+        state.update(tokens_BS, learning_rate=1e-4).loss.item()
 
     for _ in range(WARMUP_STEPS):
         step()

@@ -22,7 +22,7 @@ from llama.checkpoint import clear_leftovers, drop_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import Mixture, validation_batches
-from llama.device import make_deterministic, pick_device, use_threads
+from llama.device import pick_device
 from llama.errors import Diverged, Preempted, UserError
 from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
@@ -45,7 +45,6 @@ from llama.schedule import learning_rate
 from llama.spikes import WINDOW_STEPS
 from llama.step_clock import StepClock
 from llama.training_state import TrainingState
-from llama.training_step import training_step
 
 HEARTBEAT_SECONDS = 1.0
 VALIDATION_BATCH_SEQUENCES = 16
@@ -107,7 +106,7 @@ def train_segment(
         with acquire(run_folder, attempt=attempt, wait_seconds=lease_wait_seconds) as lease:
             if _is_done(config, run_folder, until_step):
                 return SegmentResult(end_step=until_step, trained_steps=0, trained_tokens=0, training_seconds=0.0)
-            use_threads(threads)
+            torch.set_num_threads(threads)
             with preemption_notice() as notice:
                 segment = _Segment(
                     config,
@@ -164,7 +163,6 @@ class _Segment:
         self.lease, self.notice, self.checkpoint_seconds = lease, notice, checkpoint_seconds
         self.threads, self.gpu_share = threads, gpu_share
         self.device = pick_device()
-        make_deterministic(self.device)
         self.data_workers = default_data_workers(self.device) if data_workers is None else data_workers
         self.mixture = Mixture(
             corpus,
@@ -202,7 +200,7 @@ class _Segment:
             with prefetch(self._make_batch, steps, workers=self.data_workers) as batches:
                 self.clock.start()
                 for batch_BS in batches:
-                    self._update(batch_BS)
+                    self.state.update(batch_BS, learning_rate(self.config, self.state.step))
                     step, is_last = self.state.step, self.state.step == self.until_step
                     is_log_point = step % self.config.log_every_steps == 0 or is_last
                     is_old = time.monotonic() - last_checkpoint > self.checkpoint_seconds
@@ -245,21 +243,6 @@ class _Segment:
         """Runs in a data worker, where there is one."""
         batch_BS = torch.from_numpy(self.mixture.batch(step))
         return batch_BS.pin_memory() if self.device.type == "cuda" else batch_BS
-
-    def _update(self, batch_BS: Tensor) -> None:
-        state, recipe = self.state, self.config.recipe
-        with precision(self.device, self.config.dtype, self.config.attention_kernel):
-            result = training_step(
-                state.model,
-                state.optimizer,
-                batch_BS.to(self.device, non_blocking=True),
-                micro_batch_sequences=self.config.micro_batch_sequences,
-                learning_rate=learning_rate(self.config, state.step),
-                clip_norm=recipe.clip_norm,
-                spikes=state.spikes,
-            )
-        state.window.add(result)
-        state.step += 1
 
     def _close_window(self, loss: float, grad_norm: float) -> None:
         """Journal a window. Windows end at fixed steps, so that a resumed run repeats the same means."""

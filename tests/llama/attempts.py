@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from llama import trainer
 from llama.checkpoint import OPTIMIZER_FILE, load_weights
 from llama.config import RunConfig
 from llama.data.corpus import Corpus, open_corpus
@@ -23,6 +22,8 @@ from llama.model import Llama
 from llama.preemption import Notice
 from llama.records import MFU, TOKENS_PER_SECOND, checkpoint_folder, complete_steps, read_journal
 from llama.trainer import train_segment
+from llama.training_state import TrainingState
+from llama.training_step import StepResult
 
 PREEMPTED, REFUSED = 75, 2
 
@@ -58,21 +59,22 @@ def _attempt(config_json: str, folder: Path, corpus_folder: Path, options: dict[
 
 def _note_steps(folder: Path, step_seconds: float) -> None:
     """Slow the steps down, and note beside the folder how many were made and at which the notice came."""
-    update, receive = trainer._Segment._update, Notice._receive
+    update, receive = TrainingState.update, Notice._receive
     made = 0
 
-    def noting_update(segment: trainer._Segment, batch_BS: torch.Tensor) -> None:
+    def noting_update(state: TrainingState, *arguments: Any, **options: Any) -> StepResult:
         nonlocal made
-        update(segment, batch_BS)
-        made = segment.state.step
+        result = update(state, *arguments, **options)
+        made = state.step
         folder.with_suffix(".made").write_text(str(made))
         time.sleep(step_seconds)
+        return result
 
     def noting_receive(notice: Notice, *arguments: Any) -> None:
         folder.with_suffix(".noticed").write_text(str(made))
         receive(notice, *arguments)
 
-    trainer._Segment._update = noting_update  # type: ignore[method-assign]
+    TrainingState.update = noting_update  # type: ignore[method-assign]
     Notice._receive = noting_receive  # type: ignore[method-assign]
 
 

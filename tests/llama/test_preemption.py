@@ -11,17 +11,17 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-import torch
 
 from cluster.local_executor import LocalExecutor
 from cluster.supervisor import Event, Supervisor
 from cluster.task import Failed, FailureKind, Task
-from llama import trainer
 from llama.config import RunConfig
 from llama.data.corpus import Corpus, open_corpus
 from llama.preemption import SIGNALS, preemption_notice
 from llama.records import RunStatus, complete_steps, read_checkpoint_mark, read_status
 from llama.trainer import train_segment
+from llama.training_state import TrainingState
+from llama.training_step import StepResult
 from tests.llama.attempts import PREEMPTED, assert_same_bytes, start_attempt, wait_until
 from tests.llama.shapes import tiny_run
 
@@ -77,14 +77,15 @@ def test_the_supervisor_sends_a_preempted_run_on_from_its_checkpoint(
 
 def train_and_be_preempted(*, attempt: int, config: str, folder: str, corpus: str) -> int:
     """A task whose first attempt gets SIGTERM in its 30th step. Returns the steps that the attempt trained."""
-    update = trainer._Segment._update
+    update = TrainingState.update
 
-    def signalled(segment: Any, batch_BS: torch.Tensor) -> None:
-        update(segment, batch_BS)
-        if segment.state.step == 30:
+    def signalled(state: TrainingState, *arguments: Any, **options: Any) -> StepResult:
+        result = update(state, *arguments, **options)
+        if state.step == 30:
             signal.raise_signal(signal.SIGTERM)
+        return result
 
-    with patch.object(trainer._Segment, "_update", signalled):
+    with patch.object(TrainingState, "update", signalled):
         result = train_segment(
             RunConfig.model_validate_json(config),
             run_folder=Path(folder),
