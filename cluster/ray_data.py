@@ -1,11 +1,12 @@
-"""Many small pieces of work on Ray Data: a pool of actors, one a core, fed as they finish.
+"""Many small pieces of work on Ray Data: one a core, the next as one ends.
 
 with RayData(workers=2) as execute:
     for place, result in execute(function, works):
         ...
 
 Rows are the works and their results, pickled; what the work is about, text say, goes by files that all workers see. So the
-object store and the driver hold a few hundred bytes a row, whatever the data weighs.
+object store and the driver hold a few hundred bytes a row, whatever the data weighs. They are tasks, not actors: Ray keeps the
+processes of tasks from one call to the next, so what a function imports and caches serves all its works, and later calls'.
 """
 
 from __future__ import annotations
@@ -26,9 +27,6 @@ R = TypeVar("R")
 
 #: Pieces that took a worker down (out of memory, a lost node) are tried so often again while no other piece is finished.
 RETRIES = 3
-
-#: One under way and one waiting, so that a worker never waits for the driver.
-_QUEUED_AN_ACTOR = 2
 
 
 class WorkLost(Exception):
@@ -90,14 +88,15 @@ class RayData:
         import ray.data
 
         rows = [{"place": place, "work": pickle.dumps(work)} for place, work in left.items()]
-        actors = ray.data.ActorPoolStrategy(
-            size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=_QUEUED_AN_ACTOR
-        )
         with warnings.catch_warnings():
             # Ray 2.64 will take these by other names; the version is pinned to one minor.
             warnings.filterwarnings("ignore", "`ray_remote_args", DeprecationWarning)
             results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                _Worker, fn_constructor_args=(do,), num_cpus=1, compute=actors, ray_remote_args_fn=_no_retries
+                _call,
+                fn_args=(do,),
+                num_cpus=1,
+                compute=ray.data.TaskPoolStrategy(size=min(self.workers, len(rows))),
+                ray_remote_args_fn=_no_retries,
             )
         for row in results.iter_rows():
             if row["error"] is not None:
@@ -134,24 +133,18 @@ class RayData:
 
 def _no_retries() -> dict[str, int]:
     """Left to itself Ray Data tries for ever, a piece that takes all memory too, and writes to stderr past every logger."""
-    return {"max_restarts": 0, "max_task_retries": 0}
+    return {"max_retries": 0}
 
 
-class _Worker:
-    """Lives in an actor, so what `do` learns and caches serves all its works."""
-
-    def __init__(self, do: Callable[[Any], Any]) -> None:
-        self._do = do
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        result = error = None
-        try:
-            result = pickle.dumps(self._do(pickle.loads(row["work"])))
-        except (UserError, OSError) as raised:  # a person can act on it
-            error = pickle.dumps(raised)
-        except Exception:
-            error = pickle.dumps(WorkFailed(traceback.format_exc()))
-        return {"place": row["place"], "result": result, "error": error}
+def _call(row: dict[str, Any], do: Callable[[Any], Any]) -> dict[str, Any]:
+    result = error = None
+    try:
+        result = pickle.dumps(do(pickle.loads(row["work"])))
+    except (UserError, OSError) as raised:  # a person can act on it
+        error = pickle.dumps(raised)
+    except Exception:
+        error = pickle.dumps(WorkFailed(traceback.format_exc()))
+    return {"place": row["place"], "result": result, "error": error}
 
 
 def _quiet() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -28,6 +27,7 @@ SPECIALS = 3
 CHARACTER_COVERAGE = 0.99995
 """Share of the sample's characters that get a piece of their own, as LLaMA's; the others are spelled in bytes."""
 
+_CODE_POINTS = 0x110000
 _SPACE_MARK = "\u2581"
 # Line ends and tabs delimit SentencePiece's training input, NUL ends its strings, U+2585 is its mark for an unknown.
 _NEVER_IN_PIECES = "\n\t\0\r\u2585" + _SPACE_MARK
@@ -162,29 +162,29 @@ def _segments(text: str) -> Iterable[str]:
         start = end
 
 
-def _frequent_characters(texts: Iterable[str], *, at_most: int) -> set[str]:
-    """The most frequent characters that make up `CHARACTER_COVERAGE` of the texts, ties by code point."""
-    counts: Counter[str] = Counter()
+def _frequent_characters(texts: Iterable[str], *, at_most: int) -> set[int]:
+    """Code points of the most frequent characters that make up `CHARACTER_COVERAGE` of the texts, ties by code point."""
+    counts = np.zeros(_CODE_POINTS, dtype=np.int64)
     for text in texts:
-        counts.update(text)
-    for character in _NEVER_IN_PIECES:
-        counts.pop(character, None)
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    wanted = CHARACTER_COVERAGE * counts.total()
-    chosen: set[str] = set()
-    covered = 0
-    for character, count in ranked[:at_most]:
-        if covered >= wanted:
-            break
-        chosen.add(character)
-        covered += count
-    return chosen
+        here = np.bincount(_code_points(text))
+        counts[: len(here)] += here
+    counts[[ord(character) for character in _NEVER_IN_PIECES]] = 0
+    ranked = np.argsort(-counts, kind="stable")[:at_most]
+    before = np.cumsum(counts[ranked]) - counts[ranked]
+    return set(ranked[(counts[ranked] > 0) & (before < CHARACTER_COVERAGE * counts.sum())].tolist())
 
 
-def _training_lines(texts: Iterable[str], characters: set[str]) -> Iterable[str]:
+def _training_lines(texts: Iterable[str], characters: set[int]) -> Iterable[str]:
     """The texts' lines, cut at every character that gets no piece of its own."""
+    has_piece = np.zeros(_CODE_POINTS, dtype=np.bool_)
+    has_piece[list(characters)] = True
     for text in texts:
-        others = set(text) - characters
-        for line in text.translate({ord(character): "\n" for character in others}).split("\n"):
+        points = _code_points(text)
+        cut = np.where(has_piece[points], points, np.uint32(ord("\n"))).tobytes().decode("utf-32-le")
+        for line in cut.split("\n"):
             for start in range(0, len(line), _SEGMENT_CHARACTERS):
                 yield line[start : start + _SEGMENT_CHARACTERS]
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llama.data.building.marks import Finished, once, sha256_of
 from llama.data.building.texts import Flags, TextPart, read_texts, replace_file
-from llama.data.near_duplicates import HeldOutGrams, below, gram_hashes
+from llama.data.near_duplicates import HeldOutGrams, below, gram_hashes, sorted_unique
 from llama.data.shards import ShardHeader, ShardWriter, open_shard
 from llama.data.tokenizer import Tokenizer
 from llama.errors import UserError
@@ -130,7 +130,7 @@ class _Screen:
             else:
                 found.append(match.found)
                 yield text
-        self.places = np.unique(np.concatenate(found))
+        self.places = sorted_unique(np.concatenate(found))
 
 
 class _Tally:

@@ -9,36 +9,34 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from llama.data.building.choosing import first_copies, sample_texts
+from llama.data.building.domains import Domain, Side, domain_manifest, overlaps
 from llama.data.building.encoding import (
     EncodingWork,
     PartTokens,
     StoredGrams,
     encode_part,
     join_parts,
-    read_places,
 )
 from llama.data.building.executor import Execute
 from llama.data.building.progress import Stage, Watch
 from llama.data.building.reading import SectionTexts, cut_sections, read_section
-from llama.data.building.texts import PART_BYTES, Flags, TextPart, read_texts
+from llama.data.building.texts import PART_BYTES, TextPart
 from llama.data.corpus import (
     BUILD_VERSION,
     MANIFEST,
     SPLITS,
     TOKENIZER,
     CorpusManifest,
-    DomainManifest,
     content_digest,
     shard_path,
 )
-from llama.data.near_duplicates import HeldOutGrams, Overlap
+from llama.data.near_duplicates import HeldOutGrams
 from llama.data.shards import ShardHeader
 from llama.data.sources import CorpusSpec, Source
 from llama.data.tokenizer import Tokenizer, sample_digest
@@ -46,42 +44,6 @@ from llama.errors import UserError
 from llama.records import write_record
 
 MIN_VALIDATION_TOKENS = 256
-
-
-@dataclass(kw_only=True)
-class _Side:
-    """A domain's training or held-out documents."""
-
-    parts: list[TextPart]
-    kept: list[Flags]
-    """By part: all but exact copies."""
-
-    @property
-    def documents(self) -> int:
-        return int(sum(flags.sum() for flags in self.kept))
-
-    @property
-    def copies(self) -> int:
-        return sum(part.documents for part in self.parts) - self.documents
-
-    def texts(self, work: Path) -> Iterator[str]:
-        for part, flags in zip(self.parts, self.kept, strict=True):
-            yield from read_texts(work, part, flags)
-
-
-@dataclass(kw_only=True)
-class _Domain:
-    """What has been read of a domain."""
-
-    name: str
-    train: _Side
-    val: _Side
-    skipped: dict[str, int]
-
-    @property
-    def sides(self) -> tuple[_Side, _Side]:
-        """In the order of `SPLITS`."""
-        return self.train, self.val
 
 
 class Build:
@@ -126,15 +88,15 @@ class Build:
         tokenizer, sample_sha256, sample_bytes = self._learn(domains, held_out)
         encoded = self._encode(domains, held_out, tokenizer)
         headers = self._join(domains, encoded, tokenizer)
-        overlaps = self._overlaps(domains, held_out)
+        overlap = overlaps(self._work, domains, held_out)
         manifests = {
-            domain.name: _domain_manifest(
+            domain.name: domain_manifest(
                 domain,
                 origin=self._sources[domain.name].origin,
                 encoded=[[encoded[part.name] for part in side.parts] for side in domain.sides],
                 headers=[headers[domain.name, split] for split in SPLITS],
                 sample_bytes=sample_bytes[domain.name],
-                overlap=overlaps[domain.name],
+                overlap=overlap[domain.name],
             )
             for domain in domains
         }
@@ -154,7 +116,7 @@ class Build:
             domains=manifests,
         )
 
-    def _read(self) -> list[_Domain]:
+    def _read(self) -> list[Domain]:
         """Every section into text parts; then each domain's documents, exact copies marked."""
         sections = cut_sections(
             self._sources,
@@ -180,21 +142,21 @@ class Build:
             parts[section.domain, "train"] += texts.train
             parts[section.domain, "val"] += texts.val
             skipped[section.domain].update(texts.skipped)
-        sides: dict[tuple[str, str], _Side] = {}
+        sides: dict[tuple[str, str], Side] = {}
         for split in SPLITS:  # a copy is always on the side of what it copies
             kept = iter(first_copies(self._work, [part for name in self._sources for part in parts[name, split]]))
             for name in self._sources:
                 here = parts[name, split]
-                sides[name, split] = _Side(parts=here, kept=[next(kept) for _ in here])
+                sides[name, split] = Side(parts=here, kept=[next(kept) for _ in here])
         domains = [
-            _Domain(name=name, train=sides[name, "train"], val=sides[name, "val"], skipped=dict(skipped[name]))
+            Domain(name=name, train=sides[name, "train"], val=sides[name, "val"], skipped=dict(skipped[name]))
             for name in self._sources
         ]
         for domain in domains:
             self._report_domain(domain)
         return domains
 
-    def _report_domain(self, domain: _Domain) -> None:
+    def _report_domain(self, domain: Domain) -> None:
         documents = domain.train.documents + domain.val.documents
         copies = domain.train.copies + domain.val.copies
         left_out = {**domain.skipped, **({"duplicates": copies} if copies else {})}
@@ -208,7 +170,7 @@ class Build:
         if domain.train.documents == 0 or domain.val.documents == 0:
             self._require_validation(domain, domain.train.documents, 0)
 
-    def _learn(self, domains: Sequence[_Domain], held_out: HeldOutGrams) -> tuple[Tokenizer, str, dict[str, int]]:
+    def _learn(self, domains: Sequence[Domain], held_out: HeldOutGrams) -> tuple[Tokenizer, str, dict[str, int]]:
         """The tokenizer, its sample's SHA-256, and the sample's bytes by domain."""
         total_weight = sum(domain.weight for domain in self._spec.domains.values())
         sample: list[str] = []
@@ -235,9 +197,7 @@ class Build:
         stage.finished(0, sum(sample_bytes.values()))
         return tokenizer, sample_digest(sample), sample_bytes
 
-    def _encode(
-        self, domains: Sequence[_Domain], held_out: HeldOutGrams, tokenizer: Tokenizer
-    ) -> dict[str, PartTokens]:
+    def _encode(self, domains: Sequence[Domain], held_out: HeldOutGrams, tokenizer: Tokenizer) -> dict[str, PartTokens]:
         """Every text part into tokens; by the part's name."""
         grams = StoredGrams.of(held_out, self._work)
         works = [
@@ -264,7 +224,7 @@ class Build:
         return encoded
 
     def _join(
-        self, domains: Sequence[_Domain], encoded: dict[str, PartTokens], tokenizer: Tokenizer
+        self, domains: Sequence[Domain], encoded: dict[str, PartTokens], tokenizer: Tokenizer
     ) -> dict[tuple[str, str], ShardHeader]:
         """The parts' tokens into a shard for each domain and split."""
         sides = [
@@ -274,7 +234,7 @@ class Build:
         stage = Stage("joining", self._watch, [encoded[part.name].bytes for part in parts])
         places = iter(range(len(parts)))
 
-        def joined(side: _Side) -> Iterator[TextPart]:
+        def joined(side: Side) -> Iterator[TextPart]:
             for part in side.parts:
                 yield part
                 stage.finished(next(places), encoded[part.name].bytes)
@@ -290,23 +250,7 @@ class Build:
             for name, split, side in sides
         }
 
-    def _overlaps(self, domains: Sequence[_Domain], held_out: HeldOutGrams) -> dict[str, Overlap]:
-        """By domain, how many of its held-out 13-grams some training document of the corpus still holds."""
-        in_training = np.zeros(len(held_out.hashes), dtype=np.bool_)
-        for domain in domains:
-            for part in domain.train.parts:
-                in_training[read_places(self._work, part)[0]] = True
-        overlaps: dict[str, Overlap] = {}
-        for domain in domains:
-            grams = shared = 0
-            for part in domain.val.parts:
-                places, counts = read_places(self._work, part)
-                grams += int(counts.sum())
-                shared += int(counts[in_training[places]].sum())
-            overlaps[domain.name] = Overlap(grams, shared)
-        return overlaps
-
-    def _require_validation(self, domain: _Domain, train_documents: int, validation_tokens: int) -> None:
+    def _require_validation(self, domain: Domain, train_documents: int, validation_tokens: int) -> None:
         if validation_tokens >= MIN_VALIDATION_TOKENS and train_documents > 0:
             return
         fraction = self._spec.held_out_fraction
@@ -316,32 +260,3 @@ class Build:
             f"{MIN_VALIDATION_TOKENS} are needed, and {train_documents:,} are left for training; give it more documents, "
             f"raise held_out_fraction, or cut long documents with max_document_bytes"
         )
-
-
-def _domain_manifest(
-    domain: _Domain,
-    *,
-    origin: str,
-    encoded: Sequence[Sequence[PartTokens]],
-    headers: Sequence[ShardHeader],
-    sample_bytes: int,
-    overlap: Overlap,
-) -> DomainManifest:
-    train, validation = encoded
-    return DomainManifest(
-        origin=origin,
-        train_documents=sum(part.documents for part in train),
-        validation_documents=sum(part.documents for part in validation),
-        train_bytes=sum(part.bytes for part in train),
-        validation_bytes=sum(part.bytes for part in validation),
-        train_tokens=headers[0].tokens,
-        validation_tokens=headers[1].tokens,
-        duplicates=domain.train.copies + domain.val.copies,
-        near_duplicates=sum(part.near_duplicates for part in train),
-        skipped=dict(sorted(domain.skipped.items())),
-        tokenizer_sample_bytes=sample_bytes,
-        held_out_grams=overlap.grams,
-        held_out_grams_in_training=overlap.shared,
-        train_sha256=headers[0].payload_sha256,
-        validation_sha256=headers[1].payload_sha256,
-    )

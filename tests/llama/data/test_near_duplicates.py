@@ -97,10 +97,8 @@ def test_what_training_keeps_of_the_held_out_grams_is_counted() -> None:
     matches = [held.match(text) for text in kept]
     assert not any(match.is_near_duplicate for match in matches)
     found = np.concatenate([match.found for match in matches])
-    assert held.overlap_with(found, [" ".join(other)]) == Overlap(200, 2 * 38)
-    assert held.overlap_with(found, [" ".join(one), " ".join(other)]) == Overlap(300, 2 * 38)
-    assert held.overlap_with(found[:0], [" ".join(other)]) == Overlap(200, 0)
-    assert held.overlap_with(found, []).share == 0.0
+    assert len(np.unique(found)) == 2 * 38
+    assert [match.overlap for match in matches] == [Overlap(1038, 38), Overlap(1038, 38), Overlap(1078, 0)]
 
 
 def test_beyond_the_bound_a_sample_decides_alike() -> None:

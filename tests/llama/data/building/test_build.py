@@ -272,7 +272,7 @@ class TestGoingOn:
     def fail_at_the_end(self, tmp_path: Path, spec: CorpusSpec, monkeypatch: pytest.MonkeyPatch) -> Path:
         """The folder of parts that such a build leaves."""
         with monkeypatch.context() as patch:
-            patch.setattr(stages, "_domain_manifest", lambda *args, **named: 1 / 0)
+            patch.setattr(stages, "domain_manifest", lambda *args, **named: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 build(tmp_path, spec)
         (left,) = visible(tmp_path / "storage" / "corpora")
