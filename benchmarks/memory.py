@@ -22,10 +22,10 @@ from benchmarks.allocations import Allocations, count_allocations
 from benchmarks.machine import machine, versions
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.activation_checkpointing import apply_checkpointing
-from llama.config import ModelConfig, llama_d_ff
+from llama.config import ActivationCheckpointing, DType, ModelConfig, llama_d_ff
 from llama.device import use_threads
 from llama.loss import MeanCrossEntropy, next_token_loss
-from llama.memory import Checkpointing, DType, loss_chunk_tokens, training_bytes
+from llama.memory import loss_chunk_tokens, training_bytes
 from llama.model import Llama
 from llama.precision import apply_precision, precision
 
@@ -102,7 +102,7 @@ def by_vocabulary(vocab: int) -> dict[str, Any]:
     }
 
 
-def by_checkpointing(dtype: DType, how: Checkpointing) -> dict[str, Any]:
+def by_checkpointing(dtype: DType, how: ActivationCheckpointing) -> dict[str, Any]:
     """A model of width 256 and 8 layers, 8 sequences of 256 tokens: bytes kept, peak, FLOPs and the closed form's peak."""
     config, sequences = shape(vocab=1024, width=256, layers=8, context=256), 8
     tokens = sequences * config.context_length
@@ -157,7 +157,7 @@ def head_seconds(vocab: int, width: int, dtype: DType) -> dict[str, Any]:
 
 
 def backward_allocations(
-    config: ModelConfig, sequences: int, dtype: DType, how: Checkpointing, *, kernel: str
+    config: ModelConfig, sequences: int, dtype: DType, how: ActivationCheckpointing, *, kernel: str
 ) -> Allocations:
     """Of a forward and backward pass, gradients included."""
     model, batch_BT = built(config, dtype, how), torch.zeros(sequences, config.context_length, dtype=torch.long)
@@ -165,7 +165,7 @@ def backward_allocations(
         return count_allocations(lambda: next_token_loss(model, batch_BT, batch_BT).backward())
 
 
-def built(config: ModelConfig, dtype: DType, how: Checkpointing) -> Llama:
+def built(config: ModelConfig, dtype: DType, how: ActivationCheckpointing) -> Llama:
     model = Llama(config)
     model.initialise(torch.Generator().manual_seed(0))
     apply_precision(model, dtype, CPU)

@@ -4,8 +4,8 @@
 * `selective` keeps a block's input and the outputs of its linear layers and of attention, and recomputes the rest: norms,
   rotations, SwiGLU's products. "We save the activations that are expensive to compute, such as the outputs of linear layers"
   (Touvron et al. 2023, section 2.4). No matrix product is computed twice.
-* `full` keeps a block's input alone and repeats its forward pass, all but the last product (Chen et al. 2016): a third more
-  FLOPs.
+* `full` keeps a block's input alone and repeats its forward pass, all but the last product (Chen et al. 2016): a quarter more
+  FLOPs a step, head included, where it was counted (docs/memory.md).
 
 Names in the state dict stay as they are. Comes before compilation: a compiled block then keeps and recomputes the same.
 """
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from llama.config import ActivationCheckpointing
 from llama.model import Llama
 
 aten = torch.ops.aten
@@ -36,7 +37,7 @@ KEPT_OPERATIONS = [
 ]
 
 
-def apply_checkpointing(model: Llama, how: Literal["none", "selective", "full"]) -> None:
+def apply_checkpointing(model: Llama, how: ActivationCheckpointing) -> None:
     """Have each block of a model keep `how` much; gradients are the same bits in eager mode. Apply once, before compiling."""
     if how == "none":
         return

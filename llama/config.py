@@ -20,6 +20,11 @@ Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
+DType = Literal["float32", "bfloat16"]
+Device = Literal["cpu", "cuda"]
+ActivationCheckpointing = Literal["none", "selective", "full"]
+AttentionKernel = Literal["flash", "math"]
+
 
 class Config(BaseModel):
     """Base of every record that a person or a file may write: no unknown fields, no silent conversions."""
@@ -128,12 +133,12 @@ class RunConfig(Config):
     seed: Annotated[int, Field(ge=0)]
     micro_batch_sequences: Positive
     """Sequences that go through the model at once; gradients add up to the batch. Sums in another order have other bits."""
-    activation_checkpointing: Literal["none", "selective", "full"]
+    activation_checkpointing: ActivationCheckpointing
     """Which activations are recomputed in the backward pass instead of kept. A compiler may fuse the same sums otherwise."""
-    dtype: Literal["float32", "bfloat16"]
+    dtype: DType
     """Compute precision; master weights, gradients and optimiser state are float32."""
     compile: bool
-    attention_kernel: Literal["flash", "math"]
+    attention_kernel: AttentionKernel
     parent: str | None = None
     """Key of the trunk that a branch forks from."""
     fork_step: int | None = None

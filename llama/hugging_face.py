@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llama.config import ModelConfig
+from llama.config import DType, ModelConfig
 from llama.errors import UserError
 from llama.model import Llama
 
@@ -29,8 +29,6 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 """A model above this many bytes is written in several files, none larger unless one matrix is."""
-
-Dtype = Literal["float32", "bfloat16"]
 
 #: A block's weights that need no more than another name, ours -> theirs.
 _BLOCK_NAMES = {
@@ -102,7 +100,7 @@ def _pairs_from_halves(weight: Tensor, d_head: int) -> Tensor:
     return weight.unflatten(0, (-1, 2, d_head // 2)).transpose(1, 2).flatten(0, 2)
 
 
-def to_config(config: ModelConfig, *, dtype: Dtype, bos_id: int, eos_id: int) -> dict[str, Any]:
+def to_config(config: ModelConfig, *, dtype: DType, bos_id: int, eos_id: int) -> dict[str, Any]:
     """`config.json`. transformers 5 reads `rope_parameters` and `dtype`; before it, and in programs that read the file
     themselves, they are `rope_theta` and `torch_dtype`."""
     return {
@@ -166,7 +164,7 @@ def from_config(theirs: Mapping[str, Any]) -> ModelConfig:
 
 
 def write_model(
-    model: Llama, folder: Path, *, dtype: Dtype, bos_id: int, eos_id: int, shard_bytes: int = SHARD_BYTES
+    model: Llama, folder: Path, *, dtype: DType, bos_id: int, eos_id: int, shard_bytes: int = SHARD_BYTES
 ) -> None:
     """Write config, generation config and weights into a folder that exists.
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from llama.accounting import kv_bytes_per_token, weight_bytes
-from llama.config import Config, ModelConfig, Positive
+from llama.config import Config, DType, ModelConfig, Positive
 from llama.decoding import decode_step, prefill
 from llama.device import device_name, pick_device, use_threads
 from llama.model import Llama
@@ -47,7 +47,7 @@ def measure_inference(
     shapes: Mapping[str, ModelConfig],
     protocol: InferenceProtocol,
     *,
-    dtype: str,
+    dtype: DType,
     threads: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, InferenceCost]:
@@ -79,7 +79,7 @@ def measure_inference(
     }
 
 
-def _random_model(config: ModelConfig, protocol: InferenceProtocol, dtype: str, device: torch.device) -> Llama:
+def _random_model(config: ModelConfig, protocol: InferenceProtocol, dtype: DType, device: torch.device) -> Llama:
     model = Llama(config, max_tokens=protocol.prompt_tokens + protocol.output_tokens)
     model.initialise(torch.Generator().manual_seed(0))
     model.to(device)

@@ -6,32 +6,26 @@ with torch loaded, and its data, come on top.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from llama.accounting import count_parameters
-from llama.config import ModelConfig
-
-DType = Literal["float32", "bfloat16"]
-Checkpointing = Literal["none", "selective", "full"]
-DeviceType = Literal["cpu", "cuda"]
+from llama.config import ActivationCheckpointing, Device, DType, ModelConfig
 
 #: Logits held at once. On a CPU a chunk stays in the second-level cache (2 MiB in float32); a GPU needs wide products, and
 #: its figure was not measured.
-LOGITS_AT_ONCE: dict[DeviceType, int] = {"cpu": 2**19, "cuda": 2**26}
+LOGITS_AT_ONCE: dict[Device, int] = {"cpu": 2**19, "cuda": 2**26}
 
 #: Tokens below which the head's gradient is read and written more than it is computed.
-MIN_CHUNK_TOKENS: dict[DeviceType, int] = {"cpu": 128, "cuda": 1024}
+MIN_CHUNK_TOKENS: dict[Device, int] = {"cpu": 128, "cuda": 1024}
 
 _ELEMENT_BYTES: dict[DType, int] = {"float32": 4, "bfloat16": 2}
 
 
-def loss_chunk_tokens(vocab_size: int, device: DeviceType) -> int:
+def loss_chunk_tokens(vocab_size: int, device: Device) -> int:
     """Tokens whose logits `llama.loss` holds at once: `LOGITS_AT_ONCE` of them, and never fewer than `MIN_CHUNK_TOKENS`."""
     return max(LOGITS_AT_ONCE[device] // vocab_size, MIN_CHUNK_TOKENS[device])
 
 
 def kept_bytes_per_token(
-    model: ModelConfig, *, dtype: DType, activation_checkpointing: Checkpointing, device: DeviceType
+    model: ModelConfig, *, dtype: DType, activation_checkpointing: ActivationCheckpointing, device: Device
 ) -> int:
     """What one layer keeps of one token for the backward pass.
 
@@ -59,8 +53,8 @@ def training_bytes(
     batch_sequences: int,
     micro_batch_sequences: int,
     dtype: DType,
-    activation_checkpointing: Checkpointing,
-    device: DeviceType,
+    activation_checkpointing: ActivationCheckpointing,
+    device: Device,
 ) -> int:
     """Most that weights, optimiser state, gradients and activations hold at any moment of a training step.
 
@@ -97,7 +91,7 @@ def training_bytes(
     return max(at_loss, in_last_block, in_first_block, at_end)
 
 
-def _loss_bytes(model: ModelConfig, tokens: int, dtype: DType, device: DeviceType) -> int:
+def _loss_bytes(model: ModelConfig, tokens: int, dtype: DType, device: Device) -> int:
     """The last norm, the states with their gradient, the head's, and one chunk of logits (see `llama.loss`)."""
     d, vocab, element = model.d_model, model.vocab_size, _ELEMENT_BYTES[dtype]
     chunk = min(tokens, loss_chunk_tokens(vocab, device))
@@ -110,7 +104,7 @@ def _loss_bytes(model: ModelConfig, tokens: int, dtype: DType, device: DeviceTyp
 
 
 def _backward_bytes_per_token(
-    model: ModelConfig, dtype: DType, activation_checkpointing: Checkpointing, device: DeviceType
+    model: ModelConfig, dtype: DType, activation_checkpointing: ActivationCheckpointing, device: Device
 ) -> int:
     """At its peak, in the backward pass of SwiGLU, what one block holds of a token beyond what all blocks keep: gradients of
     the residual stream and of two products, and what was recomputed.
@@ -132,6 +126,6 @@ def _backward_bytes_per_token(
     return gradients + norms + products + attention
 
 
-def _widens_attention(dtype: DType, device: DeviceType) -> bool:
+def _widens_attention(dtype: DType, device: Device) -> bool:
     """Whether attention is in float32 beside products in bfloat16: see `llama.precision`."""
     return dtype == "bfloat16" and device == "cpu"

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from llama.config import AttentionKernel, DType
 from llama.model import Attention, Llama
 
 ATTENTION_KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
 
 
-def apply_precision(model: Llama, dtype: Literal["float32", "bfloat16"], device: torch.device) -> None:
+def apply_precision(model: Llama, dtype: DType, device: torch.device) -> None:
     """Keep attention in float32 where a CPU computes the rest in bfloat16: there the flash kernel's backward pass takes 6 to
     12 times as long in bfloat16 as in float32 (`python -m benchmarks.train --attention`). Comes before compilation.
     """
@@ -35,7 +36,7 @@ def attend_in_float32(q_BHTE: Tensor, k_BKTE: Tensor, v_BKTE: Tensor, **options:
 
 
 @contextmanager
-def precision(device: torch.device, dtype: str, attention_kernel: str) -> Iterator[None]:
+def precision(device: torch.device, dtype: DType, attention_kernel: AttentionKernel) -> Iterator[None]:
     """Compute in `dtype` by autocast over float32 master weights, with one attention kernel and no silent fallback."""
     with (
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16"),

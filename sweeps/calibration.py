@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from cluster.machine import visible_gpus
 from llama.accounting import training_flops_per_token
-from llama.config import ModelConfig, digest
+from llama.config import Device, ModelConfig, digest
 from llama.errors import UserError
 from llama.records import Record, read_record, write_record
 from sweeps.design import Numerics
@@ -32,7 +32,7 @@ EXTRAPOLATION_LIMIT = 10.0
 class Machine(NamedTuple):
     """Where runs are timed."""
 
-    device: Literal["cpu", "cuda"]
+    device: Device
     name: str
     """The CPU's or the GPU's model, as its maker calls it."""
     torch_version: str

@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.compilation import COMPILE_FROM_FLOPS
-from llama.config import DataConfig, ModelConfig, Recipe, RunConfig
+from llama.config import AttentionKernel, DataConfig, Device, DType, ModelConfig, Recipe, RunConfig
 from llama.errors import UserError
 from llama.recipes import make_recipe
 from llama.records import SweepRun
@@ -56,10 +56,10 @@ class CorpusFacts(NamedTuple):
 class Numerics(NamedTuple):
     """The resolved choices that change bits: part of every run's key."""
 
-    dtype: Literal["float32", "bfloat16"]
+    dtype: DType
     compile_from_flops: float
     """Runs whose planned training FLOPs reach it are compiled: 0 is all of them, infinity none."""
-    attention_kernel: Literal["flash", "math"]
+    attention_kernel: AttentionKernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class _Cell(NamedTuple):
     """Of the first seed, without a parent."""
 
 
-def resolve_numerics(spec: SweepSpec, device: Literal["cpu", "cuda"], *, has_bf16_tiles: bool) -> Numerics:
+def resolve_numerics(spec: SweepSpec, device: Device, *, has_bf16_tiles: bool) -> Numerics:
     """What `precision: auto`, `compile: auto` and the attention kernel mean on a kind of device.
 
     One precision serves all sizes, so that none is told from another by its rounding: bfloat16 where it wins at the narrowest,
@@ -137,7 +137,7 @@ def resolve_numerics(spec: SweepSpec, device: Literal["cpu", "cuda"], *, has_bf1
         wins = device == "cuda" or (has_bf16_tiles and min(spec.ladder.all_widths) >= BF16_FROM_WIDTH)
         dtype = "bfloat16" if wins else "float32"
     threshold = COMPILE_FROM_FLOPS[device] if spec.compile == "auto" else 0.0 if spec.compile else math.inf
-    kernel: Literal["flash", "math"] = "math" if device == "cuda" and dtype == "float32" else "flash"
+    kernel: AttentionKernel = "math" if device == "cuda" and dtype == "float32" else "flash"
     return Numerics(dtype, threshold, kernel)
 
 

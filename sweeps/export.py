@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 
 from llama.accounting import count_parameters
 from llama.checkpoint import load_weights
+from llama.config import DType
 from llama.data.corpus import MANIFEST, Corpus, open_corpus
 from llama.errors import UserError
-from llama.hugging_face import Dtype, write_model
+from llama.hugging_face import write_model
 from llama.hugging_face_tokenizer import write_tokenizer
 from llama.model import Llama
 from llama.records import VAL_LOSS, CheckpointMark, Done, Record, read_done, sync_folder
@@ -40,7 +41,7 @@ class Exported(Record):
     """Final validation loss, nats a token; None where these are not a finished run's weights."""
     caution: str | None
     """Why they are not, where they are not."""
-    dtype: Dtype
+    dtype: DType
     bytes: int
     """Of all files but the card."""
     tokenizer_sha256: str
@@ -49,7 +50,7 @@ class Exported(Record):
     """The isoloss that wrote the folder."""
 
 
-def export_run(run: RunFolder, out: Path | None, *, dtype: Dtype) -> Exported:
+def export_run(run: RunFolder, out: Path | None, *, dtype: DType) -> Exported:
     """Write the run's newest good checkpoint as a LlamaForCausalLM with its tokenizer and a card, into
     `<storage>/exports/<key>` unless `out` says otherwise. The folder appears whole or not at all. A trunk, or a run on its
     way, is exported with a caution.

@@ -13,9 +13,9 @@ from cluster.executor import Node
 from cluster.simulation import simulate
 from cluster.task import Task
 from llama.accounting import checkpoint_bytes, count_parameters
-from llama.config import ModelConfig, RunConfig
+from llama.config import Device, ModelConfig, RunConfig
 from llama.data.mixture import repetition
-from llama.memory import DeviceType, training_bytes
+from llama.memory import training_bytes
 from llama.records import Record
 from sweeps.calibration import Calibration, Speed
 from sweeps.design import Design, PlannedRun, Segment, budget_tokens
@@ -115,7 +115,7 @@ class Plan(Record):
     warnings: list[PlanWarning]
 
 
-def make_plan(design: Design, calibration: Calibration, *, slots: int, device: DeviceType) -> Plan:
+def make_plan(design: Design, calibration: Calibration, *, slots: int, device: Device) -> Plan:
     """Count and time a design. `slots` is how many runs the machine or cluster takes at once, `device` what each trains on.
 
     Raises:
@@ -190,7 +190,7 @@ def _size_plan(
     finals: Sequence[PlannedRun],
     seconds: Mapping[str, float],
     speeds: Mapping[tuple[ModelConfig, int], Speed | None],
-    device: DeviceType,
+    device: Device,
 ) -> SizePlan | None:
     """None for a size without runs."""
     model, runs = design.models[size], [run for run in finals if run.size == size]
@@ -223,7 +223,7 @@ def _size_plan(
     )
 
 
-def _step_bytes(run: RunConfig, device: DeviceType) -> int:
+def _step_bytes(run: RunConfig, device: Device) -> int:
     return training_bytes(
         run.model,
         batch_sequences=run.recipe.batch_sequences,

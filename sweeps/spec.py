@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from llama.config import Config, ModelConfig, Positive, PositiveFloat, digest, llama_d_ff
+from llama.config import (
+    ActivationCheckpointing,
+    Config,
+    DType,
+    ModelConfig,
+    Positive,
+    PositiveFloat,
+    digest,
+    llama_d_ff,
+)
 from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule, recipe_problems
 from llama.released_sizes import ReleasedSize, released_size
@@ -298,12 +307,12 @@ class SweepSpec(Config):
     evaluation: Evaluation
     inference: Annotated[Inference | None, BeforeValidator(_off_is_none), Field(validate_default=True)] = Inference()
     """`off` measures none."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", DType] = "auto"
     """Compute precision, one for all sizes; auto is bfloat16 on a GPU, and on a CPU with matrix tiles where no size is narrower
     than 128; else float32."""
     compile: bool | Literal["auto"] = "auto"
     """Compile the model; auto does where a size's planned FLOPs earn the half minute that it takes."""
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    activation_checkpointing: ActivationCheckpointing = "none"
     """Recompute activations in the backward pass to save memory: all but the outputs of matrix products, or all of a block."""
     micro_batch: Positive | None = None
     """At most so many sequences go through the model at once; gradients add up to the recipe's batch."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from llama.config import ModelConfig, RunConfig
+from llama.config import DType, ModelConfig, RunConfig
 from llama.inference_cost import InferenceProtocol
 from llama.records import INFERENCE, write_record
 
@@ -70,7 +70,7 @@ def measure_inference(
     shapes: Mapping[str, str],
     run_keys: Mapping[str, list[str]],
     protocol: str,
-    dtype: str,
+    dtype: DType,
     threads: int,
     gpu_share: float,
 ) -> None:

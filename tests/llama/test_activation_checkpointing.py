@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import get_args
 
 import pytest
 import torch
@@ -13,16 +13,15 @@ from benchmarks.allocations import count_allocations
 from benchmarks.memory import UNCOUNTED
 from llama.accounting import forward_flops_per_token
 from llama.activation_checkpointing import apply_checkpointing
-from llama.config import ModelConfig
+from llama.config import ActivationCheckpointing, ModelConfig
 from llama.loss import next_token_loss
 from llama.model import Llama
 from tests.llama.shapes import tiny_model
 
-How = Literal["none", "selective", "full"]
-HOW: tuple[How, ...] = ("none", "selective", "full")
+HOW: tuple[ActivationCheckpointing, ...] = get_args(ActivationCheckpointing)
 
 
-def model_with(how: How, **shape: int) -> Llama:
+def model_with(how: ActivationCheckpointing, **shape: int) -> Llama:
     model = Llama(tiny_model(**shape))
     model.initialise(torch.Generator().manual_seed(1))
     apply_checkpointing(model, how)
@@ -42,7 +41,7 @@ def gradients(model: Llama) -> list[torch.Tensor]:
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("n_kv_heads", [1, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_are_the_same_bits(how: How, n_kv_heads: int, dtype: torch.dtype) -> None:
+def test_gradients_are_the_same_bits(how: ActivationCheckpointing, n_kv_heads: int, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
         plain = gradients(model_with("none", n_kv_heads=n_kv_heads))
         kept = gradients(model_with(how, n_kv_heads=n_kv_heads))
@@ -50,7 +49,7 @@ def test_gradients_are_the_same_bits(how: How, n_kv_heads: int, dtype: torch.dty
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_the_state_dict_keeps_its_names_and_loads(how: How) -> None:
+def test_the_state_dict_keeps_its_names_and_loads(how: ActivationCheckpointing) -> None:
     plain, model = model_with("none"), model_with(how)
     assert list(model.state_dict()) == list(plain.state_dict())
     assert [name for name, _ in model.named_parameters()] == [name for name, _ in plain.named_parameters()]
@@ -58,7 +57,7 @@ def test_the_state_dict_keeps_its_names_and_loads(how: How) -> None:
 
 
 @pytest.mark.parametrize("how", ["selective", "full"])
-def test_a_checkpointed_block_compiles_into_one_graph(how: How) -> None:
+def test_a_checkpointed_block_compiles_into_one_graph(how: ActivationCheckpointing) -> None:
     torch._dynamo.reset()
     model = model_with(how)
     for block in model.blocks:
@@ -66,7 +65,7 @@ def test_a_checkpointed_block_compiles_into_one_graph(how: How) -> None:
     torch.testing.assert_close(gradients(model), gradients(model_with("none")), atol=1e-5, rtol=1e-4)
 
 
-def counted_flops(how: How) -> int:
+def counted_flops(how: ActivationCheckpointing) -> int:
     counter = FlopCounterMode(display=False, custom_mapping=UNCOUNTED)
     with counter:
         batch_loss(model_with(how)).backward()
@@ -85,7 +84,7 @@ def test_selective_repeats_no_matrix_product_and_full_all_of_a_block_but_its_las
 def test_each_kind_keeps_less_for_the_backward_pass() -> None:
     """Bytes of the graph, read off torch's allocator once the loss is there and nothing has gone backward."""
     shape = {"d_model": 64, "n_heads": 4, "d_ff": 176, "n_layers": 4, "context_length": 64}
-    kept: dict[How, int] = {}
+    kept: dict[ActivationCheckpointing, int] = {}
     for how in HOW:
         model = model_with(how, **shape)
         batch_loss(model)  # whatever is made once
@@ -95,7 +94,7 @@ def test_each_kind_keeps_less_for_the_backward_pass() -> None:
 
 
 @pytest.mark.parametrize("how", ["selective", "full"])
-def test_the_backward_pass_peaks_lower(how: How) -> None:
+def test_the_backward_pass_peaks_lower(how: ActivationCheckpointing) -> None:
     shape = {"d_model": 64, "n_heads": 4, "d_ff": 176, "n_layers": 6, "context_length": 64}
     peaks = []
     for kind in ("none", how):

@@ -10,9 +10,9 @@ import torch
 from benchmarks.allocations import count_allocations
 from llama.accounting import count_parameters
 from llama.activation_checkpointing import apply_checkpointing
-from llama.config import ModelConfig
+from llama.config import ActivationCheckpointing, DType, ModelConfig
 from llama.loss import next_token_loss
-from llama.memory import Checkpointing, DType, kept_bytes_per_token, loss_chunk_tokens, training_bytes
+from llama.memory import kept_bytes_per_token, loss_chunk_tokens, training_bytes
 from llama.model import Llama
 from llama.optimizer import make_optimizer
 from llama.precision import apply_precision, precision
@@ -33,7 +33,9 @@ STEPS: dict[str, tuple[dict[str, Any], int, int]] = {
 }
 
 
-def measured_bytes(model_config: ModelConfig, micro: int, parts: int, dtype: DType, how: Checkpointing) -> int:
+def measured_bytes(
+    model_config: ModelConfig, micro: int, parts: int, dtype: DType, how: ActivationCheckpointing
+) -> int:
     """Weights and moments, and the most that a second step allocates beside them."""
     device, recipe = torch.device("cpu"), tiny_recipe()
     model = Llama(model_config)
@@ -54,7 +56,7 @@ def measured_bytes(model_config: ModelConfig, micro: int, parts: int, dtype: DTy
 @pytest.mark.parametrize("how", ["none", "selective", "full"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("step", STEPS)
-def test_training_bytes_are_those_of_a_step(step: str, dtype: DType, how: Checkpointing) -> None:
+def test_training_bytes_are_those_of_a_step(step: str, dtype: DType, how: ActivationCheckpointing) -> None:
     """Within 7 %: in float32 within 3 %."""
     shape, micro, parts = STEPS[step]
     model = tiny_model(**shape)
