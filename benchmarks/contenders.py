@@ -2,7 +2,7 @@
 
 Equal shapes, equal batches, fused AdamW, the gradient clipped, one thread; each reads its loss at the end of a step. Hugging
 Face's model is compiled whole, as `torch.compile(model)` does, and computes in bfloat16 under autocast. Ours is built by the
-trainer's own `TrainingState` and stepped by its `training_step`.
+trainer's own `TrainingState`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import torch
 from torch import nn
 
 from llama.config import DataConfig, ModelConfig, RunConfig
-from llama.precision import precision
 from llama.recipes import Overrides, make_recipe
 from llama.training_state import TrainingState
-from llama.training_step import training_step
+from sweeps.design import attention_kernel
 
 LEARNING_RATE = 1e-3
 
@@ -41,7 +40,7 @@ def start(name: str, model: ModelConfig, tokens_BS: torch.Tensor, device: torch.
 
 
 def run_config(
-    model: ModelConfig, batch_sequences: int, *, compile: bool, dtype: Any, kernel: Any = "flash"
+    model: ModelConfig, batch_sequences: int, device: torch.device, *, compile: bool, dtype: Any
 ) -> RunConfig:
     batch_tokens = batch_sequences * model.context_length
     own = Overrides(batch_tokens=batch_tokens)
@@ -55,29 +54,15 @@ def run_config(
         activation_checkpointing="none",
         dtype=dtype,
         compile=compile,
-        attention_kernel=kernel,
+        attention_kernel=attention_kernel(dtype, device.type),
     )
 
 
 def _ours(
     model: ModelConfig, tokens_BS: torch.Tensor, device: torch.device, compile: bool, dtype: str
 ) -> Callable[[], float]:
-    config = run_config(model, len(tokens_BS), compile=compile, dtype=dtype)
-    state = TrainingState(config, device)
-
-    def step() -> float:
-        with precision(device, dtype, "flash"):
-            result = training_step(
-                state.model,
-                state.optimizer,
-                tokens_BS,
-                micro_batch_sequences=len(tokens_BS),
-                learning_rate=LEARNING_RATE,
-                clip_norm=config.recipe.clip_norm,
-            )
-        return result.loss.item()
-
-    return step
+    state = TrainingState(run_config(model, len(tokens_BS), device, compile=compile, dtype=dtype), device)
+    return lambda: state.update(tokens_BS, LEARNING_RATE).loss.item()
 
 
 def _hugging_face(

@@ -18,12 +18,14 @@ from benchmarks.contenders import run_config
 from llama import trainer
 from llama.config import DataConfig
 from llama.data.corpus import Corpus
+from llama.device import pick_device
 from llama.logbook import Logbook
+from llama.training_state import TrainingState
 from sweeps.ladder import model_for_width
 
 #: Parts of the loop, and whose method does each. What none of them takes is the loop itself.
 PARTS: dict[str, tuple[Any, str]] = {
-    "step": (trainer, "training_step"),
+    "step": (TrainingState, "update"),
     "data": (trainer._Segment, "_make_batch"),
     "journal": (trainer._Segment, "_close_window"),
     "heartbeat": (Logbook, "beat"),
@@ -40,7 +42,7 @@ def measure_overhead(
     """Shares of the loop's processor seconds. Checkpoints, the collections at them and validation are no part of a step, and
     stand apart, in seconds."""
     model = model_for_width(width, vocab_size=corpus.vocab_size, context_length=context)
-    config = run_config(model, batch, compile=False, dtype="float32")
+    config = run_config(model, batch, pick_device(), compile=False, dtype="float32")
     weights = {name: 1 / len(corpus.domains) for name in corpus.domains}
     data = DataConfig(corpus_digest=corpus.digest, weights=weights, validation_tokens=4096)
     config = config.model_copy(update={"data": data})

@@ -18,12 +18,12 @@ from typing import Literal, NamedTuple
 
 from cluster.machine import visible_gpus
 from llama.accounting import training_flops_per_token
-from llama.config import Device, ModelConfig, digest
+from llama.config import Device, ModelConfig, RunConfig, digest
 from llama.errors import UserError
 from llama.records import Record, read_record, write_record
 from sweeps.design import Numerics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: No estimate further than this from a measured shape, in FLOPs a token: a guess would not say that it is one.
 EXTRAPOLATION_LIMIT = 10.0
@@ -49,11 +49,30 @@ class Setup(NamedTuple):
     """Of one run."""
 
 
-class SpeedPoint(Record):
-    """One measured shape."""
+class TrainedShape(Record):
+    """What a speed is measured of: all in a run that decides how long its step takes on one set-up."""
 
     model: ModelConfig
     batch_sequences: int
+    micro_batch_sequences: int
+    activation_checkpointing: str
+    compile: bool
+
+    @classmethod
+    def of(cls, config: RunConfig) -> TrainedShape:
+        return cls(
+            model=config.model,
+            batch_sequences=config.recipe.batch_sequences,
+            micro_batch_sequences=config.micro_batch_sequences,
+            activation_checkpointing=config.activation_checkpointing,
+            compile=config.compile,
+        )
+
+
+class SpeedPoint(Record):
+    """One measured shape."""
+
+    shape: TrainedShape
     tokens_per_second: float
     """Over whole training steps, one run alone on its cores."""
 
@@ -79,20 +98,27 @@ class Calibration:
     problem: str | None = None
     """Why the cache could not be used, if it couldn't."""
 
-    def speed(self, model: ModelConfig, batch_sequences: int) -> Speed | None:
+    def speed(self, shape: TrainedShape) -> Speed | None:
         """Training speed of a shape, or None where nothing measured is near.
 
         Between measured shapes log speed is linear in log FLOPs a token, made monotone first, since a smaller model is never
         slower but for noise. Beyond them the last slope goes on, kept between constant tokens a second and constant FLOPs
-        a second.
+        a second. Measured shapes that train the same way, but for the batch, tell more than others: those alone count where
+        there are any.
         """
         for point in self.points:
-            if point.model == model and point.batch_sequences == batch_sequences:
+            if point.shape == shape:
                 return Speed(point.tokens_per_second, "measured")
         if not self.points:
             return None
-        curve = _monotone_curve(self.points)
-        x = math.log(training_flops_per_token(model))
+        alike = [
+            point
+            for point in self.points
+            if (point.shape.compile, point.shape.activation_checkpointing)
+            == (shape.compile, shape.activation_checkpointing)
+        ]
+        curve = _monotone_curve(alike or self.points)
+        x = math.log(training_flops_per_token(shape.model))
         (first_x, first_y), (last_x, last_y) = curve[0], curve[-1]
         for (left_x, left_y), (right_x, right_y) in pairwise(curve):
             if left_x <= x <= right_x:
@@ -137,11 +163,11 @@ def store(setup: Setup, points: Iterable[SpeedPoint]) -> Calibration:
     Raises:
         UserError: the cache folder can't be written, or a speed is not a positive number.
     """
-    merged = {(point.model, point.batch_sequences): point for point in load(setup).points}
+    merged = {point.shape: point for point in load(setup).points}
     for point in points:
         if not (point.tokens_per_second > 0 and math.isfinite(point.tokens_per_second)):
             raise UserError(f"a measured speed is {point.tokens_per_second} tokens a second: it must be above 0")
-        merged[point.model, point.batch_sequences] = point
+        merged[point.shape] = point
     path = _path(setup)
     record = CalibrationFile(version=FORMAT_VERSION, setup=_describe(setup), points=list(merged.values()))
     try:
@@ -158,7 +184,9 @@ def _monotone_curve(points: Iterable[SpeedPoint]) -> list[tuple[float, float]]:
     """(log FLOPs a token, log tokens a second), ascending and never rising: pooled where noise made it rise."""
     by_x: dict[float, list[float]] = {}
     for point in points:
-        by_x.setdefault(math.log(training_flops_per_token(point.model)), []).append(math.log(point.tokens_per_second))
+        by_x.setdefault(math.log(training_flops_per_token(point.shape.model)), []).append(
+            math.log(point.tokens_per_second)
+        )
     pools: list[tuple[list[float], list[float]]] = []
     for x in sorted(by_x):
         xs, ys = [x], [_mean(by_x[x])]
@@ -184,11 +212,8 @@ def _path(setup: Setup) -> Path:
 
 def _describe(setup: Setup) -> str:
     machine, numerics = setup.machine, setup.numerics
-    compiled = {0.0: "compiled", math.inf: "eager"}.get(
-        numerics.compile_from_flops, f"compiled from {numerics.compile_from_flops:g} FLOPs"
-    )
     return (
-        f"{machine.name}, torch {machine.torch_version} on {machine.device}, {numerics.dtype}, {compiled}, "
+        f"{machine.name}, torch {machine.torch_version} on {machine.device}, {numerics.dtype}, "
         f"{numerics.attention_kernel} attention, {setup.threads} threads a run"
     )
 

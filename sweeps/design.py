@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from llama.sweep_index import SweepRun
+
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.compilation import COMPILE_FROM_FLOPS
 from llama.config import AttentionKernel, DataConfig, Device, DType, ModelConfig, Recipe, RunConfig
 from llama.errors import UserError
 from llama.recipes import make_recipe
-from llama.records import SweepRun
 from llama.schedule import warmup_steps
 from sweeps.spec import BudgetUnit, SweepSpec
 
@@ -129,16 +130,19 @@ def resolve_numerics(spec: SweepSpec, device: Device, *, has_bf16_tiles: bool) -
     """What `precision: auto`, `compile: auto` and the attention kernel mean on a kind of device.
 
     One precision serves all sizes, so that none is told from another by its rounding: bfloat16 where it wins at the narrowest,
-    as on a CPU with matrix tiles from `BF16_FROM_WIDTH` on. The flash kernel takes float32 on a CPU only; a GPU in float32
-    computes attention by plain products.
+    as on a CPU with matrix tiles from `BF16_FROM_WIDTH` on.
     """
     dtype = spec.precision
     if dtype == "auto":
         wins = device == "cuda" or (has_bf16_tiles and min(spec.ladder.all_widths) >= BF16_FROM_WIDTH)
         dtype = "bfloat16" if wins else "float32"
     threshold = COMPILE_FROM_FLOPS[device] if spec.compile == "auto" else 0.0 if spec.compile else math.inf
-    kernel: AttentionKernel = "math" if device == "cuda" and dtype == "float32" else "flash"
-    return Numerics(dtype, threshold, kernel)
+    return Numerics(dtype, threshold, attention_kernel(dtype, device))
+
+
+def attention_kernel(dtype: str, device: str) -> AttentionKernel:
+    """The flash kernel takes float32 on a CPU only; a GPU in float32 computes attention by plain products."""
+    return "math" if device == "cuda" and dtype == "float32" else "flash"
 
 
 def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Design:

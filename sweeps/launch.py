@@ -28,7 +28,7 @@ from llama.records import (
     write_record,
 )
 from sweeps import worker
-from sweeps.calibration import this_machine
+from sweeps.calibration import TrainedShape, this_machine
 from sweeps.design import Segment, missing_segments
 from sweeps.live import LiveView
 from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, sizes_to_measure
@@ -275,7 +275,7 @@ def _expected(prepared: Prepared) -> str:
 
 
 def _estimated_seconds(prepared: Prepared, segment: Segment) -> float:
-    speed = prepared.calibration.speed(segment.config.model, segment.config.recipe.batch_sequences)
+    speed = prepared.calibration.speed(TrainedShape.of(segment.config))
     if speed is None:
         return segment.flops / ORDERING_FLOPS_PER_SECOND
     return (segment.end_step - segment.start_step) * segment.config.batch_tokens / speed.tokens_per_second
@@ -300,8 +300,7 @@ def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | N
     tokens, solo_seconds = 0, 0.0
     for id, value in (summary.done if summary is not None else {}).items():
         tokens += value["trained_tokens"]
-        shape = segments[id].config.model, segments[id].config.recipe.batch_sequences
-        speed = prepared.calibration.speed(*shape)
+        speed = prepared.calibration.speed(TrainedShape.of(segments[id].config))
         solo_seconds += value["trained_tokens"] / speed.tokens_per_second if speed is not None else float("nan")
     wall = summary.wall_seconds if summary is not None else 0.0
     share = solo_seconds / (wall * prepared.plan.slots) if wall and tokens else float("nan")

@@ -11,7 +11,7 @@ from cluster.task import Resources, Task
 from llama.errors import UserError
 from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
 from sweeps import worker
-from sweeps.calibration import SpeedPoint, store
+from sweeps.calibration import SpeedPoint, TrainedShape, store
 from sweeps.plan import make_plan
 from sweeps.prepare import Place, Prepared, gpu_share, run_slots
 
@@ -26,8 +26,8 @@ def run_resources(prepared: Prepared, place: Place) -> Resources:
 
 def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
     """Measure the training speed of every shape that the cache lacks, alone on this machine, and plan anew with it."""
-    shapes = {(run.config.model, run.config.recipe.batch_sequences): run.config for run in prepared.design.runs}
-    known = {(point.model, point.batch_sequences) for point in prepared.calibration.points}
+    shapes = {TrainedShape.of(run.config): run.config for run in prepared.design.runs}
+    known = {point.shape for point in prepared.calibration.points}
     wanted = {f"{n}": config for n, (shape, config) in enumerate(shapes.items()) if shape not in known}
     if not wanted:
         return prepared
@@ -48,12 +48,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
         raise UserError(f"the training speed could not be measured: {summary.failed[task.id].message}")
     speeds = summary.done[task.id]
     points = [
-        SpeedPoint(
-            model=config.model,
-            batch_sequences=config.recipe.batch_sequences,
-            tokens_per_second=speeds[name],
-        )
-        for name, config in wanted.items()
+        SpeedPoint(shape=TrainedShape.of(config), tokens_per_second=speeds[name]) for name, config in wanted.items()
     ]
     calibration = store(prepared.setup, points)
     plan = make_plan(prepared.design, calibration, slots=run_slots(prepared.design, place), device=place.machine.device)

@@ -13,11 +13,11 @@ from cluster.executor import Node
 from cluster.simulation import simulate
 from cluster.task import Task
 from llama.accounting import checkpoint_bytes, count_parameters
-from llama.config import Device, ModelConfig, RunConfig
+from llama.config import Device, RunConfig
 from llama.data.mixture import repetition
 from llama.memory import training_bytes
 from llama.records import Record
-from sweeps.calibration import Calibration, Speed
+from sweeps.calibration import Calibration, Speed, TrainedShape
 from sweeps.design import Design, PlannedRun, Segment, budget_tokens
 
 #: Up to about four epochs repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023, section 5).
@@ -126,7 +126,7 @@ def make_plan(design: Design, calibration: Calibration, *, slots: int, device: D
     speeds = _speeds(design, calibration)
     seconds: dict[str, float] = {}
     for segment in design.segments:
-        speed = speeds[_shape(segment)]
+        speed = speeds[TrainedShape.of(segment.config)]
         if speed is not None:
             seconds[segment.id] = _trained_tokens(segment) / speed.tokens_per_second
     timed = len(seconds) == len(design.segments)
@@ -167,12 +167,10 @@ def _train(*, attempt: int) -> None:
     """Stands for a segment's training in a simulated schedule, where nothing is called."""
 
 
-def _speeds(design: Design, calibration: Calibration) -> dict[tuple[ModelConfig, int], Speed | None]:
-    return {shape: calibration.speed(*shape) for shape in {_shape(segment) for segment in design.segments}}
-
-
-def _shape(segment: Segment) -> tuple[ModelConfig, int]:
-    return segment.config.model, segment.config.recipe.batch_sequences
+def _speeds(design: Design, calibration: Calibration) -> dict[TrainedShape, Speed | None]:
+    return {
+        shape: calibration.speed(shape) for shape in {TrainedShape.of(segment.config) for segment in design.segments}
+    }
 
 
 def _trained_tokens(segment: Segment) -> int:
@@ -189,7 +187,7 @@ def _size_plan(
     size: str,
     finals: Sequence[PlannedRun],
     seconds: Mapping[str, float],
-    speeds: Mapping[tuple[ModelConfig, int], Speed | None],
+    speeds: Mapping[TrainedShape, Speed | None],
     device: Device,
 ) -> SizePlan | None:
     """None for a size without runs."""
@@ -200,7 +198,8 @@ def _size_plan(
     segments = [segment for segment in design.segments if segment.config.model == model]
     timed = all(segment.id in seconds for segment in segments)
     batches = sorted({run.config.recipe.batch_sequences for run in runs})
-    speed = speeds[model, batches[-1]]
+    largest_batch = max(runs, key=lambda run: run.config.recipe.batch_sequences)
+    speed = speeds[TrainedShape.of(largest_batch.config)]
     step_bytes = max(_step_bytes(run.config, device) for run in runs)
     return SizePlan(
         size=size,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llama.accounting import training_flops_per_token
 from llama.errors import UserError
-from sweeps.calibration import Calibration, Machine, Setup, SpeedPoint, load, store, this_machine
+from sweeps.calibration import Calibration, Machine, Setup, SpeedPoint, TrainedShape, load, store, this_machine
 from sweeps.ladder import model_for_width
 from tests.sweeps.examples import CPU
 
@@ -22,12 +22,19 @@ def cache_folder(tmp_path, monkeypatch):
     return tmp_path / "isoloss"
 
 
-def shape(width):
-    return model_for_width(width, vocab_size=512, context_length=128)
+def shape(width, batch_sequences=8, **changes):
+    values = {
+        "model": model_for_width(width, vocab_size=512, context_length=128),
+        "batch_sequences": batch_sequences,
+        "micro_batch_sequences": batch_sequences,
+        "activation_checkpointing": "none",
+        "compile": False,
+    }
+    return TrainedShape(**values | changes)
 
 
-def point(width, tokens_per_second, batch_sequences=8):
-    return SpeedPoint(model=shape(width), batch_sequences=batch_sequences, tokens_per_second=tokens_per_second)
+def point(width, tokens_per_second, batch_sequences=8, **changes):
+    return SpeedPoint(shape=shape(width, batch_sequences, **changes), tokens_per_second=tokens_per_second)
 
 
 def calibration(*points):
@@ -48,7 +55,6 @@ def test_stored_points_come_back_and_are_replaced_by_newer_ones():
         SETUP._replace(machine=Machine("cpu", "Some CPU", "2.14.0")),
         SETUP._replace(machine=Machine("cuda", "Some CPU", "2.13.0")),
         SETUP._replace(numerics=CPU._replace(dtype="bfloat16")),
-        SETUP._replace(numerics=CPU._replace(compile_from_flops=0.0)),
         SETUP._replace(threads=2),
     ],
     ids=str,
@@ -91,33 +97,44 @@ def test_impossible_speeds_are_refused(speed):
 
 
 def test_nothing_measured_gives_no_speed():
-    assert calibration().speed(shape(16), 8) is None
+    assert calibration().speed(shape(16, 8)) is None
 
 
 def test_measured_shapes_keep_their_own_speed():
-    found = calibration(point(16, 1000.0), point(32, 1100.0)).speed(shape(32), 8)  # noise: the larger was faster
+    found = calibration(point(16, 1000.0), point(32, 1100.0)).speed(shape(32, 8))  # noise: the larger was faster
     assert found == (1100.0, "measured")
 
 
 def test_between_measured_shapes_log_speed_is_linear_in_log_flops():
-    low, high, between = (training_flops_per_token(shape(width)) for width in (16, 64, 32))
-    found = calibration(point(64, 100.0), point(16, 1000.0)).speed(shape(32), 8)
+    low, high, between = (training_flops_per_token(shape(width).model) for width in (16, 64, 32))
+    found = calibration(point(64, 100.0), point(16, 1000.0)).speed(shape(32, 8))
     share = math.log(between / low) / math.log(high / low)
     assert found.tokens_per_second == pytest.approx(1000 * 0.1**share)
     assert found.source == "interpolated"
 
 
+def test_only_shapes_that_train_alike_are_compared():
+    """A compiled shape, or one that recomputes, says nothing of others while some that train alike are known."""
+    plain, compiled = point(16, 1000.0), point(16, 1500.0, compile=True)
+    found = calibration(plain, compiled, point(16, 700.0, activation_checkpointing="full"))
+    assert found.speed(shape(16)) == (1000.0, "measured")
+    assert found.speed(shape(16, compile=True)) == (1500.0, "measured")
+    assert found.speed(shape(16, 4)) == (pytest.approx(1000.0), "interpolated")
+    assert found.speed(shape(16, 4, compile=True)) == (pytest.approx(1500.0), "interpolated")
+    assert calibration(plain).speed(shape(16, compile=True)) == (pytest.approx(1000.0), "interpolated")
+
+
 def test_beyond_one_measured_shape():
     one = calibration(point(32, 1000.0))
-    ratio = training_flops_per_token(shape(48)) / training_flops_per_token(shape(32))
-    assert one.speed(shape(48), 8) == (pytest.approx(1000 / ratio), "extrapolated")
-    assert one.speed(shape(16), 8) == (pytest.approx(1000), "extrapolated")
-    assert one.speed(shape(32), 16) == (pytest.approx(1000), "interpolated")
+    ratio = training_flops_per_token(shape(48).model) / training_flops_per_token(shape(32).model)
+    assert one.speed(shape(48, 8)) == (pytest.approx(1000 / ratio), "extrapolated")
+    assert one.speed(shape(16, 8)) == (pytest.approx(1000), "extrapolated")
+    assert one.speed(shape(32, 16)) == (pytest.approx(1000), "interpolated")
 
 
 def test_far_from_every_measured_shape_there_is_no_guess():
-    assert calibration(point(16, 1000.0)).speed(shape(256), 8) is None
-    assert calibration(point(256, 1000.0)).speed(shape(16), 8) is None
+    assert calibration(point(16, 1000.0)).speed(shape(256, 8)) is None
+    assert calibration(point(256, 1000.0)).speed(shape(16, 8)) is None
 
 
 @given(
@@ -127,8 +144,8 @@ def test_far_from_every_measured_shape_there_is_no_guess():
 )
 def test_estimates_never_rise_with_the_models_flops(speeds, one, other):
     found = calibration(*(point(width, speed) for width, speed in speeds.items()))
-    small, large = sorted((shape(one), shape(other)), key=training_flops_per_token)
-    faster, slower = found.speed(small, 3), found.speed(large, 3)  # a batch that no point has: always estimated
+    small, large = sorted((shape(one, 3), shape(other, 3)), key=lambda shape: training_flops_per_token(shape.model))
+    faster, slower = found.speed(small), found.speed(large)  # a batch that no point has: always estimated
     if faster is not None and slower is not None:
         assert slower.tokens_per_second <= faster.tokens_per_second * (1 + 1e-9)
     for speed in (faster, slower):

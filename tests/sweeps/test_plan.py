@@ -10,7 +10,7 @@ from rich.console import Console
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.memory import training_bytes
-from sweeps.calibration import Calibration, SpeedPoint
+from sweeps.calibration import Calibration, SpeedPoint, TrainedShape
 from sweeps.design import Design, make_design
 from sweeps.plan import PROCESS_BYTES, Plan, make_plan
 from sweeps.plan_table import duration, human, render
@@ -20,11 +20,8 @@ UNMEASURED = Calibration(points=())
 
 
 def measured(found, tokens_per_second=1e5):
-    points = (
-        SpeedPoint(model=model, batch_sequences=8, tokens_per_second=tokens_per_second)
-        for model in found.models.values()
-    )
-    return Calibration(points=tuple(points))
+    shapes = {TrainedShape.of(run.config) for run in found.runs}
+    return Calibration(points=tuple(SpeedPoint(shape=s, tokens_per_second=tokens_per_second) for s in shapes))
 
 
 def plan_of(found: Design, calibration: Calibration) -> Plan:
@@ -174,9 +171,8 @@ def test_the_table_fits_a_terminal_and_shows_every_part():
 
 def test_estimated_times_are_marked():
     found = design(ladder__widths=[16, 24, 32])
-    ends = (found.models["w16"], found.models["w32"])
-    points = tuple(SpeedPoint(model=m, batch_sequences=8, tokens_per_second=1e5) for m in ends)
-    plan = plan_of(found, Calibration(points=points))
+    ends = [point for point in measured(found).points if point.shape.model.d_model != 24]
+    plan = plan_of(found, Calibration(points=tuple(ends)))
     assert [size.speed_source for size in plan.sizes] == ["measured", "interpolated", "measured"]
     assert shown(plan).count("~100k") == 1
 
