@@ -25,24 +25,9 @@ from benchmarks.machine import machine, versions
 from benchmarks.truth import PILOT
 from llama.accounting import training_flops_per_token
 from llama.config import RunConfig
-from llama.records import (
-    CONFIG,
-    DONE,
-    FLOPS,
-    JOURNAL,
-    SWEEP_INDEX,
-    TAG_OUTCOME,
-    TOKENS_PER_SECOND,
-    TRAIN_LOSS,
-    TRAINING_SECONDS,
-    VAL_LOSS,
-    Done,
-    JournalPoint,
-    SweepIndex,
-    SweepRun,
-    journal_line,
-    write_record,
-)
+from llama.metric_names import FLOPS, TAG_OUTCOME, TOKENS_PER_SECOND, TRAIN_LOSS, TRAINING_SECONDS, VAL_LOSS
+from llama.records import CONFIG, DONE, JOURNAL, Done, JournalPoint, journal_line, write_record
+from llama.sweep_index import SWEEP_INDEX, SweepIndex, SweepRun
 from sweeps.design import CorpusFacts, make_design, resolve_numerics
 from sweeps.spec import load_sweep
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from llama.atomic_files import sync_folder
 from llama.errors import UserError
 from llama.model import Llama
 from llama.records import (
@@ -32,7 +33,6 @@ from llama.records import (
     complete_steps,
     read_checkpoint_mark,
     read_config,
-    sync_folder,
     write_record,
 )
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from llama.data.mixture import ValidationWindows
 from llama.loss import next_token_loss
+from llama.metric_names import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 from llama.model import Llama
-from llama.records import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 
 
 # A compiled model is compiled for training batches: doing it again for these would take longer than they do.

@@ -11,22 +11,8 @@ from llama.accounting import training_flops_per_token
 from llama.config import RunConfig
 from llama.device import peak_flops_per_second
 from llama.journal import Journal, WrittenJournal
-from llama.records import (
-    DONE,
-    FLOPS,
-    GRAD_NORM,
-    HEARTBEAT,
-    LEARNING_RATE,
-    MFU,
-    SKIPPED_UPDATES,
-    TOKENS_PER_SECOND,
-    TRAIN_LOSS,
-    Done,
-    Heartbeat,
-    JournalPoint,
-    complete_steps,
-    write_record,
-)
+from llama.metric_names import FLOPS, GRAD_NORM, LEARNING_RATE, MFU, SKIPPED_UPDATES, TOKENS_PER_SECOND, TRAIN_LOSS
+from llama.records import DONE, HEARTBEAT, Done, Heartbeat, JournalPoint, complete_steps, write_record
 from llama.schedule import learning_rate
 
 

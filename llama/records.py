@@ -1,4 +1,4 @@
-"""The run folder's contract: names of files and metrics, typed rows, readers. No torch.
+"""The run folder's contract: names of files, typed rows, readers. No torch.
 
     <storage>/runs/<key>/
         config.json      the RunConfig, written once
@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict
 
+from llama.atomic_files import write_atomically
 from llama.config import RunConfig
 from llama.errors import UserError
 
@@ -39,38 +38,7 @@ FAILURE = "failure.json"
 DONE = "DONE"
 COMPLETE = "COMPLETE"
 
-# A sweep's folder is <storage>/sweeps/<name>/; its index says which runs belong to it and in which part.
-SWEEP_INDEX = "runs.json"
-
 R = TypeVar("R", bound=BaseModel)
-
-# Metric names, shared by the trainer, the MLflow mirror and analysis.
-TRAIN_LOSS = "train/loss"
-GRAD_NORM = "train/grad_norm"
-LEARNING_RATE = "train/lr"
-SKIPPED_UPDATES = "train/skipped_updates"
-"""Updates left out as spikes since the run's first step, its trunk's included; absent where the recipe leaves none out."""
-VAL_LOSS = "val/loss"
-VAL_BPB = "val/bpb"
-TOKENS_PER_SECOND = "throughput/tokens_per_second"
-MFU = "throughput/mfu"
-FLOPS = "progress/flops"
-UNIQUE_TOKENS = "data/unique_tokens"
-REPETITIONS = "data/repetitions"
-"""Tokens seen over unique ones."""
-
-
-def val_domain_loss(domain: str) -> str:
-    return f"val/{domain}/loss"
-
-
-def val_domain_bpb(domain: str) -> str:
-    return f"val/{domain}/bpb"
-
-
-def epochs_of(domain: str) -> str:
-    """Metric of a run's passes over a domain."""
-    return f"data/epochs/{domain}"
 
 
 class Record(BaseModel):
@@ -134,33 +102,6 @@ class CheckpointMark(Record):
     """By file name in the checkpoint's folder."""
 
 
-class SweepRun(Record):
-    """One run's part in a sweep. None of it decides the run's numbers."""
-
-    key: str
-    name: str
-    """Short and readable, unique in the sweep: `w32-C3.2e11-s0`; a trunk's is `w32-trunk-s0`."""
-    trunk: str | None
-    """Key of the trunk it branches from."""
-    is_trunk: bool
-    flops_budget: float | None
-    """The declared compute budget, by which isoFLOP bowls group."""
-    held_out: bool
-    """Kept out of fits, to be predicted."""
-
-
-class SweepIndex(Record):
-    """`runs.json`: the sweep's name, the digest of its spec, and its runs."""
-
-    sweep: str
-    sweep_id: str
-    corpus_folder: str
-    """Relative to the storage root."""
-    spec_folder: str
-    """Where the sweep's YAML was read, and where its relative paths start."""
-    runs: list[SweepRun]
-
-
 class Failure(Record):
     """Why the latest attempt stopped before the segment's end."""
 
@@ -216,32 +157,6 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     DIVERGED = "diverged"
     FINISHED = "finished"
-
-
-def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace `path` by `text` so that a reader sees the old or the new whole; `durable` also survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_record(path: Path, record: BaseModel, *, durable: bool = True) -> None:
@@ -342,38 +257,3 @@ def read_journal(folder: Path, *, until_bytes: int | None = None) -> Iterator[Jo
             yield JournalPoint(**raw)
         except (ValueError, TypeError) as error:
             raise UserError(f"{path} line {number} is not a journal point: {error}") from None
-
-
-# Names in MLflow that sweeps.tracking writes and analysis reads, beside the metric names above.
-# Params are named as the fields of RunConfig's parts (`d_model`, `peak_lr`, `seed` ...) and of ParameterCounts.
-
-TAG_SWEEP_ID = "sweep.id"
-TAG_RUN_KEY = "run.key"
-TAG_RUN_KIND = "run.kind"
-"""`sweep` for the parent, else `trunk`, `branch` or `run`."""
-TAG_TRUNK = "run.trunk"
-"""On a branch: the key of the trunk it leaves."""
-TAG_HELD_OUT = "run.held_out"
-"""`true` or `false`."""
-TAG_FLOPS_BUDGET = "flops_budget"
-"""The declared budget as Python prints the float; absent where the sweep declares none."""
-TAG_OUTCOME = "outcome"
-"""A RunStatus, `finished` for a trunk as long as its branches need; MLflow's own status has no word for a diverged run."""
-TAG_REASON = "outcome.reason"
-"""Why a run diverged or failed; empty where it did neither."""
-PARAM_TOKENS = "n_tokens"
-PARAM_FLOPS = "flops"
-"""Training FLOPs of the whole run, a branch's trunk included; absent on a trunk, as `n_tokens` is."""
-TRAINING_SECONDS = "final/training_seconds"
-TRAINING_THREADS = "final/threads"
-GPU_SHARE = "final/gpu_share"
-
-
-def inference_metric(field: str, *, saturated: bool) -> str:
-    """Metric of one InferencePoint field at batch 1 or at saturation; `batch` is a field too."""
-    return f"inference/{'saturated' if saturated else 'batch_1'}/{field}"
-
-
-def inference_tag(field: str) -> str:
-    """Tag of an InferenceCost field that says on what and how it was measured: device, dtype, threads, prompt_tokens ..."""
-    return f"inference.{field}"

@@ -28,19 +28,11 @@ from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
 from llama.lease import STALE_SECONDS, Lease, acquire
 from llama.logbook import Logbook
+from llama.metric_names import SKIPPED_UPDATES, VAL_LOSS
 from llama.precision import precision
 from llama.preemption import Notice, preemption_notice
 from llama.prefetch import default_data_workers, prefetch
-from llama.records import (
-    CONFIG,
-    FAILURE,
-    SKIPPED_UPDATES,
-    VAL_LOSS,
-    complete_steps,
-    read_config,
-    read_done,
-    write_record,
-)
+from llama.records import CONFIG, FAILURE, complete_steps, read_config, read_done, write_record
 from llama.schedule import learning_rate
 from llama.spikes import WINDOW_STEPS
 from llama.step_clock import StepClock

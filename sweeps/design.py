@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from llama.sweep_index import SweepRun
-
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.compilation import COMPILE_FROM_FLOPS
 from llama.config import AttentionKernel, DataConfig, Device, DType, ModelConfig, Recipe, RunConfig
 from llama.errors import UserError
 from llama.recipes import make_recipe
 from llama.schedule import warmup_steps
+from llama.sweep_index import SweepRun
 from sweeps.spec import BudgetUnit, SweepSpec
 
 if TYPE_CHECKING:

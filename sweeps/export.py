@@ -12,14 +12,16 @@ from uuid import uuid4
 from safetensors import SafetensorError
 
 from llama.accounting import count_parameters
+from llama.atomic_files import sync_folder
 from llama.checkpoint import load_weights
 from llama.config import DType
 from llama.data.corpus import MANIFEST, Corpus, open_corpus
 from llama.errors import UserError
 from llama.hugging_face import write_model
 from llama.hugging_face_tokenizer import write_tokenizer
+from llama.metric_names import VAL_LOSS
 from llama.model import Llama
-from llama.records import VAL_LOSS, CheckpointMark, Done, Record, read_done, sync_folder
+from llama.records import CheckpointMark, Done, Record, read_done
 from sweeps.storage import RunFolder, Storage
 from sweeps.tracking.code import code_tags
 

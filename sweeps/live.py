@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.supervisor import Event, State
-from llama.records import VAL_LOSS, Heartbeat, read_done, read_heartbeat
+from llama.metric_names import VAL_LOSS
+from llama.records import Heartbeat, read_done, read_heartbeat
 from sweeps.design import Segment
 from sweeps.plan_table import duration
 from sweeps.status import SweepStatus

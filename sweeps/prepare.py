@@ -10,7 +10,8 @@ from cluster.machine import available_cpus, visible_gpus
 from llama.accounting import count_parameters
 from llama.data.building.build import build_corpus
 from llama.data.corpus import Corpus, open_corpus
-from llama.records import SWEEP_INDEX, SweepIndex, read_record
+from llama.records import read_record
+from llama.sweep_index import SWEEP_INDEX, SweepIndex
 from sweeps.calibration import Calibration, Machine, Setup, load, this_machine
 from sweeps.design import CorpusFacts, Design, make_design, resolve_numerics
 from sweeps.plan import Plan, make_plan

@@ -6,20 +6,20 @@ from collections import Counter
 from typing import Literal
 
 from llama.lease import current_owner
+from llama.metric_names import VAL_LOSS
 from llama.records import (
     CONFIG,
     FAILURE,
-    VAL_LOSS,
     Failure,
     Record,
     RunStatus,
-    SweepRun,
     complete_steps,
     read_done,
     read_heartbeat,
     read_record,
     read_status,
 )
+from llama.sweep_index import SweepRun
 from sweeps.storage import Storage, SweepFolder
 
 State = Literal["finished", "diverged", "running", "stopped", "failed", "waiting", "blocked"]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from llama.config import RunConfig
 from llama.errors import UserError
-from llama.records import SWEEP_INDEX, SweepIndex, read_config, read_record, write_record
+from llama.records import read_config, read_record, write_record
+from llama.sweep_index import SWEEP_INDEX, SweepIndex
 
 SWEEP_YAML = "sweep.yaml"
 DEFAULT_ROOT = "isoloss-data"

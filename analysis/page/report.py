@@ -24,7 +24,7 @@ from analysis.plots.picture import Absent, Picture
 from analysis.results import Study
 from analysis.runs.table import LossCurve, RunTable
 from analysis.study import analyse
-from llama.records import write_atomically
+from llama.atomic_files import write_atomically
 
 #: In this order, after Plotly.
 SCRIPTS = ("decision.js", "panel.js", "report.js")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis.runs.table import LossCurve, RunTable
 from llama.errors import UserError
-from llama.records import SWEEP_INDEX
+from llama.sweep_index import SWEEP_INDEX
 
 #: Names of tables end in one of these; the delimiter of the first four is whatever their header says.
 FILES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")

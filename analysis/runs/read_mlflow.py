@@ -13,7 +13,7 @@ from analysis.runs.read_sweep import inference_columns
 from analysis.runs.table import COLUMNS, REQUIRED, RunTable
 from analysis.runs.tidy import KIND_OF_STATUS, tidy
 from llama.errors import UserError
-from llama.records import (
+from llama.metric_names import (
     GPU_SHARE,
     PARAM_TOKENS,
     TAG_FLOPS_BUDGET,
@@ -30,13 +30,10 @@ from llama.records import (
     UNIQUE_TOKENS,
     VAL_BPB,
     VAL_LOSS,
-    InferenceCost,
-    InferencePoint,
-    Quantiles,
-    RunStatus,
     inference_metric,
     inference_tag,
 )
+from llama.records import InferenceCost, InferencePoint, Quantiles, RunStatus
 
 #: Kinds of run that are no finished model: the sweep's parent run and trunks.
 NO_MODEL = ("sweep", "trunk")

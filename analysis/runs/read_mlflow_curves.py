@@ -21,7 +21,7 @@ from analysis.runs.read_mlflow import CURVE_HOMES, homes_of, values_of
 from analysis.runs.read_mlflow_store import History, StoredRun, open_experiment, read_history, read_stored_runs
 from analysis.runs.table import LossCurve
 from llama.errors import UserError
-from llama.records import TAG_RUN_KEY, TAG_RUN_KIND, TAG_TRUNK
+from llama.metric_names import TAG_RUN_KEY, TAG_RUN_KIND, TAG_TRUNK
 
 METRICS = "metrics."
 _NO_POINTS = (np.empty(0), np.empty(0))

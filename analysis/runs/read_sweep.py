@@ -17,26 +17,21 @@ from analysis.runs.table import WHOLE_SCHEDULE, LossCurve, RunTable, make_frame
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import RunConfig, digest
 from llama.errors import UserError
+from llama.metric_names import TRAIN_LOSS, UNIQUE_TOKENS, VAL_BPB, VAL_LOSS
 from llama.records import (
     FAILURE,
     JOURNAL,
-    SWEEP_INDEX,
-    TRAIN_LOSS,
-    UNIQUE_TOKENS,
-    VAL_BPB,
-    VAL_LOSS,
     Done,
     Failure,
     InferenceCost,
     RunStatus,
-    SweepIndex,
-    SweepRun,
     read_config,
     read_done,
     read_inference,
     read_journal,
     read_record,
 )
+from llama.sweep_index import SWEEP_INDEX, SweepIndex, SweepRun
 
 
 def read_index(folder: Path) -> SweepIndex:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from llama.data.permutation import derive_key, permute, shuffle_order
 from llama.errors import UserError
-from llama.records import REPETITIONS, UNIQUE_TOKENS, epochs_of
+from llama.metric_names import REPETITIONS, UNIQUE_TOKENS, epochs_of
 
 if TYPE_CHECKING:
     from llama.data.corpus import Corpus  # planning counts epochs without opening any

@@ -11,16 +11,13 @@ from pathlib import Path
 
 from llama.config import RunConfig
 from llama.errors import UserError
+from llama.metric_names import FLOPS, GPU_SHARE, TRAINING_SECONDS, TRAINING_THREADS
 from llama.records import (
     CONFIG,
     DONE,
     FAILURE,
-    FLOPS,
-    GPU_SHARE,
     INFERENCE,
     JOURNAL,
-    TRAINING_SECONDS,
-    TRAINING_THREADS,
     CheckpointMark,
     Done,
     Failure,

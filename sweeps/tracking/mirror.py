@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama.errors import UserError
-from llama.records import SweepIndex
+from llama.sweep_index import SweepIndex
 from sweeps.tracking.claim import Claim, Claimed
 from sweeps.tracking.code import code_tags
 from sweeps.tracking.replay import Replay

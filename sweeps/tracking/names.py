@@ -1,6 +1,6 @@
 """What one run looks like in MLflow: its tags, params and single-valued metrics. Pure functions of a run folder's records.
 
-Names that analysis reads back live in `llama.records`; the rest, which only the mirror itself and people read, live here.
+Names that analysis reads back live in `llama.metric_names`; the rest, which only the mirror itself and people read, live here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import RunConfig
-from llama.records import (
+from llama.metric_names import (
     PARAM_FLOPS,
     PARAM_TOKENS,
     TAG_FLOPS_BUDGET,
@@ -23,16 +23,11 @@ from llama.records import (
     TAG_RUN_KIND,
     TAG_SWEEP_ID,
     TAG_TRUNK,
-    CheckpointMark,
-    InferenceCost,
-    InferencePoint,
-    RunStatus,
-    SweepIndex,
-    SweepRun,
-    checkpoint_folder,
     inference_metric,
     inference_tag,
 )
+from llama.records import CheckpointMark, InferenceCost, InferencePoint, RunStatus, checkpoint_folder
+from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.tracking.view import comparison_path, run_color
 
 KIND_SWEEP = "sweep"

@@ -13,19 +13,9 @@ import time
 from pathlib import Path
 
 from llama.errors import UserError
-from llama.records import (
-    CONFIG,
-    DONE,
-    FAILURE,
-    INFERENCE,
-    TAG_OUTCOME,
-    CheckpointMark,
-    RunStatus,
-    SweepIndex,
-    SweepRun,
-    complete_steps,
-    read_config,
-)
+from llama.metric_names import TAG_OUTCOME
+from llama.records import CONFIG, DONE, FAILURE, INFERENCE, CheckpointMark, RunStatus, complete_steps, read_config
+from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows, journal_slabs, short_hash, stamp
 from sweeps.tracking.names import (
     TAG_CURSOR,

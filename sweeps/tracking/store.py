@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama.records import TAG_RUN_KEY, TAG_RUN_KIND, SweepIndex
+from llama.metric_names import TAG_RUN_KEY, TAG_RUN_KIND
+from llama.sweep_index import SweepIndex
 from sweeps.tracking.moved import artifact_place, mend_artifact_places
 from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MEMBER, TAG_MIRROR_ID, sweep_tags
 from sweeps.tracking.uri import is_server, masked, sqlite_path, sqlite_uri

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama.errors import UserError
-from llama.records import SweepIndex
+from llama.sweep_index import SweepIndex
 from sweeps.tracking.claim import Claim, Claimed
 from sweeps.tracking.names import TAG_ANSWER, TAG_REPORT
 from sweeps.tracking.replay import Replay

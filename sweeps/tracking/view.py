@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from llama.records import (
+from llama.metric_names import (
     FLOPS,
     PARAM_FLOPS,
     PARAM_TOKENS,

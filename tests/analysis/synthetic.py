@@ -12,29 +12,21 @@ from pathlib import Path
 from llama.accounting import count_parameters, kv_bytes_per_token, training_flops_per_token, weight_bytes
 from llama.config import DataConfig, ModelConfig, Recipe, RunConfig, llama_d_ff
 from llama.data.mixture import repetition
+from llama.metric_names import FLOPS, TOKENS_PER_SECOND, TRAIN_LOSS, VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 from llama.records import (
     CONFIG,
     DONE,
-    FLOPS,
     INFERENCE,
     JOURNAL,
-    SWEEP_INDEX,
-    TOKENS_PER_SECOND,
-    TRAIN_LOSS,
-    VAL_BPB,
-    VAL_LOSS,
     Done,
     InferenceCost,
     InferencePoint,
     JournalPoint,
     Quantiles,
-    SweepIndex,
-    SweepRun,
     journal_line,
-    val_domain_bpb,
-    val_domain_loss,
     write_record,
 )
+from llama.sweep_index import SWEEP_INDEX, SweepIndex, SweepRun
 
 #: The truth, near what a CPU pilot at these sizes showed: L = E + A N^-alpha + B D^-beta, N all parameters.
 TRUTH = {"A": 2500.0, "B": 500.0, "E": 1.9, "alpha": 0.8, "beta": 0.48}

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from llama.records import SWEEP_INDEX, SweepIndex, read_checkpoint_mark, read_done, read_record
+from llama.records import read_checkpoint_mark, read_done, read_record
+from llama.sweep_index import SWEEP_INDEX, SweepIndex
 
 WORDS = ["loss", "tokens", "model", "curve", "small", "large", "serve", "train", "long", "river", "stone", "light"]
 

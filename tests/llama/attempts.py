@@ -18,9 +18,10 @@ from llama.checkpoint import OPTIMIZER_FILE, load_weights
 from llama.config import RunConfig
 from llama.data.corpus import Corpus, open_corpus
 from llama.errors import Preempted, UserError
+from llama.metric_names import MFU, TOKENS_PER_SECOND
 from llama.model import Llama
 from llama.preemption import Notice
-from llama.records import MFU, TOKENS_PER_SECOND, checkpoint_folder, complete_steps, read_journal
+from llama.records import checkpoint_folder, complete_steps, read_journal
 from llama.trainer import train_segment
 from llama.training_state import TrainingState
 from llama.training_step import StepResult

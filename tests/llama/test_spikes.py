@@ -18,15 +18,8 @@ from llama import training_step
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.errors import Diverged
-from llama.records import (
-    GRAD_NORM,
-    SKIPPED_UPDATES,
-    TRAIN_LOSS,
-    RunStatus,
-    read_done,
-    read_journal,
-    read_status,
-)
+from llama.metric_names import GRAD_NORM, SKIPPED_UPDATES, TRAIN_LOSS
+from llama.records import RunStatus, read_done, read_journal, read_status
 from llama.spikes import LEAST_STEPS, WINDOW_STEPS, SpikeFilter
 from llama.trainer import train_segment
 from tests.llama.attempts import final_weights

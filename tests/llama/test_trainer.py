@@ -22,10 +22,10 @@ from llama.data.corpus import Corpus
 from llama.data.mixture import repetition
 from llama.errors import Diverged, Fenced, Preempted, UserError
 from llama.lease import Owner
+from llama.metric_names import VAL_LOSS
 from llama.model import Llama
 from llama.records import (
     DONE,
-    VAL_LOSS,
     Done,
     RunStatus,
     checkpoint_folder,

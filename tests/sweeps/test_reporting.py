@@ -10,7 +10,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from llama.errors import UserError
-from llama.records import DONE, SWEEP_INDEX, write_record
+from llama.records import DONE, write_record
+from llama.sweep_index import SWEEP_INDEX
 from sweeps import reporting
 from sweeps.reporting import ANSWER, REPORT, STUDY, report_runs, report_sweep, study_metrics, sync_sweep
 from sweeps.storage import Storage, SweepFolder, open_sweep

@@ -6,19 +6,9 @@ import pytest
 
 from llama.config import RunConfig
 from llama.lease import acquire
-from llama.records import (
-    CONFIG,
-    DONE,
-    FAILURE,
-    HEARTBEAT,
-    VAL_LOSS,
-    Done,
-    Failure,
-    Heartbeat,
-    SweepIndex,
-    SweepRun,
-    write_record,
-)
+from llama.metric_names import VAL_LOSS
+from llama.records import CONFIG, DONE, FAILURE, HEARTBEAT, Done, Failure, Heartbeat, write_record
+from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.status import RunState, sweep_status
 from sweeps.storage import Storage, SweepFolder
 from tests.llama.shapes import branch_of, tiny_run

@@ -17,7 +17,7 @@ from analysis.runs.load import load_curves, load_runs
 from analysis.runs.read_mlflow_store import open_experiment, read_history, read_stored_runs, search_runs
 from analysis.runs.table import RunTable
 from llama.errors import UserError
-from llama.records import TRAIN_LOSS
+from llama.metric_names import TRAIN_LOSS
 from sweeps.tracking import sync
 from sweeps.tracking.uri import sqlite_uri
 from tests.analysis.synthetic import SyntheticSweep, write_sweep

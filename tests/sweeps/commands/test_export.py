@@ -19,19 +19,10 @@ from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import validation_batches
 from llama.hugging_face import read_model
+from llama.metric_names import VAL_LOSS
 from llama.model import Llama
-from llama.records import (
-    CHECKPOINTS,
-    DONE,
-    SWEEP_INDEX,
-    VAL_LOSS,
-    Done,
-    SweepIndex,
-    SweepRun,
-    complete_steps,
-    read_done,
-    write_record,
-)
+from llama.records import CHECKPOINTS, DONE, Done, complete_steps, read_done, write_record
+from llama.sweep_index import SWEEP_INDEX, SweepIndex, SweepRun
 from llama.trainer import train_segment
 from sweeps.storage import Storage
 from tests.llama.conftest import tiny_corpus  # noqa: F401

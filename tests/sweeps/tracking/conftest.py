@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llama.records import SweepIndex
+from llama.sweep_index import SweepIndex
 from sweeps.tracking.claim import Claim
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import Store

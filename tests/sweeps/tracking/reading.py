@@ -8,7 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from llama.records import FLOPS, GPU_SHARE, TRAINING_SECONDS, TRAINING_THREADS, SweepIndex, read_done, read_journal
+from llama.metric_names import FLOPS, GPU_SHARE, TRAINING_SECONDS, TRAINING_THREADS
+from llama.records import read_done, read_journal
+from llama.sweep_index import SweepIndex
 
 Row = tuple[str, float, int, int]
 """(name, value, unix_ms, step)"""

@@ -8,20 +8,23 @@ import numpy as np
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import DataConfig, ModelConfig, Recipe, RunConfig, llama_d_ff
-from llama.records import (
-    COMPLETE,
-    CONFIG,
-    DONE,
+from llama.metric_names import (
     FLOPS,
     GRAD_NORM,
-    HEARTBEAT,
-    INFERENCE,
-    JOURNAL,
     LEARNING_RATE,
     TOKENS_PER_SECOND,
     TRAIN_LOSS,
     VAL_BPB,
     VAL_LOSS,
+    val_domain_bpb,
+)
+from llama.records import (
+    COMPLETE,
+    CONFIG,
+    DONE,
+    HEARTBEAT,
+    INFERENCE,
+    JOURNAL,
     CheckpointMark,
     Done,
     Heartbeat,
@@ -29,13 +32,11 @@ from llama.records import (
     InferencePoint,
     JournalPoint,
     Quantiles,
-    SweepIndex,
-    SweepRun,
     checkpoint_folder,
     journal_line,
-    val_domain_bpb,
     write_record,
 )
+from llama.sweep_index import SweepIndex, SweepRun
 
 START_MS = 1_750_000_000_000
 DOMAINS = {"code": 0.5, "prose": 0.5}

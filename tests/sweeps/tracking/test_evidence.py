@@ -7,19 +7,8 @@ from hypothesis import strategies as st
 
 from llama.data.mixture import repetition
 from llama.errors import UserError
-from llama.records import (
-    DONE,
-    GPU_SHARE,
-    JOURNAL,
-    REPETITIONS,
-    TRAINING_SECONDS,
-    TRAINING_THREADS,
-    UNIQUE_TOKENS,
-    JournalPoint,
-    epochs_of,
-    read_done,
-    write_record,
-)
+from llama.metric_names import GPU_SHARE, REPETITIONS, TRAINING_SECONDS, TRAINING_THREADS, UNIQUE_TOKENS, epochs_of
+from llama.records import DONE, JOURNAL, JournalPoint, read_done, write_record
 from sweeps.tracking.evidence import Evidence, final_rows, gather, journal_slabs
 from tests.sweeps.tracking.synthetic import (
     DOMAINS,

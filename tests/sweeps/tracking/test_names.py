@@ -6,17 +6,9 @@ from hypothesis import strategies as st
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import RunConfig
-from llama.records import (
-    TAG_FLOPS_BUDGET,
-    TAG_HELD_OUT,
-    TAG_RUN_KEY,
-    TAG_RUN_KIND,
-    TAG_TRUNK,
-    CheckpointMark,
-    SweepIndex,
-    SweepRun,
-    inference_metric,
-)
+from llama.metric_names import TAG_FLOPS_BUDGET, TAG_HELD_OUT, TAG_RUN_KEY, TAG_RUN_KIND, TAG_TRUNK, inference_metric
+from llama.records import CheckpointMark
+from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.tracking.names import allowed, checkpoint_tags, inference_metrics, inference_tags, run_params, run_tags
 from tests.sweeps.tracking.synthetic import branch_of, make_config, make_inference
 

@@ -7,17 +7,9 @@ from typing import Any
 import pytest
 
 from llama.config import RunConfig
-from llama.records import (
-    FAILURE,
-    INFERENCE,
-    JOURNAL,
-    TAG_OUTCOME,
-    Failure,
-    SweepIndex,
-    SweepRun,
-    read_inference,
-    write_record,
-)
+from llama.metric_names import TAG_OUTCOME
+from llama.records import FAILURE, INFERENCE, JOURNAL, Failure, read_inference, write_record
+from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import Store, TrackingError
 from tests.sweeps.tracking.conftest import OpenReplay

@@ -1,0 +1,34 @@
+"""The index of a sweep, `<storage>/sweeps/<name>/runs.json`: which runs belong to it, and in which part. No torch."""
+
+from __future__ import annotations
+
+from llama.records import Record
+
+SWEEP_INDEX = "runs.json"
+
+
+class SweepRun(Record):
+    """One run's part in a sweep. None of it decides the run's numbers."""
+
+    key: str
+    name: str
+    """Short and readable, unique in the sweep: `w32-C3.2e11-s0`; a trunk's is `w32-trunk-s0`."""
+    trunk: str | None
+    """Key of the trunk it branches from."""
+    is_trunk: bool
+    flops_budget: float | None
+    """The declared compute budget, by which isoFLOP bowls group."""
+    held_out: bool
+    """Kept out of fits, to be predicted."""
+
+
+class SweepIndex(Record):
+    """`runs.json`: the sweep's name, the digest of its spec, and its runs."""
+
+    sweep: str
+    sweep_id: str
+    corpus_folder: str
+    """Relative to the storage root."""
+    spec_folder: str
+    """Where the sweep's YAML was read, and where its relative paths start."""
+    runs: list[SweepRun]
