@@ -115,8 +115,8 @@ class Recipe(Config):
     transfer: Transfer | None
     """CompleteP's base shape, from which the rate, decay and epsilon of each weight follow. None: one of each for all."""
     skip_sigma: PositiveFloat | None
-    """An update whose loss or gradient norm is not finite, or so many deviations above the recent mean, is left out; None
-    leaves none out."""
+    """An update whose loss or gradient norm is not finite, or so many deviations above the recent mean, is skipped; None
+    skips none."""
 
 
 class RunConfig(Config):

@@ -28,11 +28,6 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def use_threads(threads: int) -> None:
-    """One process is one run: its matrix products use just the cores that it was given."""
-    torch.set_num_threads(threads)
-
-
 def device_name(device: torch.device) -> str:
     """What a person calls the hardware."""
     if device.type == "cuda":
@@ -56,3 +51,5 @@ def make_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # Every torch.empty would be filled with NaN first. What no algorithm reads need not be written: bits stay the same.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

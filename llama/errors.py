@@ -12,7 +12,7 @@ class Fenced(Exception):
 
 
 class Diverged(Exception):
-    """A loss or gradient turned non-finite: the run ends with that reason and stays out of fits."""
+    """A loss or gradient turned non-finite, or every recent update was skipped: the run ends so, and stays out of fits."""
 
 
 class Preempted(Exception):

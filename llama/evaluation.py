@@ -34,10 +34,10 @@ def validate(
     mean_loss, mean_bpb = 0.0, 0.0
     for windows in held_out:
         nats, targets, text_nats, text_bytes = 0.0, 0, 0.0, 0.0
-        for window_BS in windows:
-            window = torch.from_numpy(window_BS).to(device)
-            loss_N = next_token_loss(model, window[:, :-1], window[:, 1:], reduction="none").double().cpu()
-            bytes_N = bytes_V[window[:, 1:].flatten().cpu()]
+        for array_BS in windows:
+            window_BS = torch.from_numpy(array_BS).to(device)
+            loss_N = next_token_loss(model, window_BS[:, :-1], window_BS[:, 1:], reduction="none").double().cpu()
+            bytes_N = bytes_V[window_BS[:, 1:].flatten().cpu()]
             nats += loss_N.sum().item()
             targets += loss_N.numel()
             text_nats += loss_N[bytes_N > 0].sum().item()

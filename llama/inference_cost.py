@@ -18,7 +18,7 @@ from pydantic import Field
 from llama.accounting import kv_bytes_per_token, weight_bytes
 from llama.config import Config, DType, ModelConfig, Positive
 from llama.decoding import decode_step, prefill
-from llama.device import device_name, pick_device, use_threads
+from llama.device import device_name, pick_device
 from llama.model import Llama
 from llama.records import InferenceCost, InferencePoint, Quantiles
 
@@ -53,7 +53,7 @@ def measure_inference(
 ) -> dict[str, InferenceCost]:
     """Measure every shape on this process's device. Call it when the machine is otherwise idle."""
     device = pick_device()
-    use_threads(threads)
+    torch.set_num_threads(threads)
     models = {name: _random_model(config, protocol, dtype, device) for name, config in shapes.items()}
     largest = max(_saturating_batch(model, protocol, device) for model in models.values())
     batches = [2**power for power in range(largest.bit_length())]

@@ -34,7 +34,7 @@ class Logbook:
         self._config, self._run_folder, self._attempt, self._until_step = config, run_folder, attempt, until_step
         self._flops_per_token = training_flops_per_token(config.model)
         self._peak_flops = peak_flops_per_second(device, config.dtype)
-        self._lap_from_step = start_step
+        self._logged_step = start_step
         self._latest: dict[str, float | None] = {}
         if max(complete_steps(run_folder), default=0) > until_step:
             # A fork asked for between two that exist: the steps are repeated for its checkpoint, not for the journal.
@@ -46,8 +46,8 @@ class Logbook:
         self, step: int, *, loss: float, grad_norm: float, skipped_updates: int | None, seconds: float
     ) -> None:
         """A window of steps that ends with `step` and took the attempt `seconds`."""
-        tokens_per_second = (step - self._lap_from_step) * self._config.batch_tokens / seconds
-        self._lap_from_step = step
+        tokens_per_second = (step - self._logged_step) * self._config.batch_tokens / seconds
+        self._logged_step = step
         metrics: dict[str, float | None] = {
             TRAIN_LOSS: loss,
             GRAD_NORM: grad_norm,

@@ -5,7 +5,7 @@ gradient outweigh all activations together. Here each chunk's logits turn into i
 and head before the next chunk's are made, so the backward pass has only to scale what is there, and nothing is computed
 twice.
 
-Shape suffixes: N tokens of all sequences, C tokens of one chunk, D d_model, V vocabulary.
+Shape suffixes: see `llama.model`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 The model is plain: precision, compilation, checkpointing and parallelism are applied to it from outside.
 
-Shapes: B batch, T tokens, C cached tokens before them, D d_model, H heads, K key-value heads, E d_head, F d_ff, V vocabulary.
+Shape suffixes, of all modules: B sequences of a batch, M of a micro-batch; T tokens of a sequence, S = T + 1 with the last
+target; N = B T tokens, C of a chunk of them; L layers, D d_model, H heads, K key-value heads, E d_head, F d_ff, V vocabulary; W
+steps that are remembered.
 """
 
 from __future__ import annotations
@@ -68,9 +70,7 @@ class Attention(nn.Module):
             # A single new token sees every cached one, and itself: no mask is needed.
             causal = cache.tokens == 0
             k_BKTE, v_BKTE = cache.extend(self.layer, k_BKTE, v_BKTE)
-        y_BHTE = self.attend(
-            q_BHTE, k_BKTE, v_BKTE, is_causal=causal, enable_gqa=self.n_kv_heads != self.n_heads
-        )
+        y_BHTE = self.attend(q_BHTE, k_BKTE, v_BKTE, is_causal=causal, enable_gqa=self.n_kv_heads != self.n_heads)
         return self.out(y_BHTE.transpose(1, 2).flatten(2))
 
 

@@ -16,7 +16,8 @@ WARMUP_STEPS = 3
 def measure_training_speed(config: RunConfig, *, seconds: float, threads: int = 1) -> float:
     """Tokens a second over whole steps (forward, backward, clip, update) on random tokens, for about `seconds`.
 
-    The median of windows of at least 50 ms, so that a moment's load on a shared machine does not count. Compiling comes before.
+    The median of stretches of at least 50 ms, so that a moment's load on a shared machine does not count. Compiling comes
+    before.
     """
     device = pick_device()
     torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ class StepClock:
     def __init__(self) -> None:
         self.seconds = 0.0
         """Over all stretches."""
-        self._lap_from_seconds = 0.0
+        self._taken_seconds = 0.0
         self._started = time.monotonic()
 
     def start(self) -> None:
@@ -20,8 +20,8 @@ class StepClock:
     def stop(self) -> None:
         self.seconds += time.monotonic() - self._started
 
-    def lap_seconds(self) -> float:
-        """Seconds counted since the last lap. The clock must be stopped."""
-        lap = self.seconds - self._lap_from_seconds
-        self._lap_from_seconds = self.seconds
-        return lap
+    def take(self) -> float:
+        """Seconds counted since they were last taken. The clock must be stopped."""
+        fresh = self.seconds - self._taken_seconds
+        self._taken_seconds = self.seconds
+        return fresh

@@ -34,7 +34,7 @@ from llama.preemption import Notice, preemption_notice
 from llama.prefetch import default_data_workers, prefetch
 from llama.records import CONFIG, FAILURE, complete_steps, read_config, read_done, write_record
 from llama.schedule import learning_rate
-from llama.spikes import WINDOW_STEPS
+from llama.spikes import RECENT_STEPS
 from llama.step_clock import StepClock
 from llama.training_state import TrainingState
 
@@ -76,7 +76,7 @@ def train_segment(
     sender must wait. A request during the validation that ends a segment finds it almost done, and lets it end.
 
     Raises:
-        Diverged: the loss or gradient norm is not finite, or every recent update was left out; DONE says so, and a repeat
+        Diverged: the loss or gradient norm is not finite, or every recent update was skipped; DONE says so, and a repeat
             raises the same.
         Preempted: the process was asked to leave.
         Fenced: another process took the run over.
@@ -245,12 +245,12 @@ class _Segment:
             loss=loss,
             grad_norm=grad_norm,
             skipped_updates=skipped_updates,
-            seconds=self.clock.lap_seconds(),
+            seconds=self.clock.take(),
         )
         if spikes is None and not (math.isfinite(loss) and math.isfinite(grad_norm)):
             self._diverge(f"train loss {loss} and gradient norm {grad_norm}")
-        if in_a_row >= min(WINDOW_STEPS, self.config.steps or WINDOW_STEPS):
-            self._diverge(f"the last {in_a_row:,} updates were all left out as spikes")
+        if in_a_row >= min(RECENT_STEPS, self.config.steps or RECENT_STEPS):
+            self._diverge(f"the last {in_a_row:,} updates were all skipped as spikes")
 
     def _validate(self) -> dict[str, float | None]:
         config = self.config

@@ -12,13 +12,13 @@ from llama.checkpoint import load_latest, save_checkpoint
 from llama.compilation import compile_model
 from llama.config import RunConfig
 from llama.device import make_deterministic
+from llama.log_window import LogWindow
 from llama.model import Llama
 from llama.optimizer import make_optimizer
 from llama.precision import apply_precision, precision
 from llama.records import CheckpointMark
 from llama.spikes import SpikeFilter
 from llama.training_step import StepResult, training_step
-from llama.window import Window
 
 
 class TrainingState:
@@ -41,7 +41,7 @@ class TrainingState:
         if config.compile:
             compile_model(self.model, device)
         self.optimizer = make_optimizer(self.model, config.recipe)
-        self.window = Window(device)
+        self.window = LogWindow(device)
         sigma = config.recipe.skip_sigma
         self.spikes = None if sigma is None else SpikeFilter(sigma, device)
 
@@ -88,5 +88,5 @@ class TrainingState:
         )
 
     @property
-    def _carried(self) -> list[Window | SpikeFilter]:
+    def _carried(self) -> list[LogWindow | SpikeFilter]:
         return [self.window] if self.spikes is None else [self.window, self.spikes]

@@ -19,8 +19,8 @@ class StepResult(NamedTuple):
     """Nats, the mean over the batch's tokens."""
     grad_norm: Tensor
     """Before clipping."""
-    left_out: Tensor
-    """1.0 where the update was left out as a spike, else 0.0."""
+    skipped: Tensor
+    """1.0 where the update was skipped as a spike, else 0.0."""
 
 
 def training_step(
@@ -35,24 +35,24 @@ def training_step(
 ) -> StepResult:
     """One update on a batch of sequences, each one token longer than the context (inputs and targets overlap).
 
-    `micro_batch_sequences` divides the batch and go through the model at once. Each part's mean loss counts by its share,
-    so that the gradients add up, in the float32 of the weights they belong to, to that of the mean over the batch.
+    `micro_batch_sequences` divides the batch and go through the model at once. Each micro-batch's mean loss counts by its
+    share, so that the gradients add up, in the float32 of the weights they belong to, to that of the mean over the batch.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["rate"]
-    parts = tokens_BS.split(micro_batch_sequences)
+    micro_batches = tokens_BS.split(micro_batch_sequences)
     loss = torch.zeros((), device=tokens_BS.device)
-    for part_MS in parts:
-        part_loss = next_token_loss(model, part_MS[:, :-1], part_MS[:, 1:]) / len(parts)
-        part_loss.backward()
-        loss += part_loss.detach()
+    for tokens_MS in micro_batches:
+        share = next_token_loss(model, tokens_MS[:, :-1], tokens_MS[:, 1:]) / len(micro_batches)
+        share.backward()
+        loss += share.detach()
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
     if spikes is None:
-        left_out = torch.zeros_like(loss)
+        skipped = torch.zeros_like(loss)
     else:
         # Fused AdamW leaves weights, moments and its count of steps as they are where `found_inf` is 1.
-        left_out = spikes.judge(loss, grad_norm)
-        optimizer.found_inf = left_out  # type: ignore[attr-defined]
+        skipped = spikes.judge(loss, grad_norm)
+        optimizer.found_inf = skipped  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(loss, grad_norm, left_out)
+    return StepResult(loss, grad_norm, skipped)

@@ -22,12 +22,12 @@ from llama.checkpoint import (
 )
 from llama.config import RunConfig
 from llama.errors import UserError
+from llama.log_window import LogWindow
 from llama.model import Llama
 from llama.optimizer import make_optimizer
 from llama.records import CONFIG, checkpoint_folder, complete_steps, write_record
 from llama.spikes import SpikeFilter
 from llama.training_step import StepResult, training_step
-from llama.window import Window
 from tests.llama.shapes import tiny_model, tiny_run
 
 RUN = tiny_run()
@@ -134,12 +134,12 @@ def test_another_models_checkpoint_is_refused_and_named(folder: Path) -> None:
 
 def test_a_checkpoint_between_two_log_points_carries_the_window_and_the_memory_of_spikes(folder: Path) -> None:
     cpu = torch.device("cpu")
-    window, spikes = Window(cpu), SpikeFilter(6.0, cpu)
+    window, spikes = LogWindow(cpu), SpikeFilter(6.0, cpu)
     for loss, grad_norm in ((3.0, 1.0), (4.0, 2.0), (math.nan, 3.0)):
-        left_out = spikes.judge(torch.tensor(loss), torch.tensor(grad_norm))
-        window.add(StepResult(torch.tensor(loss), torch.tensor(grad_norm), left_out))
+        skipped = spikes.judge(torch.tensor(loss), torch.tensor(grad_norm))
+        window.add(StepResult(torch.tensor(loss), torch.tensor(grad_norm), skipped))
     save(folder, *trained(2), step=2, carried=[window, spikes])
-    restored, judge = Window(cpu), SpikeFilter(6.0, cpu)
+    restored, judge = LogWindow(cpu), SpikeFilter(6.0, cpu)
     assert load_checkpoint(folder, 2, *trained(0), [restored, judge]) is not None
     assert judge.counts() == (1, 1)
     assert str(judge.tensors()) == str(spikes.tensors())

@@ -20,7 +20,7 @@ from llama.data.corpus import Corpus
 from llama.errors import Diverged
 from llama.metric_names import GRAD_NORM, SKIPPED_UPDATES, TRAIN_LOSS
 from llama.records import RunStatus, read_done, read_journal, read_status
-from llama.spikes import LEAST_STEPS, WINDOW_STEPS, SpikeFilter
+from llama.spikes import LEAST_STEPS, RECENT_STEPS, SpikeFilter
 from llama.trainer import train_segment
 from tests.llama.attempts import final_weights
 from tests.llama.shapes import tiny_recipe, tiny_run
@@ -37,13 +37,13 @@ def by_definition(pairs: list[tuple[float, float]], sigma: float) -> list[bool]:
     values = np.array(pairs, dtype=np.float32).astype(np.float64)
     verdicts = []
     for step, pair in enumerate(values):
-        left_out = not np.isfinite(pair).all()
+        skipped = not np.isfinite(pair).all()
         for kind in (0, 1):
-            recent = values[max(0, step - WINDOW_STEPS) : step, kind]
+            recent = values[max(0, step - RECENT_STEPS) : step, kind]
             recent = recent[np.isfinite(recent)]
             if len(recent) >= LEAST_STEPS and np.isfinite(pair[kind]):
-                left_out |= bool(pair[kind] > recent.mean() + sigma * recent.std())
-        verdicts.append(left_out)
+                skipped |= bool(pair[kind] > recent.mean() + sigma * recent.std())
+        verdicts.append(skipped)
     return verdicts
 
 
@@ -62,7 +62,7 @@ def test_it_is_its_definition(seed: int, sigma: float, spikes: dict[int, float],
     spike_filter = SpikeFilter(sigma, CPU)
     verdicts = judge_all(spike_filter, pairs)
     assert verdicts == by_definition(pairs, sigma)
-    in_a_row = next((back for back, left_out in enumerate(reversed(verdicts)) if not left_out), 300)
+    in_a_row = next((back for back, skipped in enumerate(reversed(verdicts)) if not skipped), 300)
     assert spike_filter.counts() == (sum(verdicts), in_a_row)
 
 
@@ -76,10 +76,10 @@ def test_a_constant_is_no_spike(level: float, sigma: float, length: int) -> None
 @settings(max_examples=10, deadline=None)
 def test_a_level_that_rose_for_good_is_believed_after_the_stated_steps(sigma: float, step_up: float) -> None:
     spikes = SpikeFilter(sigma, CPU)
-    judge_all(spikes, [(1.0, 1.0)] * WINDOW_STEPS)
-    verdicts = judge_all(spikes, [(1.0 + step_up, 1.0)] * WINDOW_STEPS)
-    believed = math.ceil(WINDOW_STEPS / (1 + sigma**2))  # not whole for these sigmas, where rounding would decide
-    assert verdicts == [True] * believed + [False] * (WINDOW_STEPS - believed)
+    judge_all(spikes, [(1.0, 1.0)] * RECENT_STEPS)
+    verdicts = judge_all(spikes, [(1.0 + step_up, 1.0)] * RECENT_STEPS)
+    believed = math.ceil(RECENT_STEPS / (1 + sigma**2))  # not whole for these sigmas, where rounding would decide
+    assert verdicts == [True] * believed + [False] * (RECENT_STEPS - believed)
 
 
 def test_a_memory_that_was_saved_judges_on_alike() -> None:
@@ -116,7 +116,7 @@ def loss_times(factor: Callable[[int], float]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("factor", [math.inf, 1e4])
-def test_a_spike_is_left_out_counted_and_journalled(tiny_corpus: Corpus, tmp_path: Path, factor: float) -> None:
+def test_a_spike_is_skipped_counted_and_journalled(tiny_corpus: Corpus, tmp_path: Path, factor: float) -> None:
     config = spiky_run(tiny_corpus, 120)
     with loss_times(lambda step: factor if step == 90 else 1.0):
         train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=120)
@@ -132,7 +132,7 @@ def test_a_spike_is_left_out_counted_and_journalled(tiny_corpus: Corpus, tmp_pat
     assert done.metrics[SKIPPED_UPDATES] == 1.0
 
 
-def test_an_update_that_is_left_out_changes_no_bit_but_the_learning_rates_step(
+def test_an_update_that_is_skipped_changes_no_bit_but_the_learning_rates_step(
     tiny_corpus: Corpus, tmp_path: Path
 ) -> None:
     """The weights stand still over it, moments and bias correction too: a run whose batch exploded equals one in which that
@@ -172,7 +172,7 @@ def test_a_run_that_only_skips_has_diverged(
 ) -> None:
     """After a whole window, or in a run shorter than one after all of it."""
     config = spiky_run(tiny_corpus, steps)
-    reason = f"the last {reported - from_step} updates were all left out as spikes at step {reported} "
+    reason = f"the last {reported - from_step} updates were all skipped as spikes at step {reported} "
     with loss_times(lambda step: math.nan if step >= from_step else 1.0), pytest.raises(Diverged, match=reason):
         train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=steps)
     assert read_status(tmp_path) is RunStatus.DIVERGED

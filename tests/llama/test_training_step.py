@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llama.log_window import LogWindow
 from llama.model import Llama
 from llama.optimizer import make_optimizer
 from llama.precision import precision
 from llama.spikes import SpikeFilter
 from llama.training_step import StepResult, training_step
-from llama.window import Window
 from tests.llama.host_reads import host_reads
 from tests.llama.shapes import tiny_model, tiny_recipe
 
@@ -92,7 +92,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_tokens(micro: int, seed: int)
 @pytest.mark.parametrize("skipping", [False, True])
 def test_a_step_reads_nothing_back_from_the_device(micro: int, skipping: bool) -> None:
     run = Run(spikes=SpikeFilter(6.0, CPU) if skipping else None)
-    window = Window(CPU)
+    window = LogWindow(CPU)
     for _ in range(3):
         with host_reads() as reads:
             window.add(run.step(sequences=4, micro=micro))

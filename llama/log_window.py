@@ -12,13 +12,13 @@ from llama.training_step import StepResult
 _STEPS = "window.steps"
 
 
-class Window:
+class LogWindow:
     """Gathers one training step after another. A checkpoint carries it, so that it may be taken between two log points."""
 
     def __init__(self, device: torch.device):
         self._device = device
         self._steps: list[Tensor] = []
-        """A step's loss, gradient norm and whether its update was left out, [3]."""
+        """A step's loss, gradient norm and whether its update was skipped, [3]."""
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -31,10 +31,10 @@ class Window:
 
         Waits for the device.
         """
-        steps_N3 = torch.stack(self._steps).cpu()
+        steps_W3 = torch.stack(self._steps).cpu()
         self._steps.clear()
-        made_N3 = steps_N3[steps_N3[:, 2] == 0]
-        loss, grad_norm, _ = made_N3.t().contiguous().mean(dim=1).tolist()
+        made_W3 = steps_W3[steps_W3[:, 2] == 0]
+        loss, grad_norm, _ = made_W3.t().contiguous().mean(dim=1).tolist()
         return loss, grad_norm
 
     def tensors(self) -> dict[str, Tensor]:
