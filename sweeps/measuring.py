@@ -12,8 +12,7 @@ from llama.errors import UserError
 from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
 from sweeps import worker
 from sweeps.calibration import SpeedPoint, TrainedShape, store
-from sweeps.plan import make_plan
-from sweeps.prepare import Place, Prepared, gpu_share, run_slots
+from sweeps.prepare import Place, Prepared, gpu_share, plan_at
 
 CALIBRATION_SECONDS = 1.5
 
@@ -51,8 +50,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
         SpeedPoint(shape=TrainedShape.of(config), tokens_per_second=speeds[name]) for name, config in wanted.items()
     ]
     calibration = store(prepared.setup, points)
-    plan = make_plan(prepared.design, calibration, slots=run_slots(prepared.design, place), device=place.machine.device)
-    return replace(prepared, calibration=calibration, plan=plan)
+    return replace(prepared, calibration=calibration, plan=plan_at(place, prepared.design, calibration))
 
 
 def sizes_to_measure(prepared: Prepared) -> list[str]:

@@ -84,7 +84,7 @@ class LeftOutCell(Record):
 class PlanWarning(Record):
     """Something a person should know before spending. The code is stable, the message is for reading."""
 
-    code: Literal["epochs", "horizon", "tuned", "empty_size", "identifiability", "validation", "calibration"]
+    code: Literal["epochs", "horizon", "tuned", "empty_size", "identifiability", "memory", "validation", "calibration"]
     message: str
 
 
@@ -96,6 +96,12 @@ class Plan(Record):
     recipe: str
     schedule: Literal["wsd", "cosine"]
     dtype: str
+    compiled: list[str]
+    """Sizes whose runs are compiled."""
+    micro_batch: int | None
+    """Sequences that go through the model at once, at most; None: the batch."""
+    activation_checkpointing: str
+    skip_sigma: float | None
     runs: int
     """Without trunks."""
     trunks: int
@@ -115,8 +121,11 @@ class Plan(Record):
     warnings: list[PlanWarning]
 
 
-def make_plan(design: Design, calibration: Calibration, *, slots: int, device: Device) -> Plan:
-    """Count and time a design. `slots` is how many runs the machine or cluster takes at once, `device` what each trains on.
+def make_plan(
+    design: Design, calibration: Calibration, *, slots: int, device: Device, memory_bytes: int | None = None
+) -> Plan:
+    """Count and time a design. `slots` is how many runs the machine or cluster takes at once, `device` what each trains on,
+    `memory_bytes` what all of them share there, None where it isn't known.
 
     Raises:
         UserError: the corpus lacks a domain of the spec, or has too little of it for one sequence.
@@ -138,6 +147,10 @@ def make_plan(design: Design, calibration: Calibration, *, slots: int, device: D
         recipe=spec.recipe.name,
         schedule=spec.recipe.effective_schedule,
         dtype=design.numerics.dtype,
+        compiled=[size for size in design.models if any(run.size == size and run.config.compile for run in finals)],
+        micro_batch=spec.micro_batch,
+        activation_checkpointing=spec.activation_checkpointing,
+        skip_sigma=spec.recipe.skip_sigma,
         runs=len(finals),
         trunks=len(design.runs) - len(finals),
         segments=len(design.segments),
@@ -150,7 +163,10 @@ def make_plan(design: Design, calibration: Calibration, *, slots: int, device: D
         sizes=[size for size in sizes if size is not None],
         domains=domains,
         left_out=[LeftOutCell(name=name, reason=reason) for name, reason in design.left_out],
-        warnings=_warnings(design, finals, domains, calibration, timed),
+        warnings=[
+            *_warnings(design, finals, domains, calibration, timed),
+            *_memory_warnings([size for size in sizes if size is not None], slots, memory_bytes),
+        ],
     )
 
 
@@ -303,6 +319,23 @@ def _warnings(
             )
         )
     return found
+
+
+def _memory_warnings(sizes: Sequence[SizePlan], slots: int, memory_bytes: int | None) -> list[PlanWarning]:
+    if memory_bytes is None or not sizes:
+        return []
+    largest = max(sizes, key=lambda size: size.memory_bytes)
+    if slots * largest.memory_bytes <= memory_bytes:
+        return []
+    alone = largest.memory_bytes > memory_bytes
+    return [
+        PlanWarning(
+            code="memory",
+            message=f"{'a run' if alone else f'{slots} runs at once'} of {largest.size} take up to "
+            f"{(1 if alone else slots) * largest.memory_bytes / 1e9:,.1f} GB of the {memory_bytes / 1e9:,.1f} GB here: lower "
+            "micro_batch, set activation_checkpointing: selective, or give a run more resources.cpus, so that fewer go at once",
+        )
+    ]
 
 
 def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:

@@ -74,11 +74,27 @@ def _summary(plan: Plan) -> list[str]:
             f"({duration(plan.device_seconds)} of training steps in all; start-up, validation and checkpoints come on top)"
         )
     return [
-        f"recipe    {plan.recipe}, {plan.schedule}, {plan.dtype}",
+        f"recipe    {plan.recipe}, {plan.schedule}",
+        f"step      {_step(plan)}",
         f"compute   {plan.flops:.3g} FLOPs, {human(plan.trained_tokens)} tokens trained",
         f"time      {time}",
         f"memory    up to {human(memory)}B a run; checkpoints {human(plan.checkpoint_bytes)}B on disk",
     ]
+
+
+def _step(plan: Plan) -> str:
+    """How a step is computed, as far as the sweep decides it."""
+    names = [size.size for size in plan.sizes]
+    parts = [plan.dtype, "eager"]
+    if plan.compiled:
+        parts[1] = "compiled" if plan.compiled == names else f"compiled for {', '.join(plan.compiled)}"
+    if plan.micro_batch is not None:
+        parts.append(f"at most {plan.micro_batch} sequences at once")
+    if plan.activation_checkpointing != "none":
+        parts.append(f"{plan.activation_checkpointing} activation checkpointing")
+    if plan.skip_sigma is not None:
+        parts.append(f"updates beyond {plan.skip_sigma:g} sigma left out")
+    return ", ".join(parts)
 
 
 def human(value: float) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from cluster.machine import available_cpus, visible_gpus
 from llama.accounting import count_parameters
 from llama.data.building.build import build_corpus
@@ -30,6 +32,8 @@ class Place:
     machine: Machine
     cpus: int
     gpus: int
+    memory_bytes: int | None = None
+    """What runs share; None where it isn't known: on GPUs, and on other machines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,8 @@ def this_place() -> Place:
     """The machine at hand: the cores this process may use, and its GPUs if torch can use them."""
     machine = this_machine()
     gpus = len(visible_gpus()) if machine.device == "cuda" else 0
-    return Place(machine=machine, cpus=available_cpus(), gpus=gpus)
+    memory = psutil.virtual_memory().total if gpus == 0 else None
+    return Place(machine=machine, cpus=available_cpus(), gpus=gpus, memory_bytes=memory)
 
 
 def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str], None]) -> Prepared:
@@ -85,8 +90,13 @@ def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str
         design=design,
         setup=setup,
         calibration=calibration,
-        plan=make_plan(design, calibration, slots=run_slots(design, place), device=place.machine.device),
+        plan=plan_at(place, design, calibration),
     )
+
+
+def plan_at(place: Place, design: Design, calibration: Calibration) -> Plan:
+    slots, device = run_slots(design, place), place.machine.device
+    return make_plan(design, calibration, slots=slots, device=device, memory_bytes=place.memory_bytes)
 
 
 def _corpus(spec: SweepSpec, source: SweepSource, say: Callable[[str], None]) -> Corpus:

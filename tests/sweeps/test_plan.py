@@ -169,6 +169,24 @@ def test_the_table_fits_a_terminal_and_shows_every_part():
     assert "warning   no measured speed near every size" in unmeasured
 
 
+def test_what_decides_a_step_is_said():
+    found = design(activation_checkpointing="selective", micro_batch=4, recipe__skip_sigma=6.0)
+    assert (
+        "float32, eager, at most 4 sequences at once, selective activation checkpointing, updates beyond 6 sigma"
+        in (shown(plan_of(found, UNMEASURED), width=200))
+    )
+    compiled = make_design(sweep(), FACTS, CPU._replace(compile_from_flops=0.0))
+    assert "float32, compiled" in shown(plan_of(compiled, UNMEASURED), width=200)
+
+
+@pytest.mark.parametrize(("gigabytes", "warned"), [(0.6, "2 runs at once of w32"), (0.3, "a run of w32"), (64.0, None)])
+def test_a_step_that_does_not_fit_the_memory_is_told(gigabytes, warned):
+    plan = make_plan(design(), UNMEASURED, slots=2, device="cpu", memory_bytes=int(gigabytes * 1e9))
+    messages = [warning.message for warning in plan.warnings if warning.code == "memory"]
+    assert len(messages) == (warned is not None)
+    assert all(message.startswith(warned) for message in messages)
+
+
 def test_estimated_times_are_marked():
     found = design(ladder__widths=[16, 24, 32])
     ends = [point for point in measured(found).points if point.shape.model.d_model != 24]
