@@ -150,13 +150,13 @@ for _command in (fit, recommend, compare, report, export):
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted, 143 asked to leave by SIGTERM."""
     try:
         app()
     except UserError as error:
         note(f"isoloss: {error}")
         sys.exit(2)
     except SystemExit as leave:
-        if leave.code == 130:
+        if leave.code in (130, 143):
             note("isoloss: interrupted; nothing finished is lost, the same command goes on from here")
         raise
