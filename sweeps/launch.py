@@ -31,7 +31,7 @@ from sweeps import worker
 from sweeps.calibration import TrainedShape, this_machine
 from sweeps.design import Segment, missing_segments
 from sweeps.live import LiveView
-from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, sizes_to_measure
+from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, share_serving_costs
 from sweeps.plan_table import duration
 from sweeps.prepare import Place, Prepared, gpu_share, prepare, this_place
 from sweeps.storage import Storage, find_source, register_sweep
@@ -123,7 +123,7 @@ def launch_sweep(
         register_sweep(storage, prepared.index, prepared.yaml_path)
         missing = _missing(prepared)
         mirror = Mirror(storage.root, prepared.index, uri)
-        if not missing and not remeasure and not sizes_to_measure(prepared):
+        if not missing and not remeasure and not share_serving_costs(prepared):
             mirror.start()
             return _result(prepared, None, mirror.stop().trouble)
         if executor is None:

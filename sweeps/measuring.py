@@ -53,10 +53,8 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     return replace(prepared, calibration=calibration, plan=plan_at(place, prepared.design, calibration))
 
 
-def sizes_to_measure(prepared: Prepared) -> list[str]:
-    """Sizes with finished runs and no serving cost as the sweep asks for it. A size that has one shares it with those of its
-    runs that lack it.
-    """
+def share_serving_costs(prepared: Prepared) -> list[str]:
+    """Give every finished run its size's serving cost, where one was measured as the sweep asks; returns the sizes without."""
     missing = []
     for size, keys in _finished_keys(prepared).items():
         folders = [prepared.storage.run(key) for key in keys]
@@ -101,7 +99,7 @@ def measure_inference(
     interleaved, since only what was measured together compares.
     """
     protocol, by_size = prepared.spec.inference, _finished_keys(prepared)
-    if protocol is None or not by_size or not (again or sizes_to_measure(prepared)):
+    if protocol is None or not by_size or not (again or share_serving_costs(prepared)):
         return
     say(f"measuring what serving costs at {len(by_size)} sizes, nothing else running")
     task = Task(
