@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import llama.data.near_duplicates as near_duplicates
-from llama.data.near_duplicates import GRAM_WORDS, HeldOutGrams, Overlap, gram_hashes
+from llama.data.near_duplicates import GRAM_WORDS, HeldOutGrams, Overlap, gram_hashes, sorted_unique
 
 VOCABULARY = [f"word{number}" for number in range(5000)]
 
@@ -99,6 +99,11 @@ def test_what_training_keeps_of_the_held_out_grams_is_counted() -> None:
     found = np.concatenate([match.found for match in matches])
     assert len(np.unique(found)) == 2 * 38
     assert [match.overlap for match in matches] == [Overlap(1038, 38), Overlap(1038, 38), Overlap(1078, 0)]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 3)))
+def test_sorted_unique(values: list[int]) -> None:
+    assert sorted_unique(np.array(values, dtype=np.uint64)).tolist() == sorted(set(values))
 
 
 def test_beyond_the_bound_a_sample_decides_alike() -> None:

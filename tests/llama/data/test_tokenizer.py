@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from llama.data.building.build import build_corpus
 from llama.data.byte_tokenizer import ByteTokenizer
 from llama.data.files import find_files, read_file
-from llama.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from llama.data.sentencepiece_tokenizer import (
+    CHARACTER_COVERAGE,
+    SentencePieceTokenizer,
+    _frequent_characters,
+    _training_lines,
+)
 from llama.data.shards import ShardWriter, open_shard
 from llama.data.sources import DomainSpec, TokenizerSpec
 from llama.data.tokenizer import SMALLEST_LEARNED_VOCAB, Tokenizer, sample_digest
@@ -93,6 +98,21 @@ def test_tabs_and_rare_characters_do_not_drop_lines_from_training() -> None:
     # SentencePiece skips whole lines that hold a tab or U+2585; they must be learned from all the same.
     tokenizer = Tokenizer.train(["\tpredictable\u2585 predictable\n"] * 50, vocab_size=290)
     assert len(tokenizer.encode("predictable")) <= 2
+
+
+@given(st.lists(AWKWARD | st.text("abcdefgh", max_size=40), max_size=6), st.integers(1, 9))
+def test_lines_are_cut_at_characters_that_get_no_piece(texts: list[str], at_most: int) -> None:
+    counts = Counter("".join(texts))
+    for never in "\n\t\0\r\u2581\u2585":
+        del counts[never]
+    plain: list[str] = []
+    for character, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:at_most]:
+        if sum(counts[one] for one in plain) < CHARACTER_COVERAGE * counts.total():
+            plain.append(character)
+    chosen = _frequent_characters(texts, at_most=at_most)
+    assert chosen == {ord(character) for character in plain}
+    lines = ["".join(c if c in plain else "\n" for c in text).split("\n") for text in texts]
+    assert list(_training_lines(texts, chosen)) == [line for text in lines for line in text if line]
 
 
 def test_bytes_that_are_no_text_decode_to_replacement_characters() -> None:
