@@ -34,7 +34,7 @@ class Overrides(Config):
     cooldown_fraction: Fraction | None = None
     cooldown_min_steps: int | None = Field(default=None, ge=0)
     skip_sigma: PositiveFloat | None = None
-    """Leave out updates this many deviations above the recent loss or gradient norm, and those that are not finite."""
+    """Skip updates this many deviations above the recent loss or gradient norm, and those that are not finite."""
     base_width: Positive | None = None
     """`completep`: the width that `peak_lr` was tuned at."""
     base_layers: Positive | None = None
