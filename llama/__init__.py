@@ -19,7 +19,8 @@ Then, as needed:
   trains), `checkpoint`, `lease` (one writer at a time), `atomic_files`, `full_disk`; `sweep_index` (which runs a sweep has).
 * How text becomes a corpus: `data.sources`, `data.files`, `data.tokenizer`, `data.shards`, `data.building`.
 * The optimiser's numbers: `recipes`, a file for each named rule.
-* What a shape costs: `released_sizes` (LLaMA's own four), `accounting` (parameters and FLOPs), `memory` (a step's bytes), `speed` (tokens a second).
+* What a shape costs: `released_sizes` (LLaMA's own four), `accounting` (parameters and FLOPs), `memory` (a step's bytes),
+  `speed` (tokens a second).
 * After training: `hugging_face` and `hugging_face_tokenizer` (export and import), `decoding` (prefill and decode with a cache),
   `inference_cost` (serving cost, measured).
 """

@@ -22,7 +22,7 @@ from typing import Any
 import sentencepiece
 
 from llama.data.byte_tokenizer import ByteTokenizer
-from llama.data.sentencepiece_tokenizer import SentencePieceTokenizer
+from llama.data.sentencepiece_tokenizer import SPACE_MARK, WORD, SentencePieceTokenizer
 from llama.data.tokenizer import BYTES, Tokenizer
 from llama.errors import UserError
 
@@ -31,10 +31,6 @@ TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SENTENCEPIECE_FILE = "tokenizer.model"
 
 UNKNOWN, BOS, EOS = "<unk>", "<s>", "</s>"
-
-_SPACE_MARK = "\u2581"
-#: The words that SentencePieceTokenizer encodes one by one. No token crosses from one to the next.
-_WORDS = f"{_SPACE_MARK}| *[^ \n{_SPACE_MARK}]{{1,4096}}| +|\n"
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path, *, context_length: int) -> None:
@@ -118,7 +114,7 @@ Parts = tuple[dict[str, int], list[list[str]], dict[str, Any] | None]
 def _pieces(tokenizer: Tokenizer) -> Parts:
     """Vocabulary, merges and words of a SentencePiece BPE model."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)
-    names = [processor.id_to_piece(id_).replace(_SPACE_MARK, " ") for id_ in range(processor.vocab_size())]
+    names = [processor.id_to_piece(id_).replace(SPACE_MARK, " ") for id_ in range(processor.vocab_size())]
     vocab = {name: id_ for id_, name in enumerate(names)}
     normal = [
         id_
@@ -137,7 +133,7 @@ def _pieces(tokenizer: Tokenizer) -> Parts:
         for cut in range(1, len(piece))
         if piece[:cut] in pieces and piece[cut:] in pieces
     ]
-    words = {"type": "Split", "pattern": {"Regex": _WORDS}, "behavior": "Isolated", "invert": False}
+    words = {"type": "Split", "pattern": {"Regex": WORD.pattern}, "behavior": "Isolated", "invert": False}
     return vocab, merges, words
 
 

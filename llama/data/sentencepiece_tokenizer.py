@@ -28,11 +28,12 @@ CHARACTER_COVERAGE = 0.99995
 """Share of the sample's characters that get a piece of their own, as LLaMA's; the others are spelled in bytes."""
 
 _CODE_POINTS = 0x110000
-_SPACE_MARK = "\u2581"
+SPACE_MARK = "\u2581"
 # Line ends and tabs delimit SentencePiece's training input, NUL ends its strings, U+2585 is its mark for an unknown.
-_NEVER_IN_PIECES = "\n\t\0\r\u2585" + _SPACE_MARK
+_NEVER_IN_PIECES = "\n\t\0\r\u2585" + SPACE_MARK
 _MAX_WORD_CHARACTERS = 4096
-_WORD = re.compile(f"{_SPACE_MARK}| *[^ \n{_SPACE_MARK}]{{1,{_MAX_WORD_CHARACTERS}}}| +|\n")
+#: The words that are encoded one by one. No token crosses from one to the next.
+WORD = re.compile(f"{SPACE_MARK}| *[^ \n{SPACE_MARK}]{{1,{_MAX_WORD_CHARACTERS}}}| +|\n")
 _SEGMENT_CHARACTERS = 1 << 20
 _CACHE_CHARACTERS = 1 << 23
 
@@ -55,7 +56,7 @@ class SentencePieceTokenizer(Tokenizer):
         byte_ids = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(BYTES)]
         if self._processor.unk_id() in byte_ids:
             raise UserError("the SentencePiece model has no byte pieces: it cannot spell any text")
-        self._space_mark_ids = np.array([byte_ids[byte] for byte in _SPACE_MARK.encode()], dtype=np.int32).tobytes()
+        self._space_mark_ids = np.array([byte_ids[byte] for byte in SPACE_MARK.encode()], dtype=np.int32).tobytes()
         self._words: dict[str, bytes] = {}
         self._words_characters = 0
 
@@ -133,12 +134,12 @@ class SentencePieceTokenizer(Tokenizer):
             self._words = {}
             self._words_characters = 0
         known = self._words
-        segments = [(index, _WORD.findall(segment)) for index, segment in group]
+        segments = [(index, WORD.findall(segment)) for index, segment in group]
         if unknown := list(set[str]().union(*[words for _, words in segments]).difference(known)):
             # A call costs about as much as encoding fifty words, and they are independent: one call for all.
             ids = self._processor.encode([word.encode() for word in unknown], return_type="numpy", num_threads=1)
             known.update({word: ids_.tobytes() for word, ids_ in zip(unknown, ids, strict=True)})
-            known[_SPACE_MARK] = self._space_mark_ids
+            known[SPACE_MARK] = self._space_mark_ids
             self._words_characters += sum(map(len, unknown))
         for index, words in segments:
             encoded[index].append(b"".join([known[word] for word in words]))
@@ -149,7 +150,7 @@ class SentencePieceTokenizer(Tokenizer):
             return bytes([int(piece[3:5], 16)])
         if self._processor.is_control(id_) or self._processor.is_unknown(id_):
             return b""
-        return piece.replace(_SPACE_MARK, " ").encode()
+        return piece.replace(SPACE_MARK, " ").encode()
 
 
 def _segments(text: str) -> Iterable[str]:
