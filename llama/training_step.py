@@ -44,7 +44,9 @@ def training_step(
     loss = torch.zeros((), device=tokens_BS.device)
     for tokens_MS in micro_batches:
         share = next_token_loss(model, tokens_MS[:, :-1], tokens_MS[:, 1:]) / len(micro_batches)
-        share.backward()
+        # Products of the backward pass have the types of the forward one's; autocast would round those that were kept apart.
+        with torch.autocast(tokens_BS.device.type, enabled=False):
+            share.backward()
         loss += share.detach()
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
     if spikes is None:

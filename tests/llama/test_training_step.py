@@ -67,6 +67,14 @@ def test_in_bfloat16_gradients_still_add_up_in_float32() -> None:
     assert seen == [torch.float32] * 12
 
 
+def test_the_backward_pass_is_outside_autocast() -> None:
+    """Under it the plain kernel's products would be rounded to bfloat16 where attention is kept in float32."""
+    run, seen = Run(dtype="bfloat16"), []
+    run.model.embedding.weight.register_hook(lambda gradient: seen.append(torch.is_autocast_enabled("cpu")))
+    run.step(micro=6)
+    assert seen == [False, False]
+
+
 @given(micro=st.sampled_from([1, 2, 4]), seed=st.integers(0, 1000))
 @settings(max_examples=15, deadline=None)
 def test_the_gradient_is_that_of_the_mean_over_all_tokens(micro: int, seed: int) -> None:
