@@ -23,7 +23,7 @@ from analysis.plots import style
 from analysis.plots.canvas import png
 from analysis.plots.picture import Axis, Line, Panel, Picture, Points
 from benchmarks.machine import machine, versions
-from llama.config import ModelConfig, llama_d_ff
+from llama.config import ModelConfig, llama_shape
 from llama.model import Llama
 from llama.optimizer import make_optimizer
 from llama.recipes import Overrides, make_recipe
@@ -51,17 +51,8 @@ class Change(NamedTuple):
 
 def model_of(width: int, layers: int) -> ModelConfig:
     """A byte LLaMA with heads of one size at every width, since that is what CompleteP carries numbers between."""
-    return ModelConfig(
-        vocab_size=256,
-        d_model=width,
-        n_layers=layers,
-        n_heads=width // D_HEAD,
-        n_kv_heads=width // D_HEAD,
-        d_ff=llama_d_ff(width, multiple_of=16),
-        context_length=CONTEXT,
-        rope_theta=10_000.0,
-        norm_eps=1e-5,
-        tied_head=False,
+    return llama_shape(
+        width, n_layers=layers, n_heads=width // D_HEAD, d_ff_multiple_of=16, vocab_size=256, context_length=CONTEXT
     )
 
 

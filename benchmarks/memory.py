@@ -22,8 +22,7 @@ from benchmarks.allocations import Allocations, count_allocations
 from benchmarks.machine import machine, versions
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.activation_checkpointing import apply_checkpointing
-from llama.config import ActivationCheckpointing, DType, ModelConfig, llama_d_ff
-from llama.device import use_threads
+from llama.config import ActivationCheckpointing, DType, ModelConfig, llama_shape
 from llama.loss import MeanCrossEntropy, next_token_loss
 from llama.memory import loss_chunk_tokens, training_bytes
 from llama.model import Llama
@@ -42,7 +41,7 @@ UNCOUNTED = {
 
 
 def main() -> None:
-    use_threads(1)
+    torch.set_num_threads(1)
     document = {
         "benchmark": "memory",
         "machine": machine(),
@@ -64,17 +63,8 @@ def main() -> None:
 
 def shape(*, vocab: int, width: int, layers: int, context: int) -> ModelConfig:
     """A ladder's shape, heads of 32."""
-    return ModelConfig(
-        vocab_size=vocab,
-        d_model=width,
-        n_layers=layers,
-        n_heads=width // 32,
-        n_kv_heads=width // 32,
-        d_ff=llama_d_ff(width, 16),
-        context_length=context,
-        rope_theta=10_000.0,
-        norm_eps=1e-5,
-        tied_head=False,
+    return llama_shape(
+        width, n_layers=layers, n_heads=width // 32, d_ff_multiple_of=16, vocab_size=vocab, context_length=context
     )
 
 

@@ -68,6 +68,31 @@ def llama_d_ff(d_model: int, multiple_of: int) -> int:
     return multiple_of * math.ceil(8 * d_model / 3 / multiple_of)
 
 
+#: As in LLaMA's released code.
+ROPE_THETA = 10_000.0
+NORM_EPS = 1e-5
+
+
+def llama_shape(
+    d_model: int, *, n_layers: int, n_heads: int, d_ff_multiple_of: int, vocab_size: int, context_length: int
+) -> ModelConfig:
+    """A LLaMA of a width, depth and number of heads, with all else as in the released ones: every head has its own keys and
+    values, the head is not tied to the embedding.
+    """
+    return ModelConfig(
+        vocab_size=vocab_size,
+        d_model=d_model,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        n_kv_heads=n_heads,
+        d_ff=llama_d_ff(d_model, multiple_of=d_ff_multiple_of),
+        context_length=context_length,
+        rope_theta=ROPE_THETA,
+        norm_eps=NORM_EPS,
+        tied_head=False,
+    )
+
+
 class DataConfig(Config):
     """Which tokens a run sees. The digest covers the shards and the tokenizer; the weights are by domain and sum to 1."""
 

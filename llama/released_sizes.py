@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from llama.config import ModelConfig, llama_d_ff
+from llama.config import ModelConfig, llama_shape
 
 ReleasedSize = Literal["7B", "13B", "33B", "65B"]
 RELEASED_SIZES: tuple[ReleasedSize, ...] = get_args(ReleasedSize)
@@ -25,20 +25,16 @@ _TABLE_2: dict[ReleasedSize, tuple[int, int, int]] = {
 def released_size(
     name: ReleasedSize, *, vocab_size: int = VOCAB_SIZE, context_length: int = CONTEXT_LENGTH
 ) -> ModelConfig:
-    """The shape of a size, with RoPE base 10,000 and norm eps 1e-5 as in the released code, and an untied head.
+    """The shape of a size.
 
     Another vocabulary than the released one gives another number of parameters.
     """
     d_model, n_layers, n_heads = _TABLE_2[name]
-    return ModelConfig(
-        vocab_size=vocab_size,
-        d_model=d_model,
+    return llama_shape(
+        d_model,
         n_layers=n_layers,
         n_heads=n_heads,
-        n_kv_heads=n_heads,
-        d_ff=llama_d_ff(d_model, multiple_of=256),
+        d_ff_multiple_of=256,
+        vocab_size=vocab_size,
         context_length=context_length,
-        rope_theta=10_000.0,
-        norm_eps=1e-5,
-        tied_head=False,
     )

@@ -14,14 +14,11 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from llama.config import ModelConfig, llama_d_ff
+from llama.config import ModelConfig, llama_shape
 
 #: (width, layers) that the depth rule passes through: 64 a layer from 512 to 1,024, as GPT-2 small has (Radford et al. 2019),
 #: then LLaMA's table 2. Loss is flat around the best ratio of width to depth (Kaplan et al. 2020, figure 5).
 DEPTHS = ((192, 8), (512, 8), (768, 12), (1024, 16), (4096, 32), (5120, 40), (6656, 60), (8192, 80))
-
-ROPE_THETA = 10_000.0
-NORM_EPS = 1e-5
 
 
 def heads_for_width(d_model: int) -> int:
@@ -49,27 +46,17 @@ def layers_for_width(d_model: int) -> int:
     return round(d_model * deepest / widest)
 
 
-def d_ff_for_width(d_model: int) -> int:
-    """Feed-forward width."""
-    return llama_d_ff(d_model, multiple_of=16 if d_model < 1024 else 256)
-
-
 def model_for_width(d_model: int, *, vocab_size: int, context_length: int) -> ModelConfig:
-    """The ladder's LLaMA of a width: every head its own keys and values, untied head, RoPE base 10,000, norm eps 1e-5.
+    """The ladder's LLaMA of a width.
 
     Raises:
         ValueError: the width has no even head size.
     """
-    heads = heads_for_width(d_model)
-    return ModelConfig(
-        vocab_size=vocab_size,
-        d_model=d_model,
+    return llama_shape(
+        d_model,
         n_layers=layers_for_width(d_model),
-        n_heads=heads,
-        n_kv_heads=heads,
-        d_ff=d_ff_for_width(d_model),
+        n_heads=heads_for_width(d_model),
+        d_ff_multiple_of=16 if d_model < 1024 else 256,
+        vocab_size=vocab_size,
         context_length=context_length,
-        rope_theta=ROPE_THETA,
-        norm_eps=NORM_EPS,
-        tied_head=False,
     )

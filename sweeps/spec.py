@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from llama.config import (
+    NORM_EPS,
+    ROPE_THETA,
     ActivationCheckpointing,
     Config,
     DType,
@@ -23,7 +25,7 @@ from llama.config import (
 from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule, recipe_problems
 from llama.released_sizes import ReleasedSize, released_size
-from sweeps.ladder import NORM_EPS, ROPE_THETA, heads_for_width, model_for_width
+from sweeps.ladder import heads_for_width, model_for_width
 from sweeps.yaml_lines import load_record, nearest, refuse
 
 BudgetUnit = Literal["flops", "tokens", "tokens_per_parameter"]
