@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import torch
 
 from llama.accounting import training_flops_per_token
-from llama.config import RunConfig
+from llama.attempt import Attempt
 from llama.device import peak_flops_per_second
 from llama.journal import Journal, WrittenJournal
 from llama.metric_names import FLOPS, GRAD_NORM, LEARNING_RATE, MFU, SKIPPED_UPDATES, TOKENS_PER_SECOND, TRAIN_LOSS
 from llama.records import DONE, HEARTBEAT, Done, Heartbeat, JournalPoint, complete_steps, write_record
 from llama.schedule import learning_rate
 
+HEARTBEAT_SECONDS = 1.0
+
 
 class Logbook:
     """One attempt's reports on a run, by step."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        run_folder: Path,
-        device: torch.device,
-        *,
-        attempt: int,
-        start_step: int,
-        until_step: int,
-        keep_bytes: int,
-    ):
+    def __init__(self, attempt: Attempt, device: torch.device, *, start_step: int, keep_bytes: int):
         """`keep_bytes` of the journal are vouched for by the checkpoint that the attempt starts from, at `start_step`."""
-        self._config, self._run_folder, self._attempt, self._until_step = config, run_folder, attempt, until_step
-        self._flops_per_token = training_flops_per_token(config.model)
-        self._peak_flops = peak_flops_per_second(device, config.dtype)
+        self._attempt, self._config = attempt, attempt.config
+        self._flops_per_token = training_flops_per_token(self._config.model)
+        self._peak_flops = peak_flops_per_second(device, self._config.dtype)
         self._logged_step = start_step
         self._latest: dict[str, float | None] = {}
-        if max(complete_steps(run_folder), default=0) > until_step:
+        self._last_beat = time.monotonic()
+        if max(complete_steps(attempt.run_folder), default=0) > attempt.until_step:
             # A fork asked for between two that exist: the steps are repeated for its checkpoint, not for the journal.
-            self.journal: Journal | WrittenJournal = WrittenJournal(run_folder, until_step=until_step)
+            self.journal: Journal | WrittenJournal = WrittenJournal(attempt.run_folder)
         else:
-            self.journal = Journal(run_folder, keep_bytes=keep_bytes)
+            self.journal = Journal(attempt.run_folder, keep_bytes=keep_bytes)
 
     def add_window(
         self, step: int, *, loss: float, grad_norm: float, skipped_updates: int | None, seconds: float
@@ -68,27 +60,23 @@ class Logbook:
             self.journal.add(JournalPoint(step=step, tokens=self._tokens(step), unix_ms=_unix_ms(), metrics=metrics))
 
     def beat(self, step: int) -> None:
-        """Show watchers where the run stands."""
+        """Show watchers where the run stands, once every `HEARTBEAT_SECONDS`."""
+        if time.monotonic() - self._last_beat <= HEARTBEAT_SECONDS:
+            return
         beat = Heartbeat(
-            attempt=self._attempt,
+            attempt=self._attempt.number,
             step=step,
-            until_step=self._until_step,
+            until_step=self._attempt.until_step,
             tokens=self._tokens(step),
             loss=self._latest.get(TRAIN_LOSS),
             tokens_per_second=self._latest.get(TOKENS_PER_SECOND),
             unix_ms=_unix_ms(),
         )
-        write_record(self._run_folder / HEARTBEAT, beat, durable=False)
+        write_record(self._attempt.run_folder / HEARTBEAT, beat, durable=False)
+        self._last_beat = time.monotonic()
 
     def close(
-        self,
-        step: int,
-        *,
-        reason: str | None,
-        metrics: dict[str, float | None],
-        training_seconds: float,
-        threads: int,
-        gpu_share: float,
+        self, step: int, *, reason: str | None, metrics: dict[str, float | None], training_seconds: float
     ) -> None:
         """The run has finished, or diverged for a `reason`: write DONE. The caller has made sure that it still owns the run."""
         done = Done(
@@ -99,10 +87,10 @@ class Logbook:
             flops=self._flops(step),
             metrics=metrics,
             training_seconds=training_seconds,
-            threads=threads,
-            gpu_share=gpu_share,
+            threads=self._attempt.threads,
+            gpu_share=self._attempt.gpu_share,
         )
-        write_record(self._run_folder / DONE, done)
+        write_record(self._attempt.run_folder / DONE, done)
 
     def _tokens(self, step: int) -> int:
         return step * self._config.batch_tokens

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 
 class StepClock:
-    """Runs while steps are made. Stop it after waiting for the device, or what it still computes goes uncounted."""
+    """Runs while steps are made, from one `start` to the next `stop`."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.seconds = 0.0
         """Over all stretches."""
         self._taken_seconds = 0.0
@@ -18,6 +21,9 @@ class StepClock:
         self._started = time.monotonic()
 
     def stop(self) -> None:
+        """Waits for the device: what it still computes counts."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         self.seconds += time.monotonic() - self._started
 
     def take(self) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +19,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from llama.checkpoint import clear_leftovers, drop_checkpoint
+from llama.atomic_files import sync_folder
+from llama.attempt import Attempt
+from llama.checkpoint import clear_leftovers, drop_replaced
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.mixture import Mixture, validation_batches
@@ -26,6 +29,7 @@ from llama.device import pick_device
 from llama.errors import Diverged, Preempted, UserError
 from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
+from llama.garbage import no_collections
 from llama.lease import STALE_SECONDS, Lease, acquire
 from llama.logbook import Logbook
 from llama.metric_names import SKIPPED_UPDATES, VAL_LOSS
@@ -38,7 +42,6 @@ from llama.spikes import RECENT_STEPS
 from llama.step_clock import StepClock
 from llama.training_state import TrainingState
 
-HEARTBEAT_SECONDS = 1.0
 VALIDATION_BATCH_SEQUENCES = 16
 
 
@@ -83,6 +86,31 @@ def train_segment(
         llama.lease.LeaseHeld: another live process holds the run and did not leave in `lease_wait_seconds`.
         UserError: the folder holds another run, the corpus is not the one in the config, or the disk is full.
     """
+    _check_corpus(config, corpus)
+    with naming_a_full_disk(run_folder):
+        run_folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(run_folder.parent)
+        with acquire(run_folder, attempt=attempt, wait_seconds=lease_wait_seconds) as lease:
+            if _is_done(config, run_folder, until_step):
+                return SegmentResult(end_step=until_step, trained_steps=0, trained_tokens=0, training_seconds=0.0)
+            torch.set_num_threads(threads)
+            device = pick_device()
+            asked = Attempt(
+                config=config,
+                run_folder=run_folder,
+                parent_folder=parent_folder,
+                until_step=until_step,
+                number=attempt,
+                threads=threads,
+                gpu_share=gpu_share,
+                data_workers=default_data_workers(device) if data_workers is None else data_workers,
+                checkpoint_seconds=checkpoint_seconds,
+            )
+            with preemption_notice() as notice:
+                return _Segment(asked, corpus, device, lease, notice).train()
+
+
+def _check_corpus(config: RunConfig, corpus: Corpus) -> None:
     if corpus.digest != config.data.corpus_digest:
         raise UserError(
             f"run {config.key} needs corpus {config.data.corpus_digest[:12]}, but the corpus at hand is "
@@ -93,28 +121,6 @@ def train_segment(
             f"run {config.key} has model.vocab_size {config.model.vocab_size:,}, but its corpus holds token ids up to "
             f"{corpus.vocab_size - 1:,}: give the model a vocabulary of {corpus.vocab_size:,} or more"
         )
-    with naming_a_full_disk(run_folder):
-        run_folder.mkdir(parents=True, exist_ok=True)
-        with acquire(run_folder, attempt=attempt, wait_seconds=lease_wait_seconds) as lease:
-            if _is_done(config, run_folder, until_step):
-                return SegmentResult(end_step=until_step, trained_steps=0, trained_tokens=0, training_seconds=0.0)
-            torch.set_num_threads(threads)
-            with preemption_notice() as notice:
-                segment = _Segment(
-                    config,
-                    run_folder=run_folder,
-                    parent_folder=parent_folder,
-                    corpus=corpus,
-                    until_step=until_step,
-                    attempt=attempt,
-                    lease=lease,
-                    notice=notice,
-                    threads=threads,
-                    gpu_share=gpu_share,
-                    data_workers=data_workers,
-                    checkpoint_seconds=checkpoint_seconds,
-                )
-                return segment.train()
 
 
 def _is_done(config: RunConfig, run_folder: Path, until_step: int) -> bool:
@@ -132,30 +138,12 @@ def _is_done(config: RunConfig, run_folder: Path, until_step: int) -> bool:
 
 
 class _Segment:
-    """One attempt at a segment."""
+    """One attempt at work."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        *,
-        run_folder: Path,
-        parent_folder: Path | None,
-        corpus: Corpus,
-        until_step: int,
-        attempt: int,
-        lease: Lease,
-        notice: Notice,
-        threads: int,
-        gpu_share: float,
-        data_workers: int | None,
-        checkpoint_seconds: float,
-    ):
+    def __init__(self, attempt: Attempt, corpus: Corpus, device: torch.device, lease: Lease, notice: Notice):
         """Take the newest good checkpoint: the run's own, else its trunk's at or before the fork, else draw the weights."""
-        self.config, self.run_folder, self.corpus, self.until_step = config, run_folder, corpus, until_step
-        self.lease, self.notice, self.checkpoint_seconds = lease, notice, checkpoint_seconds
-        self.threads, self.gpu_share = threads, gpu_share
-        self.device = pick_device()
-        self.data_workers = default_data_workers(self.device) if data_workers is None else data_workers
+        self.attempt, self.corpus, self.device, self.lease, self.notice = attempt, corpus, device, lease, notice
+        config = self.config = attempt.config
         self.mixture = Mixture(
             corpus,
             config.data.weights,
@@ -163,94 +151,99 @@ class _Segment:
             batch_sequences=config.recipe.batch_sequences,
             seed=config.seed,
         )
-        self.clock = StepClock()
-        self.state = TrainingState(config, self.device)
-        own = self.latest_own = self.state.load(run_folder, at_most_step=until_step)
+        self.clock = StepClock(device)
+        self.state = TrainingState(config, device)
+        own = self.latest_own = self.state.load(attempt.run_folder, at_most_step=attempt.until_step)
         self.earlier_seconds = 0.0 if own is None else own.training_seconds
-        if own is None and parent_folder is not None and config.fork_step is not None:
-            self.state.load(parent_folder, at_most_step=config.fork_step)
-        clear_leftovers(run_folder, newest_step=self.state.step)
+        if own is None and attempt.parent_folder is not None and config.fork_step is not None:
+            self.state.load(attempt.parent_folder, at_most_step=config.fork_step)
+        own_step = 0 if own is None else own.step
+        clear_leftovers(attempt.run_folder, newest_step=own_step, until_step=attempt.until_step)
         keep_bytes = 0 if own is None else own.journal_bytes
-        self.log = Logbook(
-            config,
-            run_folder,
-            self.device,
-            attempt=attempt,
-            start_step=self.state.step,
-            until_step=until_step,
-            keep_bytes=keep_bytes,
-        )
+        self.log = Logbook(attempt, device, start_step=self.state.step, keep_bytes=keep_bytes)
 
     def train(self) -> SegmentResult:
-        """The loop. Losses stay on the device between log points; the garbage collector stays out of the steps."""
-        steps = range(self.state.step, self.until_step)
-        last_beat = last_checkpoint = time.monotonic()
-        gc.collect()
-        gc.freeze()  # what is there by now stays: later collections look at what came since
-        gc.disable()
-        try:
-            with prefetch(self._make_batch, steps, workers=self.data_workers) as batches:
-                self.clock.start()
-                for batch_BS in batches:
-                    self.state.update(batch_BS, learning_rate(self.config, self.state.step))
-                    step, is_last = self.state.step, self.state.step == self.until_step
-                    is_log_point = step % self.config.log_every_steps == 0 or is_last
-                    is_old = time.monotonic() - last_checkpoint > self.checkpoint_seconds
-                    is_due = (is_old or bool(self.notice)) and not is_last
-                    if is_log_point or is_due:
-                        means = self.state.window.close() if is_log_point else None  # waits for the device
-                        self.clock.stop()
-                        if means is not None:
-                            self._close_window(*means)
-                        if is_due:
-                            self._checkpoint(kept=False)
-                            if self.notice:
-                                raise Preempted(f"{self.notice.signal_name} came; left after step {step:,}")
-                            gc.collect()
-                            last_checkpoint = time.monotonic()
-                        self.clock.start()
-                    if time.monotonic() - last_beat > HEARTBEAT_SECONDS:
-                        self.log.beat(step)
-                        last_beat = time.monotonic()
-            final = self._validate()
-            if self.latest_own is None or self.latest_own.step < self.until_step:
-                self.log.add(self.until_step, final)
+        """Make the steps, validate, and commit the end."""
+        until_step = self.attempt.until_step
+        steps = range(self.state.step, until_step)
+        with no_collections():
+            with prefetch(self._make_batch, steps, workers=self.attempt.data_workers) as batches:
+                self._make_steps(batches)
+            metrics = self._validate()
+            if self.latest_own is None or self.latest_own.step < until_step:
+                self.log.add(until_step, metrics)
                 self._checkpoint(kept=True)
-        finally:
-            gc.enable()
-            gc.unfreeze()
-        if self.until_step == self.config.steps:
-            if self.state.spikes is not None:
-                final[SKIPPED_UPDATES] = float(self.state.spikes.counts()[0])
-            self._finish(final)
-        (self.run_folder / FAILURE).unlink(missing_ok=True)
+        if until_step == self.config.steps:
+            self._finish(metrics)
+        (self.attempt.run_folder / FAILURE).unlink(missing_ok=True)
         return SegmentResult(
-            end_step=self.state.step,
+            end_step=until_step,
             trained_steps=len(steps),
             trained_tokens=len(steps) * self.config.batch_tokens,
             training_seconds=self.clock.seconds,
         )
+
+    def _make_steps(self, batches_BS: Iterator[Tensor]) -> None:
+        """The loop. Between log points and checkpoints nothing waits for the device."""
+        self.next_checkpoint = time.monotonic() + self.attempt.checkpoint_seconds
+        self.clock.start()
+        for batch_BS in batches_BS:
+            self.state.update(batch_BS, learning_rate(self.config, self.state.step))
+            if self._is_log_point or self._is_checkpoint_due:
+                self.clock.stop()
+                if self._is_log_point:
+                    self._close_window()
+                if self._is_checkpoint_due:
+                    self._pause()
+                self.clock.start()
+            self.log.beat(self.state.step)
+
+    @property
+    def _is_log_point(self) -> bool:
+        """Windows end at fixed steps, so that a resumed run repeats the same means."""
+        return self.state.step % self.config.log_every_steps == 0 or self.state.step == self.attempt.until_step
+
+    @property
+    def _is_checkpoint_due(self) -> bool:
+        """Before the last step, which has its own."""
+        is_time = bool(self.notice) or time.monotonic() > self.next_checkpoint
+        return is_time and self.state.step < self.attempt.until_step
+
+    def _pause(self) -> None:
+        """Where a run may be left, and is if it was asked to; else time for the garbage collector."""
+        if not self._is_log_point:  # what is saved must not be past a divergence that the next one would find
+            self._check_finite(*self.state.window.means())
+        self._checkpoint(kept=False)
+        if self.notice:
+            raise Preempted(f"{self.notice.signal_name} came; left after step {self.state.step:,}")
+        gc.collect()
+        self.next_checkpoint = time.monotonic() + self.attempt.checkpoint_seconds
 
     def _make_batch(self, step: int) -> Tensor:
         """Runs in a data worker, where there is one."""
         batch_BS = torch.from_numpy(self.mixture.batch(step))
         return batch_BS.pin_memory() if self.device.type == "cuda" else batch_BS
 
-    def _close_window(self, loss: float, grad_norm: float) -> None:
-        """Journal a window. Windows end at fixed steps, so that a resumed run repeats the same means."""
-        step, spikes = self.state.step, self.state.spikes
+    def _close_window(self) -> None:
+        """Journal the means of the window, and end a run that they show to have diverged."""
+        spikes = self.state.spikes
+        loss, grad_norm = self.state.window.close()
         skipped_updates, in_a_row = (None, 0) if spikes is None else spikes.counts()
         self.log.add_window(
-            step,
+            self.state.step,
             loss=loss,
             grad_norm=grad_norm,
             skipped_updates=skipped_updates,
             seconds=self.clock.take(),
         )
-        if spikes is None and not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            self._diverge(f"train loss {loss} and gradient norm {grad_norm}")
+        self._check_finite(loss, grad_norm)
         if in_a_row >= min(RECENT_STEPS, self.config.steps or RECENT_STEPS):
             self._diverge(f"the last {in_a_row:,} updates were all skipped as spikes")
+
+    def _check_finite(self, loss: float, grad_norm: float) -> None:
+        """Where no update is skipped, one that was not finite ended the run."""
+        if self.state.spikes is None and not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            self._diverge(f"train loss {loss} and gradient norm {grad_norm}")
 
     def _validate(self) -> dict[str, float | None]:
         config = self.config
@@ -269,41 +262,36 @@ class _Segment:
         return final
 
     def _checkpoint(self, *, kept: bool) -> None:
-        """Save, then drop the one it replaces."""
+        """Save, then drop what two newer ones have replaced."""
         if self.state.step < (self.config.fork_step or 0):
             return  # a branch repeating its trunk's steps has nothing of its own yet
         self.lease.check()
-        replaced = self.latest_own
-        journal_bytes = self.log.journal.flush()
+        before = self.latest_own
+        journal_bytes = self.log.journal.flush(self.state.step)
         try:
             self.latest_own = self.state.save(
-                self.run_folder, journal_bytes=journal_bytes, training_seconds=self._training_seconds, kept=kept
+                self.attempt.run_folder, journal_bytes=journal_bytes, training_seconds=self._training_seconds, kept=kept
             )
         except OSError:
-            self.log.journal.cut(0 if replaced is None else replaced.journal_bytes)
+            self.log.journal.cut(0 if before is None else before.journal_bytes)
             raise
-        if replaced is not None and not replaced.kept:
-            drop_checkpoint(self.run_folder, replaced.step)
+        drop_replaced(self.attempt.run_folder, newest_step=self.state.step)
 
     def _diverge(self, what: str) -> NoReturn:
         """End the run with its reason."""
         step = self.state.step
         reason = f"{what} at step {step:,} ({step * self.config.batch_tokens:,} tokens)"
         self.lease.check()
-        self.log.journal.flush()
+        self.log.journal.flush(self.state.step)
         self._finish({}, reason=reason)
         raise Diverged(reason)
 
     def _finish(self, metrics: dict[str, float | None], *, reason: str | None = None) -> None:
         self.lease.check()
-        self.log.close(
-            self.state.step,
-            reason=reason,
-            metrics=metrics | self.mixture.repetition(self.state.step).metrics,
-            training_seconds=self._training_seconds,
-            threads=self.threads,
-            gpu_share=self.gpu_share,
-        )
+        metrics = metrics | self.mixture.repetition(self.state.step).metrics
+        if self.state.spikes is not None:
+            metrics[SKIPPED_UPDATES] = float(self.state.spikes.counts()[0])
+        self.log.close(self.state.step, reason=reason, metrics=metrics, training_seconds=self._training_seconds)
 
     @property
     def _training_seconds(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -113,6 +114,30 @@ def test_the_loop_reads_nothing_from_the_device_between_log_points(
     assert reading == list(range(4, 40, config.log_every_steps))
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_garbage_is_collected_in_a_step_and_the_collector_is_left_as_it_was(
+    tiny_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    update = TrainingState.update
+    in_steps: list[bool] = []
+
+    def noted(state: TrainingState, *arguments: Any, **options: Any) -> StepResult:
+        in_steps.append(gc.isenabled())
+        if state.step == 20:
+            raise InterruptedError
+        return update(state, *arguments, **options)
+
+    monkeypatch.setattr(TrainingState, "update", noted)
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(InterruptedError):
+            train_segment(run_on(tiny_corpus), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
+        assert gc.isenabled() is enabled
+        assert in_steps == [False] * 21
+    finally:
+        gc.enable()
+
+
 def test_a_finished_run_trains_nothing_more(tiny_corpus: Corpus, tmp_path: Path) -> None:
     config = run_on(tiny_corpus)
     train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
@@ -203,11 +228,11 @@ def test_a_branch_survives_a_bad_fork_checkpoint(tiny_corpus: Corpus, tmp_path: 
     assert min(point.step for point in read_journal(tmp_path / "branch")) > 32
 
 
-def test_a_longer_trunk_keeps_its_forks_and_drops_what_was_replaced(tiny_corpus: Corpus, tmp_path: Path) -> None:
+def test_a_longer_trunk_keeps_its_forks_and_drops_what_two_have_replaced(tiny_corpus: Corpus, tmp_path: Path) -> None:
     trunk = run_on(tiny_corpus).trunk()
     for until in (10, 20, 31):
         train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=until, checkpoint_seconds=0.0)
-    assert complete_steps(tmp_path) == [10, 20, 31]
+    assert complete_steps(tmp_path) == [10, 20, 30, 31]
 
 
 def test_a_fork_between_two_that_exist_leaves_the_journal_whole(tiny_corpus: Corpus, tmp_path: Path) -> None:
