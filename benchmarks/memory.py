@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode, addmm_flop, sdpa_backward_
 from benchmarks.allocations import Allocations, count_allocations
 from benchmarks.machine import machine, versions
 from llama.accounting import count_parameters, training_flops_per_token
-from llama.activation_checkpointing import apply_checkpointing
+from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.config import ActivationCheckpointing, DType, ModelConfig, llama_shape
 from llama.loss import MeanCrossEntropy, next_token_loss
 from llama.memory import loss_chunk_tokens, training_bytes
@@ -159,7 +159,7 @@ def built(config: ModelConfig, dtype: DType, how: ActivationCheckpointing) -> Ll
     model = Llama(config)
     model.initialise(torch.Generator().manual_seed(0))
     apply_precision(model, dtype, CPU)
-    apply_checkpointing(model, how)
+    apply_activation_checkpointing(model, how)
     return model
 
 

@@ -37,7 +37,7 @@ KEPT_OPERATIONS = [
 ]
 
 
-def apply_checkpointing(model: Llama, how: ActivationCheckpointing) -> None:
+def apply_activation_checkpointing(model: Llama, how: ActivationCheckpointing) -> None:
     """Have each block of a model keep `how` much; gradients are the same bits in eager mode. Apply once, before compiling."""
     if how == "none":
         return

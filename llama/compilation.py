@@ -33,7 +33,7 @@ def compile_model(model: Llama, device: torch.device) -> None:
     """Compile the decoder up to its final norm for the shape of training batches. The loss works in chunks and stays as it is.
 
     Processes of one user share a cache, so a shape compiles once a machine: later runs take seconds. It holds pickles, and
-    so it lies in the user's own cache folder, never beside the runs. Comes after checkpointing and precision were applied.
+    so it lies in the user's own cache folder, never beside the runs. Comes after activation checkpointing and precision.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """LLaMA (Touvron et al. 2023, section 2.2): pre-norm RMSNorm, SwiGLU, rotary embedding, untied head.
 
-The model is plain: precision, compilation, checkpointing and parallelism are applied to it from outside.
+The model is plain: precision, compilation, recomputation and parallelism are applied to it from outside.
 
 Shape suffixes, of all modules: B sequences of a batch, M of a micro-batch; T tokens of a sequence, S = T + 1 with the last
 target; N = B T tokens, C of a chunk of them; L layers, D d_model, H heads, K key-value heads, E d_head, F d_ff, V vocabulary; W

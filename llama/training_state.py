@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from llama.activation_checkpointing import apply_checkpointing
+from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.checkpoint import load_latest, save_checkpoint
 from llama.compilation import compile_model
 from llama.config import RunConfig
@@ -36,7 +36,7 @@ class TrainingState:
         self.model = Llama(config.model)
         self.model.initialise(torch.Generator().manual_seed(config.seed), config.recipe.transfer)
         self.model.to(device)
-        apply_checkpointing(self.model, config.activation_checkpointing)
+        apply_activation_checkpointing(self.model, config.activation_checkpointing)
         apply_precision(self.model, config.dtype, device)
         if config.compile:
             compile_model(self.model, device)

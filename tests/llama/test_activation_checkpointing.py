@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.allocations import count_allocations
 from benchmarks.memory import UNCOUNTED
 from llama.accounting import forward_flops_per_token
-from llama.activation_checkpointing import apply_checkpointing
+from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.config import ActivationCheckpointing, ModelConfig
 from llama.loss import next_token_loss
 from llama.model import Llama
@@ -24,7 +24,7 @@ HOW: tuple[ActivationCheckpointing, ...] = get_args(ActivationCheckpointing)
 def model_with(how: ActivationCheckpointing, **shape: int) -> Llama:
     model = Llama(tiny_model(**shape))
     model.initialise(torch.Generator().manual_seed(1))
-    apply_checkpointing(model, how)
+    apply_activation_checkpointing(model, how)
     return model
 
 

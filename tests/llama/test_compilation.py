@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from llama.activation_checkpointing import apply_checkpointing
+from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.compilation import WHOLE_MODEL_LAYERS, cache_folder, compile_model
 from llama.evaluation import validate
 from llama.loss import next_token_loss
@@ -70,7 +70,7 @@ def test_inductors_gradients_are_those_of_the_eager_model(tokens_BS, monkeypatch
 def test_what_is_traced_has_the_eager_models_gradients(tokens_BS, checkpointing, monkeypatch):
     use_backend(monkeypatch, "aot_eager")
     compiled = make_model()
-    apply_checkpointing(compiled, checkpointing)
+    apply_activation_checkpointing(compiled, checkpointing)
     compile_model(compiled, CPU)
     assert_same(gradients(compiled, tokens_BS), gradients(make_model(), tokens_BS))
 

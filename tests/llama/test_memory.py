@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.allocations import count_allocations
 from llama.accounting import count_parameters
-from llama.activation_checkpointing import apply_checkpointing
+from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.config import ActivationCheckpointing, DType, ModelConfig
 from llama.loss import next_token_loss
 from llama.memory import kept_bytes_per_token, loss_chunk_tokens, training_bytes
@@ -41,7 +41,7 @@ def measured_bytes(
     model = Llama(model_config)
     model.initialise(torch.Generator().manual_seed(0))
     apply_precision(model, dtype, device)
-    apply_checkpointing(model, how)
+    apply_activation_checkpointing(model, how)
     optimizer = make_optimizer(model, recipe)
     tokens_BS = torch.zeros(micro * parts, model_config.context_length + 1, dtype=torch.long)
 
@@ -82,7 +82,7 @@ def test_one_more_layer_keeps_what_is_said(dtype: DType, n_kv_heads: int) -> Non
             model = Llama(config)
             model.initialise(torch.Generator().manual_seed(0))
             apply_precision(model, dtype, torch.device("cpu"))
-            apply_checkpointing(model, how)
+            apply_activation_checkpointing(model, how)
             tokens_BT = torch.zeros(2, 64, dtype=torch.long)
             with precision(torch.device("cpu"), dtype, "flash"):
                 held.append(count_allocations(lambda m=model, t=tokens_BT: next_token_loss(m, t, t)).held_bytes)
