@@ -24,7 +24,8 @@ from llama.accounting import count_parameters, training_flops_per_token
 from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.config import ActivationCheckpointing, DType, ModelConfig, llama_shape
 from llama.loss import MeanCrossEntropy, next_token_loss
-from llama.memory import loss_chunk_tokens, training_bytes
+from llama.loss_chunks import loss_chunk_tokens
+from llama.memory import training_bytes
 from llama.model import Llama
 from llama.precision import apply_precision, precision
 

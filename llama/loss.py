@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from llama.memory import loss_chunk_tokens
+from llama.loss_chunks import loss_chunk_tokens
 from llama.model import Llama
 
 

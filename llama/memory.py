@@ -1,4 +1,4 @@
-"""Memory of training, in closed form: what a step holds at its peak, and the chunks that the loss is cut into. No torch.
+"""Memory of training, in closed form: what a step holds at its peak. No torch.
 
 Counted is what torch's allocator holds in eager mode on a CPU with the flash kernel; a compiled step keeps no more. A process
 with torch loaded, and its data, come on top.
@@ -8,20 +8,9 @@ from __future__ import annotations
 
 from llama.accounting import count_parameters
 from llama.config import ActivationCheckpointing, Device, DType, ModelConfig
-
-#: Logits held at once. On a CPU a chunk stays in the second-level cache (2 MiB in float32); a GPU needs wide products, and
-#: its figure was not measured.
-LOGITS_AT_ONCE: dict[Device, int] = {"cpu": 2**19, "cuda": 2**26}
-
-#: Tokens below which the head's gradient is read and written more than it is computed.
-MIN_CHUNK_TOKENS: dict[Device, int] = {"cpu": 128, "cuda": 1024}
+from llama.loss_chunks import loss_chunk_tokens
 
 _ELEMENT_BYTES: dict[DType, int] = {"float32": 4, "bfloat16": 2}
-
-
-def loss_chunk_tokens(vocab_size: int, device: Device) -> int:
-    """Tokens whose logits `llama.loss` holds at once: `LOGITS_AT_ONCE` of them, and never fewer than `MIN_CHUNK_TOKENS`."""
-    return max(LOGITS_AT_ONCE[device] // vocab_size, MIN_CHUNK_TOKENS[device])
 
 
 def kept_bytes_per_token(

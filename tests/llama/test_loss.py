@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.allocations import count_allocations
-from llama import memory
+from llama import loss_chunks
 from llama.loss import MeanCrossEntropy, losses, next_token_loss
-from llama.memory import loss_chunk_tokens
+from llama.loss_chunks import loss_chunk_tokens
 from llama.model import Llama
 from tests.llama.shapes import tiny_model
 
@@ -53,8 +53,8 @@ def model_and_tokens(**shape: bool | int) -> tuple[Llama, Tensor, Tensor]:
 def test_a_models_loss_and_gradients_are_those_of_its_whole_logits(
     tied_head: bool, min_chunk_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "MIN_CHUNK_TOKENS", {"cpu": min_chunk_tokens})
-    monkeypatch.setattr(memory, "LOGITS_AT_ONCE", {"cpu": 1})
+    monkeypatch.setattr(loss_chunks, "MIN_CHUNK_TOKENS", {"cpu": min_chunk_tokens})
+    monkeypatch.setattr(loss_chunks, "LOGITS_AT_ONCE", {"cpu": 1})
     model, tokens_BT, targets_BT = model_and_tokens(tied_head=tied_head)
     plain = copy.deepcopy(model)
     value = next_token_loss(model, tokens_BT, targets_BT)

@@ -12,7 +12,8 @@ from llama.accounting import count_parameters
 from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.config import ActivationCheckpointing, DType, ModelConfig
 from llama.loss import next_token_loss
-from llama.memory import kept_bytes_per_token, loss_chunk_tokens, training_bytes
+from llama.loss_chunks import loss_chunk_tokens
+from llama.memory import kept_bytes_per_token, training_bytes
 from llama.model import Llama
 from llama.optimizer import make_optimizer
 from llama.precision import apply_precision, precision
