@@ -1,24 +1,23 @@
 """Checkpoints: written under a temporary name, synced, renamed, and marked complete last with their SHA-256.
 
 Weights and optimiser state are safetensors: nothing is ever unpickled. A checkpoint without a mark does not exist; one whose
-bytes do not match its mark is passed over for the one before. Each file says in its header which run and step it is of, so
-that a damaged mark shows, and another run's checkpoint in the folder is refused.
+bytes do not match its mark is passed over, with a warning, for the one before, which is there for that. Each file says in its
+header which run and step it is of, so that a damaged mark shows, and another run's checkpoint in the folder is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from llama.atomic_files import sync_folder
@@ -35,6 +34,7 @@ from llama.records import (
     read_config,
     write_record,
 )
+from llama.tensor_file import read_tensors, write_tensors
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -79,16 +79,18 @@ def save_checkpoint(
         "kept": kept,
     }
     # The model's file depends on the config and the step alone: equal runs have equal bytes.
-    contents = {
-        MODEL_FILE: save(_named_weights(model), _header(run_key, step=step)),
-        OPTIMIZER_FILE: save(state, _header(run_key, **facts)),
+    files = {
+        MODEL_FILE: (model.state_dict(), _header(run_key, step=step)),
+        OPTIMIZER_FILE: (state, _header(run_key, **facts)),
     }
-    mark = CheckpointMark(**facts, sha256={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()})
     is_ours = False
     try:
-        temporary.mkdir(parents=True)
-        for name, data in contents.items():
-            _write_synced(temporary / name, data)
+        if not final.parent.exists():
+            final.parent.mkdir(parents=True)
+            sync_folder(run_folder)
+        temporary.mkdir()
+        sha256 = {name: write_tensors(temporary / name, *content) for name, content in files.items()}
+        mark = CheckpointMark(**facts, sha256=sha256)
         if final.exists():  # unmarked, or its bytes were bad: this one replaces it
             drop_checkpoint(run_folder, step)
         temporary.rename(final)
@@ -142,14 +144,22 @@ def load_checkpoint(
 
 
 def load_latest(
-    run_folder: Path, model: Llama, optimizer: torch.optim.AdamW, carried: Sequence[Carried], *, at_most_step: int
+    run_folder: Path,
+    model: Llama,
+    optimizer: torch.optim.AdamW | None = None,
+    carried: Sequence[Carried] = (),
+    *,
+    at_most_step: float = math.inf,
 ) -> CheckpointMark | None:
-    """The newest good checkpoint at or before a step."""
+    """The newest good checkpoint at or before a step. Warns of each that is passed over."""
     for step in reversed(complete_steps(run_folder)):
         if step <= at_most_step:
             mark = load_checkpoint(run_folder, step, model, optimizer, carried)
             if mark is not None:
                 return mark
+            folder = checkpoint_folder(run_folder, step)
+            if folder.exists():  # not one that its owner dropped just now
+                warnings.warn(f"{folder} is damaged, and passed over for what was saved before it", stacklevel=2)
     return None
 
 
@@ -159,42 +169,46 @@ def load_weights(run_folder: Path, model: Llama) -> CheckpointMark:
     Raises:
         UserError: there is none.
     """
-    for step in reversed(complete_steps(run_folder)):
-        mark = load_checkpoint(run_folder, step, model)
-        if mark is not None:
-            return mark
-    raise UserError(f"{run_folder / CHECKPOINTS} holds no complete checkpoint: launch the run again to make one")
+    mark = load_latest(run_folder, model)
+    if mark is None:
+        raise UserError(f"{run_folder / CHECKPOINTS} holds no complete checkpoint: launch the run again to make one")
+    return mark
 
 
 def drop_checkpoint(run_folder: Path, step: int) -> None:
-    """Remove a checkpoint that a newer one replaced; its mark goes first, so that a half-removed one is never read."""
+    """Remove a checkpoint; its mark goes first, so that a half-removed one is never read."""
     folder = checkpoint_folder(run_folder, step)
     (folder / COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def clear_leftovers(run_folder: Path, *, newest_step: int) -> None:
-    """Remove what killed attempts left: half-written checkpoints, and replaceable ones before the newest. The caller holds
-    the run's lease.
+def drop_replaced(run_folder: Path, *, newest_step: int) -> None:
+    """Remove what two newer ones have replaced: beside the newest stays the one before it, for the case that the newest is
+    damaged. Checkpoints after `newest_step` are let be.
+    """
+    for step in [step for step in complete_steps(run_folder) if step <= newest_step][:-2]:
+        mark = read_checkpoint_mark(run_folder, step)
+        if mark is None or not mark.kept:
+            drop_checkpoint(run_folder, step)
+
+
+def clear_leftovers(run_folder: Path, *, newest_step: int, until_step: int) -> None:
+    """Remove what killed attempts left: half-written checkpoints, replaced ones, and those up to `until_step` that were
+    passed over for the one at `newest_step`, since the journal goes on from there. The caller holds the run's lease.
     """
     for folder in (run_folder / CHECKPOINTS).glob("*step-*"):
         if folder.name.startswith("."):
             shutil.rmtree(folder, ignore_errors=True)
             continue
         step = int(folder.name.removeprefix("step-"))
-        mark = read_checkpoint_mark(run_folder, step)
-        if mark is None or (not mark.kept and step < newest_step):
+        if newest_step < step <= until_step or not (folder / COMPLETE).exists():
             drop_checkpoint(run_folder, step)
-
-
-def _named_weights(model: Llama) -> dict[str, Tensor]:
-    """Copies by name; a tied head is stored under both its names, since safetensors take no shared memory."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    drop_replaced(run_folder, newest_step=newest_step)
 
 
 def _named_optimizer_state(model: Llama, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
     return {
-        f"{slot}.{name}": value.detach().cpu().contiguous()
+        f"{slot}.{name}": value
         for name, parameter in model.named_parameters()
         for slot, value in optimizer.state[parameter].items()
     }
@@ -220,17 +234,12 @@ def _read_verified(path: Path, mark: CheckpointMark, header: Mapping[str, str]) 
         UserError: it is whole but another run's.
     """
     try:
-        data = path.read_bytes()
-    except OSError:
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != mark.sha256.get(path.name):
+                return None
+            tensors, found = read_tensors(file)
+    except (OSError, ValueError):
         return None
-    if hashlib.sha256(data).hexdigest() != mark.sha256.get(path.name):
-        return None
-    try:
-        tensors = load(data)
-    except SafetensorError:
-        return None
-    # 8 bytes hold the length of the JSON that follows them: https://huggingface.co/docs/safetensors/index#format
-    found = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     run_keys = [json.loads(words.get(_HEADER, "{}")).get("run_key") for words in (header, found)]
     if run_keys[0] != run_keys[1]:
         raise UserError(
@@ -238,10 +247,3 @@ def _read_verified(path: Path, mark: CheckpointMark, header: Mapping[str, str]) 
             f"remove {path.parent} to go on from the checkpoint before"
         )
     return tensors if found == header else None
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from llama.atomic_files import sync_folder
 from llama.errors import UserError
 from llama.records import JOURNAL, JournalPoint, journal_line
 
@@ -22,6 +23,7 @@ class Journal:
         self._path = run_folder / JOURNAL
         self._pending: list[str] = []
         self._path.touch()
+        sync_folder(run_folder)
         size = self._path.stat().st_size
         if size < keep_bytes:
             raise UserError(
@@ -33,8 +35,10 @@ class Journal:
     def add(self, point: JournalPoint) -> None:
         self._pending.append(journal_line(point))
 
-    def flush(self) -> int:
-        """Write what is pending, to stay; returns the journal's length in bytes. A failure leaves the file as it was."""
+    def flush(self, step: int) -> int:
+        """Write what is pending, all up to `step`, to stay; returns the journal's length in bytes. A failure leaves the file as
+        it was.
+        """
         before = self._path.stat().st_size
         try:
             with open(self._path, "a", encoding="utf-8") as file:
@@ -55,19 +59,15 @@ class Journal:
 class WrittenJournal:
     """A journal that already reaches beyond this segment: its points are there, and stay as they are."""
 
-    def __init__(self, run_folder: Path, *, until_step: int):
-        self._bytes = 0
-        for line in (run_folder / JOURNAL).read_bytes().splitlines(keepends=True):
-            if json.loads(line)["step"] > until_step:
-                break
-            self._bytes += len(line)
+    def __init__(self, run_folder: Path):
+        self._lines = (run_folder / JOURNAL).read_bytes().splitlines(keepends=True)
 
     def add(self, point: JournalPoint) -> None:
         """The journal has this window of steps already, with the same numbers."""
 
-    def flush(self) -> int:
-        """Length in bytes up to the segment's end."""
-        return self._bytes
+    def flush(self, step: int) -> int:
+        """Length in bytes up to `step`: what a checkpoint there vouches for."""
+        return sum(len(line) for line in self._lines if json.loads(line)["step"] <= step)
 
     def cut(self, to_bytes: int) -> None:
         """Nothing was flushed."""

@@ -27,12 +27,14 @@ class LogWindow:
         self._steps.append(torch.stack(step))
 
     def close(self) -> tuple[float, float]:
-        """Mean loss and gradient norm of the updates that were made, NaN where there was none; the next window starts empty.
-
-        Waits for the device.
-        """
-        steps_W3 = torch.stack(self._steps).cpu()
+        """`means`; the next window starts empty. Waits for the device."""
+        means = self.means()
         self._steps.clear()
+        return means
+
+    def means(self) -> tuple[float, float]:
+        """Mean loss and gradient norm of the updates that were made, NaN where there was none. Waits for the device."""
+        steps_W3 = torch.stack(self._steps).cpu()
         made_W3 = steps_W3[steps_W3[:, 2] == 0]
         loss, grad_norm, _ = made_W3.t().contiguous().mean(dim=1).tolist()
         return loss, grad_norm

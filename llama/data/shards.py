@@ -12,7 +12,9 @@
 
 `read_header` costs microseconds: the header is checked against itself and against the file's size. `open_shard` gives out
 no token before the whole payload was held against its SHA-256, by the process that reads it: a run never trains on a byte
-that changed since the build. It is read at about 1.6 GB/s a core, and once a process while the file stays as it is.
+that changed between the build and the opening. What changes under an open map is not seen. The payload is read at about
+1.6 GB/s a core, and once a process while the file stays as it is, which its times show: a change within a second of the last
+one may not, nor where a file server's clock lags behind by more than that second.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from llama.records import (
 )
 from llama.trainer import train_segment
 from llama.training_state import TrainingState
-from llama.training_step import StepResult
+from llama.training_step import StepResult, training_step
 from tests.llama.attempts import final_weights, journalled
 from tests.llama.host_reads import host_reads
 from tests.llama.shapes import branch_of, tiny_model, tiny_recipe, tiny_run
@@ -72,6 +73,20 @@ def asked_to_leave_at(step: int) -> Iterator[None]:
         return result
 
     with patch.object(TrainingState, "update", update_and_notice):
+        yield
+
+
+@contextmanager
+def dying_at(step: int) -> Iterator[None]:
+    """The update to `step` is never made."""
+    update = TrainingState.update
+
+    def update_or_die(state: TrainingState, *arguments: Any, **options: Any) -> StepResult:
+        if state.step + 1 == step:
+            raise RuntimeError("killed")
+        return update(state, *arguments, **options)
+
+    with patch.object(TrainingState, "update", update_or_die):
         yield
 
 
@@ -199,6 +214,45 @@ def test_a_run_stopped_at_any_steps_ends_bit_identical(
     assert journalled(whole) == journalled(cut)
 
 
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_to_the_same_bits(
+    tiny_corpus: Corpus, tmp_path: Path, undisturbed: Callable[[str], tuple[RunConfig, Path]]
+) -> None:
+    config, whole = undisturbed("plain")
+    with dying_at(21), pytest.raises(RuntimeError, match="killed"):
+        train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=48, checkpoint_seconds=0.0)
+    assert complete_steps(tmp_path) == [19, 20]
+    (checkpoint_folder(tmp_path, 20) / "model.safetensors").write_bytes(b"not a checkpoint")
+    with (
+        dying_at(20),
+        pytest.raises(RuntimeError, match="killed"),
+        pytest.warns(UserWarning, match="step-00000020 is damaged, and passed over"),
+    ):
+        train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=48)
+    assert complete_steps(tmp_path) == [19]
+    result = train_segment(config, run_folder=tmp_path, corpus=tiny_corpus, until_step=48)
+    assert result.trained_steps == 29
+    assert_same_end(whole, tmp_path, config)
+    assert journalled(whole) == journalled(tmp_path)
+
+
+def test_a_fresh_runs_names_are_synced_before_anything_vouches_for_them(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    """A trunk writes no DONE, whose sync of the folder would come too late and hide that none came before."""
+    run_folder = tmp_path / "run"
+    synced: dict[Path, set[str]] = {tmp_path: set(), run_folder: set()}
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        for folder, names in synced.items():
+            if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
+                names.update(path.name for path in folder.iterdir())
+        fsync(descriptor)
+
+    with patch("os.fsync", noted):
+        train_segment(run_on(tiny_corpus).trunk(), run_folder=run_folder, corpus=tiny_corpus, until_step=4)
+    assert "run" in synced[tmp_path]
+    assert {"config.json", "lease", "metrics.jsonl", "checkpoints"} <= synced[run_folder]
+
+
 def test_a_branch_equals_the_same_run_trained_alone(tiny_corpus: Corpus, tmp_path: Path) -> None:
     alone = run_on(tiny_corpus)
     branch, trunk = branch_of(alone), alone.trunk()
@@ -220,9 +274,10 @@ def test_a_branch_survives_a_bad_fork_checkpoint(tiny_corpus: Corpus, tmp_path: 
     train_segment(trunk, run_folder=tmp_path / "trunk", corpus=tiny_corpus, until_step=16)
     train_segment(trunk, run_folder=tmp_path / "trunk", corpus=tiny_corpus, until_step=32)
     (checkpoint_folder(tmp_path / "trunk", 32) / "model.safetensors").write_bytes(b"not a checkpoint")
-    result = train_segment(
-        branch, run_folder=tmp_path / "branch", parent_folder=tmp_path / "trunk", corpus=tiny_corpus, until_step=40
-    )
+    with pytest.warns(UserWarning, match="step-00000032 is damaged, and passed over"):
+        result = train_segment(
+            branch, run_folder=tmp_path / "branch", parent_folder=tmp_path / "trunk", corpus=tiny_corpus, until_step=40
+        )
     assert result.trained_steps == 24  # from the trunk's step 16
     assert_same_end(tmp_path / "alone", tmp_path / "branch", alone)
     assert min(point.step for point in read_journal(tmp_path / "branch")) > 32
@@ -250,6 +305,34 @@ def test_a_fork_between_two_that_exist_leaves_the_journal_whole(tiny_corpus: Cor
     mark = read_checkpoint_mark(tmp_path / "late", 20)
     assert mark is not None
     assert [p.step for p in read_journal(tmp_path / "late", until_bytes=mark.journal_bytes)][-1] == 20
+
+
+def test_a_checkpoint_on_the_way_to_such_a_fork_vouches_for_no_later_point(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    trunk = run_on(tiny_corpus).trunk()
+    train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=30)
+    with asked_to_leave_at(15), pytest.raises(Preempted):
+        train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=20)
+    mark = read_checkpoint_mark(tmp_path, 15)
+    assert mark is not None
+    assert [point.step for point in read_journal(tmp_path, until_bytes=mark.journal_bytes)] == [4, 8, 12]
+
+
+def test_a_divergence_between_log_points_ends_the_run_before_it_is_saved(
+    tiny_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0] * 17 + [math.nan] * 3)
+
+    def step(*arguments: Any, **options: Any) -> StepResult:
+        result = training_step(*arguments, **options)
+        return result._replace(loss=torch.tensor(next(losses)))
+
+    monkeypatch.setattr("llama.training_state.training_step", step)
+    with pytest.raises(Diverged, match=r"^train loss nan and gradient norm [0-9.]+ at step 18 "):
+        train_segment(
+            run_on(tiny_corpus), run_folder=tmp_path, corpus=tiny_corpus, until_step=40, checkpoint_seconds=0.0
+        )
+    assert complete_steps(tmp_path) == [16, 17]
+    assert read_status(tmp_path) is RunStatus.DIVERGED
 
 
 def test_a_diverged_run_says_why_and_stays_diverged(tiny_corpus: Corpus, tmp_path: Path) -> None:
