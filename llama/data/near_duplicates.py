@@ -1,8 +1,9 @@
 """Near-duplicates of held-out text, by the 13-grams of words that they share.
 
-A text is read as words: the runs of its letters and digits, in lower case; white space, punctuation and symbols part them
-and are dropped. A language that is written without spaces has clauses for words. Every 13 words in a row are one gram, as
-in GPT-3's overlap study (Brown et al. 2020, appendix C); a text of fewer words is one gram as a whole.
+A text is read as words: the runs of its letters, digits and combining marks (accents, vowel signs), in Unicode's composed
+form (NFC) and lower case; white space, punctuation and symbols part them and are dropped. A language that is written without
+spaces has clauses for words. Every 13 words in a row are one gram, as in GPT-3's overlap study (Brown et al. 2020, appendix C);
+a text of fewer words is one gram as a whole.
 
 A training document is a near-duplicate when at least half of its grams occur in the held-out text. A copy with a share e
 of its words changed at random keeps (1 - e)^13 of its grams, so copies are found while less than 5 % of their words changed,
@@ -16,6 +17,7 @@ both sides: a share is then estimated from a sample of a document's grams, and m
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -139,7 +141,8 @@ def sorted_unique(values: NDArray[N]) -> NDArray[N]:
 
 def gram_hashes(text: str) -> Hashes:
     """64-bit hashes `[n]` of a text's grams in order: its words less 12 of them, one for a shorter text, none without words."""
-    words = np.concatenate([_word_hashes(segment) for segment in _segments(text)] or [np.empty(0, dtype=np.uint64)])
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    words = np.concatenate([_word_hashes(segment) for segment in _segments(composed)] or [np.empty(0, dtype=np.uint64)])
     if not len(words):
         return words
     length = min(GRAM_WORDS, len(words))
@@ -178,11 +181,11 @@ def _word_hashes(text: str) -> Hashes:
 
 @cache
 def _character_codes() -> Hashes:
-    """`[0x110000]`: a random-looking code of every letter and digit, the same for both cases; 0 for what parts words."""
+    """`[0x110000]`: a random-looking code of every letter, digit and mark, the same for both cases; 0 for what parts words."""
     lower = np.zeros(_CHARACTERS, dtype=np.uint64)
     for point in range(_CHARACTERS):
         character = chr(point)
-        if character.isalnum():
+        if character.isalnum() or unicodedata.category(character).startswith("M"):
             lowered = character.lower()
             lower[point] = ord(lowered) if len(lowered) == 1 else point
     codes = mix_array(lower * np.uint64(_MULTIPLIER))

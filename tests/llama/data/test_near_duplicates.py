@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
-import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -21,8 +21,10 @@ def invented(seed: int, words: int) -> list[str]:
 
 def plain_grams(text: str) -> list[tuple[str, ...]]:
     """The rule as written, a word at a time."""
-    lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-    words = re.findall(r"[^\W_]+", lowered)
+    composed = unicodedata.normalize("NFC", text)
+    lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in composed)
+    is_in_word = [c.isalnum() or unicodedata.category(c)[0] == "M" for c in lowered]
+    words = "".join(c if inside else " " for c, inside in zip(lowered, is_in_word, strict=True)).split()
     length = min(GRAM_WORDS, len(words))
     return [tuple(words[start : start + length]) for start in range(len(words) - length + 1)] if words else []
 
@@ -40,6 +42,25 @@ def test_equal_hashes_are_equal_grams(one: str, other: str) -> None:
     for a, gram_a in zip(gram_hashes(one), plain_grams(one), strict=True):
         for b, gram_b in zip(gram_hashes(other), plain_grams(other), strict=True):
             assert (a == b) == (gram_a == gram_b)
+
+
+def test_vowel_signs_do_not_part_words() -> None:
+    """Hindi: eleven words, of which most would fall in two to four where a sign does not belong to its letter."""
+    sentence = "यह एक परीक्षण वाक्य है और इसमें कई शब्द हैं। समाप्त"
+    words = sentence.replace("।", "").split()
+    assert len(words) == 11
+    filler = invented(0, GRAM_WORDS - len(words))
+    assert len(gram_hashes(" ".join([sentence, *filler]))) == 1
+    assert len(gram_hashes(" ".join([sentence, *filler, "शब्द"]))) == 2
+
+
+def test_composed_and_decomposed_copies_are_the_same_text() -> None:
+    words = [f"{word}é" if place % 2 else f"Ångström{word}" for place, word in enumerate(invented(0, 50))]
+    composed = " ".join(words)
+    decomposed = unicodedata.normalize("NFD", composed)
+    assert decomposed != composed
+    match = HeldOutGrams.of([composed]).match(decomposed)
+    assert match.overlap == Overlap(50 - GRAM_WORDS + 1, 50 - GRAM_WORDS + 1)
 
 
 def test_a_million_grams_have_a_million_hashes() -> None:
