@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 _DTYPES = {"F32": torch.float32, "I64": torch.int64}
@@ -72,6 +70,6 @@ def read_tensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, str
     return tensors, metadata
 
 
-def _bytes_of(tensor: Tensor) -> NDArray[np.uint8]:
+def _bytes_of(tensor: Tensor) -> memoryview:
     """The tensor's own memory, `[nbytes]`."""
-    return tensor.reshape(-1).view(torch.uint8).numpy()
+    return tensor.reshape(-1).view(torch.uint8).numpy().data

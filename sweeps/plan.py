@@ -114,7 +114,9 @@ class Plan(Record):
     wall_seconds: float | None
     """By the launcher's own schedule, longest path first; None where a speed is missing."""
     checkpoint_bytes: int
-    """Kept on disk at the end: one checkpoint a segment."""
+    """On disk at the end, at most: every segment's last checkpoint, and of each run one before its last. A run that trains has
+    one more, as it is written.
+    """
     sizes: list[SizePlan]
     domains: list[DomainPlan]
     left_out: list[LeftOutCell]
@@ -141,6 +143,7 @@ def make_plan(
     timed = len(seconds) == len(design.segments)
     sizes = [_size_plan(design, size, finals, seconds, speeds, device) for size in design.models]
     domains = _domain_plans(design, finals)
+    saved = [segment.config for segment in design.segments] + [run.config for run in design.runs]
     return Plan(
         sweep=spec.name,
         sweep_id=spec.digest[:16],
@@ -159,7 +162,7 @@ def make_plan(
         slots=slots,
         device_seconds=sum(seconds.values()) if timed else None,
         wall_seconds=_wall_seconds(design, seconds, slots) if timed else None,
-        checkpoint_bytes=sum(checkpoint_bytes(segment.config.model) for segment in design.segments),
+        checkpoint_bytes=sum(checkpoint_bytes(run.model) for run in saved),
         sizes=[size for size in sizes if size is not None],
         domains=domains,
         left_out=[LeftOutCell(name=name, reason=reason) for name, reason in design.left_out],
