@@ -11,12 +11,13 @@ The core, some 2,000 lines, reads in half an hour in this order:
 4. Its tokens: `data.corpus` (shards by domain, opened and verified), `data.mixture` (batches as a function of seed and step).
 5. The run: `spikes` (updates that are skipped), `log_window` (means since the last log point), `training_state` (all that a
    checkpoint holds), `evaluation` (held-out loss), `prefetch` (batches ahead of their step), `preemption` (asked to leave),
-   `trainer` (all of it, from a step to a step).
+   `attempt` (what one attempt is given), `trainer` (all of it, from a step to a step).
 
 Then, as needed:
 
 * The run's folder: `records` (the contract: files and rows), `metric_names`, `journal` and `logbook` (what is written while it
-  trains), `checkpoint`, `lease` (one writer at a time), `atomic_files`, `full_disk`; `sweep_index` (which runs a sweep has).
+  trains), `checkpoint` over `tensor_file`, `lease` (one writer at a time), `atomic_files`, `full_disk`; `sweep_index` (which
+  runs a sweep has).
 * How text becomes a corpus: `data.sources`, `data.files`, `data.tokenizer`, `data.shards`, `data.building`.
 * The optimiser's numbers: `recipes`, a file for each named rule.
 * What a shape costs: `released_sizes` (LLaMA's own four), `accounting` (parameters and FLOPs), `memory` (a step's bytes),
