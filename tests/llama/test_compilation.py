@@ -1,6 +1,9 @@
 """A compiled model computes the same; its cache is the user's own."""
 
+import os
 import stat
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,33 @@ from llama.compilation import WHOLE_MODEL_LAYERS, cache_folder, compile_model
 from llama.evaluation import validate
 from llama.loss import next_token_loss
 from llama.model import Llama
-from tests.llama.shapes import tiny_model
+from tests.llama.attempts import assert_same_bytes
+from tests.llama.shapes import tiny_model, tiny_run
 
 CPU = torch.device("cpu")
+
+#: Trains a run to a step, and leaves there by a preemption where that is not its end.
+ATTEMPT = """
+import os, signal, sys
+from contextlib import suppress
+from pathlib import Path
+from llama.config import RunConfig
+from llama.data.corpus import open_corpus
+from llama.errors import Preempted
+from llama.trainer import train_segment
+from llama.training_state import TrainingState
+
+config, folder, corpus, until_step = RunConfig.model_validate_json(sys.argv[1]), *map(Path, sys.argv[2:4]), int(sys.argv[4])
+update = TrainingState.update
+def update_and_leave(state, *arguments, **options):
+    result = update(state, *arguments, **options)
+    if state.step == until_step < config.steps:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return result
+TrainingState.update = update_and_leave
+with suppress(Preempted):
+    train_segment(config, run_folder=folder, corpus=open_corpus(corpus), until_step=config.steps)
+"""
 
 
 def make_model(n_layers: int = 2) -> Llama:
@@ -64,6 +91,22 @@ def test_inductors_gradients_are_those_of_the_eager_model(tokens_BS, monkeypatch
     compile_model(compiled, CPU)
     assert_same(gradients(compiled, tokens_BS), gradients(make_model(), tokens_BS))
     assert any(cache_folder().iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{}, {"dtype": "bfloat16", "activation_checkpointing": "selective"}], ids=["float32", "bfloat16"]
+)
+def test_a_compiled_run_resumes_to_the_same_bytes(tiny_corpus, tmp_path, monkeypatch, changes):
+    """In other processes, one of them with an empty cache."""
+    config = tiny_run(corpus_digest=tiny_corpus.digest, weights={"plain": 1.0}, compile=True, **changes)
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for folder, cache, until_step in ((whole, "one", 40), (cut, "one", 16), (cut, "another", 40)):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / cache)}
+        arguments = [config.model_dump_json(), str(folder), str(tiny_corpus.folder), str(until_step)]
+        subprocess.run([sys.executable, "-c", ATTEMPT, *arguments], env=environment, check=True)
+    assert_same_bytes(whole, cut, config)
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
