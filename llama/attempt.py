@@ -10,7 +10,7 @@ from llama.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """Train a run, whose folder this is, to a step. None of the other fields changes a bit of what comes out."""
+    """A run to train, where, how far and with what. Nothing but the first and `until_step` changes a bit of what comes out."""
 
     config: RunConfig
     run_folder: Path

@@ -212,7 +212,7 @@ class _Segment:
     def _pause(self) -> None:
         """Where a run may be left, and is if it was asked to; else time for the garbage collector."""
         if not self._is_log_point:  # what is saved must not be past a divergence that the next one would find
-            self._check_finite(*self.state.window.means())
+            self._check_finite(*self.state.log_window.means())
         self._checkpoint(kept=False)
         if self.notice:
             raise Preempted(f"{self.notice.signal_name} came; left after step {self.state.step:,}")
@@ -227,7 +227,7 @@ class _Segment:
     def _close_window(self) -> None:
         """Journal the means of the window, and end a run that they show to have diverged."""
         spikes = self.state.spikes
-        loss, grad_norm = self.state.window.close()
+        loss, grad_norm = self.state.log_window.close()
         skipped_updates, in_a_row = (None, 0) if spikes is None else spikes.counts()
         self.log.add_window(
             self.state.step,

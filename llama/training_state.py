@@ -41,7 +41,7 @@ class TrainingState:
         if config.compile:
             compile_model(self.model, device)
         self.optimizer = make_optimizer(self.model, config.recipe)
-        self.window = LogWindow(device)
+        self.log_window = LogWindow(device)
         sigma = config.recipe.skip_sigma
         self.spikes = None if sigma is None else SpikeFilter(sigma, device)
 
@@ -58,7 +58,7 @@ class TrainingState:
                 clip_norm=config.recipe.clip_norm,
                 spikes=self.spikes,
             )
-        self.window.add(result)
+        self.log_window.add(result)
         self.step += 1
         return result
 
@@ -89,4 +89,4 @@ class TrainingState:
 
     @property
     def _carried(self) -> list[LogWindow | SpikeFilter]:
-        return [self.window] if self.spikes is None else [self.window, self.spikes]
+        return [self.log_window] if self.spikes is None else [self.log_window, self.spikes]
