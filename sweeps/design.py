@@ -233,7 +233,12 @@ def _cells(
         )
         steps = round(tokens / (recipe.batch_sequences * model.context_length))
         if steps < 1:
-            left_out.append(LeftOut(name, f"{tokens:,} tokens are less than half a batch"))
+            left_out.append(
+                LeftOut(
+                    name,
+                    f"{tokens:,} tokens are less than half a batch of {recipe.batch_sequences} x {model.context_length:,}",
+                )
+            )
             continue
         if steps in by_steps:
             raise UserError(

@@ -287,7 +287,7 @@ class Inference(Config):
 
 
 class Resources(Config):
-    """What one run is given. Where it runs changes no number of it."""
+    """What one run is given. Where it runs changes no more than the order of its sums: last bits, by device and cores."""
 
     cpus: Positive = 1
     """Cores, and threads, of a run."""
