@@ -21,8 +21,8 @@ ATTENTION_KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MAT
 
 
 def apply_precision(model: Llama, dtype: DType, device: torch.device) -> None:
-    """Keep attention in float32 where a CPU computes the rest in bfloat16: there the flash kernel, forward and backward, takes 5
-    to 6 times as long in bfloat16 as in float32 (`python -m benchmarks.train --attention`). Comes before compilation.
+    """Keep attention in float32 where a CPU computes the rest in bfloat16: there the flash kernel, forward and backward, takes
+    5 to 6 times as long in bfloat16 as in float32 (`python -m benchmarks.train --attention`). Comes before compilation.
     """
     if device.type == "cpu" and dtype == "bfloat16":
         for module in model.modules():
