@@ -5,28 +5,19 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
+
+from llama.processor import processor_name
 
 
 def machine() -> dict[str, Any]:
     """System, processor, cores, and how busy they are now: runnable processes, averaged over the last minute."""
     return {
         "system": platform.system(),
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
-
-
-def processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def versions(*packages: str) -> dict[str, str | None]:

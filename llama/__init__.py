@@ -21,7 +21,7 @@ Then, as needed:
 * How text becomes a corpus: `data.sources`, `data.files`, `data.tokenizer`, `data.shards`, `data.building`.
 * The optimiser's numbers: `recipes`, a file for each named rule.
 * What a shape costs: `released_sizes` (LLaMA's own four), `accounting` (parameters and FLOPs), `memory` (a step's bytes),
-  `speed` (tokens a second).
+  `speed` (tokens a second), `device` and `processor` (on what).
 * After training: `hugging_face` and `hugging_face_tokenizer` (export and import), `decoding` (prefill and decode with a cache),
   `inference_cost` (serving cost, measured).
 """

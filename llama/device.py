@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 
 import torch
+
+from llama.processor import processor_name
 
 #: Dense bf16 FLOP/s from NVIDIA's data sheets, by the name that the driver reports, in full: a slice or a cousin of a card has
 #: another name, and another peak.
@@ -32,11 +32,7 @@ def device_name(device: torch.device) -> str:
     """What a person calls the hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return processor_name()
 
 
 def peak_flops_per_second(device: torch.device, dtype: str) -> float | None:

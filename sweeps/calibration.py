@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +19,7 @@ from cluster.machine import visible_gpus
 from llama.accounting import training_flops_per_token
 from llama.config import Device, ModelConfig, RunConfig, digest
 from llama.errors import UserError
+from llama.processor import has_bf16_tiles, processor_name
 from llama.records import Record, read_record, write_record
 from sweeps.design import Numerics
 
@@ -140,9 +140,7 @@ def this_machine() -> Machine:
     torch_version = metadata.version("torch")
     if visible_gpus() and not torch_version.endswith("+cpu"):
         return Machine("cuda", _gpu_model(), torch_version)
-    return Machine(
-        "cpu", _cpu_line("model name") or platform.processor() or platform.machine(), torch_version, _has_tiles()
-    )
+    return Machine("cpu", processor_name(), torch_version, has_bf16_tiles())
 
 
 def load(setup: Setup) -> Calibration:
@@ -216,21 +214,6 @@ def _describe(setup: Setup) -> str:
         f"{machine.name}, torch {machine.torch_version} on {machine.device}, {numerics.dtype}, "
         f"{numerics.attention_kernel} attention, {setup.threads} threads a run"
     )
-
-
-def _cpu_line(field: str) -> str | None:
-    """A field of the first processor as Linux describes it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(field):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
-    return None
-
-
-def _has_tiles() -> bool:
-    return "amx_bf16" in (_cpu_line("flags") or "").split()
 
 
 def _gpu_model() -> str:

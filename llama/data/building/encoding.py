@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llama.data.building.marks import Finished, once, sha256_of
+from llama.data.building.marks import Finished, once
 from llama.data.building.texts import Flags, TextPart, read_texts, replace_file
+from llama.data.files import sha256_of
 from llama.data.near_duplicates import HeldOutGrams, below, gram_hashes, sorted_unique
 from llama.data.shards import ShardHeader, ShardWriter, open_shard
 from llama.data.tokenizer import Tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import Field
 
 from llama.config import digest
+from llama.data.files import sha256_of
 from llama.errors import UserError
 from llama.records import Record, read_record, write_record
 
@@ -62,8 +62,3 @@ def _finished(mark: Path, key: str, kind: type[F]) -> F | None:
     except OSError:
         return None
     return result if whole else None
-
-
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
