@@ -11,6 +11,7 @@ import typer
 from llama.errors import UserError
 from sweeps.commands import corpus
 from sweeps.commands.compare import compare
+from sweeps.commands.control import cancel, pause, resume
 from sweeps.commands.export import export
 from sweeps.commands.fit import fit
 from sweeps.commands.options import JsonOption, StorageOption, TrackingOption
@@ -145,7 +146,7 @@ def ui(
 
 
 app.add_typer(corpus.app, name="corpus")
-for _command in (fit, recommend, compare, report, export):
+for _command in (pause, resume, cancel, fit, recommend, compare, report, export):
     app.command()(_command)
 
 
