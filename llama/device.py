@@ -6,21 +6,8 @@ import os
 
 import torch
 
+from llama.accelerators import named_by_driver
 from llama.processor import processor_name
-
-#: Dense bf16 FLOP/s from NVIDIA's data sheets, by the name that the driver reports, in full: a slice or a cousin of a card has
-#: another name, and another peak.
-PEAK_BF16_FLOPS = {
-    "NVIDIA H200": 989e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H100 PCIe": 756e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA A100-PCIE-40GB": 312e12,
-    "NVIDIA A100 80GB PCIe": 312e12,
-    "NVIDIA L40S": 362e12,
-    "NVIDIA L4": 121e12,
-}
 
 
 def pick_device() -> torch.device:
@@ -39,7 +26,8 @@ def peak_flops_per_second(device: torch.device, dtype: str) -> float | None:
     """Peak dense FLOP/s, or None where it isn't known: an unknown device has no MFU."""
     if device.type != "cuda" or dtype != "bfloat16":
         return None
-    return PEAK_BF16_FLOPS.get(device_name(device))
+    known = named_by_driver(device_name(device))
+    return None if known is None else known.peak_bf16_flops
 
 
 def make_deterministic(device: torch.device) -> None:

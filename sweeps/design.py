@@ -168,7 +168,7 @@ def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Des
                 chosen = [cell for cell in cells if seed in spec.seeds_for(model.d_model, cell.budget)]
                 new_runs = list(_runs(spec, size, chosen, seed, held_out_size, _rate_label(size, multiplier)))
                 runs += new_runs
-                segments += _segments([run.config for run in new_runs])
+                segments += _segments(new_runs)
     if not runs:
         reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in left_out[:3])
         raise UserError(
@@ -353,28 +353,30 @@ def _runs(
         yield PlannedRun(config=config, record=record, size=size)
 
 
-def _segments(configs: list[RunConfig]) -> Iterator[Segment]:
+def _segments(runs: list[PlannedRun]) -> Iterator[Segment]:
     """The segments of a trunk with its branches, or of lone runs."""
-    forks = sorted({config.fork_step for config in configs if config.fork_step is not None})
+    forks = sorted({run.config.fork_step for run in runs if run.config.fork_step is not None})
     ends_at: dict[int, Segment] = {}
-    for config in configs:
+    for run in runs:
+        config = run.config
         if config.is_trunk:
             for start, fork in pairwise([0, *forks]):
                 needs = (ends_at[start].id,) if start else ()
-                ends_at[fork] = _segment(config, start, fork, needs)
+                ends_at[fork] = _segment(run, start, fork, needs)
                 yield ends_at[fork]
         elif config.fork_step is not None:
             assert config.steps is not None  # a branch has a length
-            yield _segment(config, config.fork_step, config.steps, (ends_at[config.fork_step].id,))
+            yield _segment(run, config.fork_step, config.steps, (ends_at[config.fork_step].id,))
         else:
             assert config.steps is not None  # only a trunk has none
-            yield _segment(config, 0, config.steps, ())
+            yield _segment(run, 0, config.steps, ())
 
 
-def _segment(config: RunConfig, start: int, end: int, needs: tuple[str, ...]) -> Segment:
+def _segment(run: PlannedRun, start: int, end: int, needs: tuple[str, ...]) -> Segment:
+    config, key = run.config, run.record.key  # a config works its key out anew each time it is asked
     return Segment(
-        id=f"{config.key}@{end}",
-        run_key=config.key,
+        id=f"{key}@{end}",
+        run_key=key,
         config=config,
         start_step=start,
         end_step=end,
