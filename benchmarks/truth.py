@@ -1,7 +1,7 @@
 """Laws that made runs are drawn from, by parameter: L = E + A N^-alpha + B D^-beta."""
 
-#: Besiroglu et al. 2024 (arXiv 2404.10102), the headline fit.
-BESIROGLU = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+from analysis.laws.published import BESIROGLU as BESIROGLU
+
 #: Hoffmann et al. 2022 (2203.15556) as Sardana et al.'s code has it.
 HOFFMANN = {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.336, "beta": 0.283}
 #: Near what a pilot of tiny models on CPUs showed.

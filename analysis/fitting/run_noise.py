@@ -1,0 +1,128 @@
+"""Runs of a design, made or only planned, and how the noise of their log losses hangs together.
+
+    log loss = log L(N, D) + the law's misfit at (N, D) + the seed's noise
+
+The misfit belongs to a cell: seeds of one (N, D) share it, and repeating them doesn't average it away. The seed's noise is
+shared in part by branches of one trunk (0.80 of its variance was measured, docs/studies/trunk-and-branch.md). Cells are taken
+to misfit independently of each other, which is generous to designs that crowd their runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.laws.base import Array
+from llama.errors import UserError
+
+
+class Cell(NamedTuple):
+    """Runs of one size and length that differ in nothing but their seed."""
+
+    n_params: float
+    n_tokens: float
+    runs: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunNoise:
+    """Noise of the log loss of a run of typical noise; a `scale` on the run multiplies the seed's part."""
+
+    sd: float
+    """Between seeds of one cell."""
+    misfit_sd: float = 0.0
+    """Of the law at a cell, whatever the seed."""
+    trunk_share: float = 0.0
+    """Share of the seeds' variance that branches of one trunk have in common."""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.sd) and self.sd > 0):
+            raise UserError(f"the noise's sd is {self.sd:g}; that of log loss between seeds is right, such as 0.005")
+        if not (np.isfinite(self.misfit_sd) and self.misfit_sd >= 0):
+            raise UserError(f"the noise's misfit_sd is {self.misfit_sd:g}; 0 or more is right")
+        if not 0 <= self.trunk_share < 1:
+            raise UserError(f"the trunk_share is {self.trunk_share:g}; a share from 0 up to, not including, 1 is right")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignRuns:
+    """Runs by what decides what they can tell; equal (N, D) are seeds of one cell."""
+
+    n_params_n: Array
+    n_tokens_n: Array
+    trunk_n: NDArray[np.str_]
+    """What each run branches from; "" where nothing is shared."""
+    scale_n: Array
+    """The seed's noise over that of a typical run."""
+    unique_tokens_n: Array
+    """Infinite where nothing repeats."""
+
+    def __len__(self) -> int:
+        return len(self.n_params_n)
+
+    @classmethod
+    def of_cells(cls, cells: Iterable[Cell | tuple[float, float, int]]) -> DesignRuns:
+        """The runs of planned cells. Replicate r of a size has one trunk, which all its lengths branch from.
+
+        Raises:
+            UserError: no run, or a cell that is no model.
+        """
+        rows: list[tuple[float, float, str]] = []
+        for n_params, n_tokens, runs in cells:
+            if not (0 < n_params < np.inf and 0 < n_tokens < np.inf and runs >= 1):
+                raise UserError(
+                    f"a cell of {n_params:g} parameters, {n_tokens:g} tokens and {runs} runs: all must be above 0"
+                )
+            rows += [(n_params, n_tokens, f"{n_params:.17g}-{r}") for r in range(runs)]
+        if not rows:
+            raise UserError("a design without runs tells nothing: name a cell at least")
+        n_params_n, n_tokens_n, trunk_n = zip(*rows, strict=True)
+        return cls(
+            n_params_n=np.array(n_params_n, dtype=np.float64),
+            n_tokens_n=np.array(n_tokens_n, dtype=np.float64),
+            trunk_n=np.array(trunk_n),
+            scale_n=np.ones(len(rows)),
+            unique_tokens_n=np.full(len(rows), np.inf),
+        )
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> DesignRuns:
+        return DesignRuns(
+            n_params_n=self.n_params_n[rows],
+            n_tokens_n=self.n_tokens_n[rows],
+            trunk_n=self.trunk_n[rows],
+            scale_n=self.scale_n[rows],
+            unique_tokens_n=self.unique_tokens_n[rows],
+        )
+
+    def __add__(self, other: DesignRuns) -> DesignRuns:
+        return DesignRuns(
+            n_params_n=np.concatenate([self.n_params_n, other.n_params_n]),
+            n_tokens_n=np.concatenate([self.n_tokens_n, other.n_tokens_n]),
+            trunk_n=np.concatenate([self.trunk_n, other.trunk_n]),
+            scale_n=np.concatenate([self.scale_n, other.scale_n]),
+            unique_tokens_n=np.concatenate([self.unique_tokens_n, other.unique_tokens_n]),
+        )
+
+
+def variance(runs: DesignRuns, noise: RunNoise) -> Array:
+    """Of each run's log loss about the law (n,)."""
+    return np.asarray((noise.sd * runs.scale_n) ** 2 + noise.misfit_sd**2)
+
+
+def covariance(left: DesignRuns, right: DesignRuns, noise: RunNoise) -> Array:
+    """Between the log losses of runs of `left` and *other* runs of `right` (n, m): trunk and cell are all they may share."""
+    same_cell = (left.n_params_n[:, None] == right.n_params_n) & (left.n_tokens_n[:, None] == right.n_tokens_n)
+    same_trunk = (left.trunk_n[:, None] == right.trunk_n) & (left.trunk_n[:, None] != "")
+    seeds = noise.trunk_share * noise.sd**2 * np.outer(left.scale_n, right.scale_n)
+    return np.asarray(np.where(same_trunk, seeds, 0.0) + np.where(same_cell, noise.misfit_sd**2, 0.0))
+
+
+def covariance_within(runs: DesignRuns, noise: RunNoise) -> Array:
+    """Of the runs' log losses (n, n)."""
+    matrix = covariance(runs, runs, noise)
+    np.fill_diagonal(matrix, variance(runs, noise))
+    return matrix
