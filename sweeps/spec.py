@@ -26,6 +26,7 @@ from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule, recipe_problems
 from llama.released_sizes import ReleasedSize, released_size
 from sweeps.ladder import heads_for_width, model_for_width
+from sweeps.tuning.spec import Tune
 from sweeps.yaml_lines import load_record, nearest, refuse
 
 BudgetUnit = Literal["flops", "tokens", "tokens_per_parameter"]
@@ -319,6 +320,8 @@ class SweepSpec(Config):
     micro_batch: Positive | None = None
     """At most so many sequences go through the model at once; gradients add up to the recipe's batch."""
     resources: Resources = Resources()
+    tune: Tune | None = None
+    """Makes the sweep a tuning study, for `isoloss tune`."""
 
     @field_validator("name")
     @classmethod
@@ -366,6 +369,19 @@ class SweepSpec(Config):
                 )
         return inference
 
+    @field_validator("tune")
+    @classmethod
+    def _check_tune(cls, tune: Tune | None, info: ValidationInfo) -> Tune | None:
+        ladder: Ladder | None = info.data.get("ladder")
+        budgets: Budgets | None = info.data.get("budgets")
+        if tune and ladder and budgets:
+            problems = tune.problems(
+                n_sizes=len(ladder.models(vocab_size=1)), n_budgets=len(budgets.values), unit=budgets.unit
+            )
+            if problems:
+                refuse(*problems)
+        return tune
+
     @property
     def weights(self) -> dict[str, float]:
         """Sampling weights by domain, summing to 1."""
@@ -385,7 +401,8 @@ class SweepSpec(Config):
     @property
     def digest(self) -> str:
         """SHA-256 of all that the spec says, in canonical form; comments and order of keys are no part of it."""
-        return digest(self.model_dump(mode="json"))
+        # Sweeps that were launched before there was a tuning study keep their digest.
+        return digest(self.model_dump(mode="json", exclude={"tune"} if self.tune is None else None))
 
 
 def load_sweep(path: Path | str) -> SweepSpec:

@@ -1,0 +1,1 @@
+"""`isoloss tune`: Optuna searches whose trials are ordinary runs. Learning rate and batch by size and horizon, or shapes."""
