@@ -20,7 +20,7 @@ from llama.errors import UserError
 from llama.recipes import make_recipe
 from llama.schedule import warmup_steps
 from llama.sweep_index import SweepRun
-from sweeps.spec import BudgetUnit, SweepSpec
+from sweeps.spec import BudgetUnit, RecipeSpec, SweepSpec
 
 if TYPE_CHECKING:
     from llama.data.corpus import Corpus
@@ -214,7 +214,7 @@ def _cells(
     label, unit = _rate_label(size, multiplier), spec.budgets.unit
     planned: dict[str, tuple[float, int]] = {}
     for budget in spec.budgets.for_width(model.d_model):
-        name, tokens = f"{label}-{_BUDGET_LETTER[unit]}{_short(budget)}", budget_tokens(unit, budget, model)
+        name, tokens = cell_name(label, unit, budget), budget_tokens(unit, budget, model)
         reason = _outside_limits(spec, tokens / n_params)
         if reason:
             left_out.append(LeftOut(name, reason))
@@ -311,6 +311,34 @@ def _config(
     )
 
 
+def lone_run(
+    spec: SweepSpec,
+    corpus: CorpusFacts,
+    numerics: Numerics,
+    model: ModelConfig,
+    tokens: int,
+    recipe: RecipeSpec,
+    *,
+    lr_multiplier: float = 1.0,
+    seed: int,
+) -> RunConfig:
+    """A run from scratch of any model, whatever the schedule: no trunk, so that its recipe is the one for its own tokens.
+
+    Raises:
+        UserError: it is too short for the recipe's batch, warm-up and cooldown.
+    """
+    made = make_recipe(recipe.name, model, tokens, recipe, lr_multiplier=lr_multiplier)
+    steps = round(tokens / (made.batch_sequences * model.context_length))
+    config = _config(spec, corpus, numerics, model, made, steps, seed) if steps else None
+    reason = _too_short(config) if config is not None else "less than half a batch"
+    if config is None or reason:
+        raise UserError(
+            f"{tokens:,} tokens at width {model.d_model} in batches of {made.batch_sequences * model.context_length:,}: "
+            f"{reason}. Take longer budgets, smaller batches, or a shorter recipe.warmup_tokens"
+        )
+    return config
+
+
 def micro_batch(batch_sequences: int, at_most: int | None) -> int:
     """The largest part of a batch, of equal parts, that is no larger than a person set; the batch itself where none is set."""
     most = min(at_most or batch_sequences, batch_sequences)
@@ -395,6 +423,11 @@ def _refuse_equal_shapes(models: dict[str, ModelConfig]) -> None:
 
 def _rate_label(size: str, multiplier: float) -> str:
     return size if multiplier == 1 else f"{size}-lr{multiplier:g}"
+
+
+def cell_name(size: str, unit: BudgetUnit, budget: float) -> str:
+    """A size at a budget, as runs are called: `w32-C3.2e11`."""
+    return f"{size}-{_BUDGET_LETTER[unit]}{_short(budget)}"
 
 
 def _short(value: float) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.study import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, TrialState
 
 Parameters = Mapping[str, Any]
 
@@ -132,22 +132,25 @@ class Suggestions:
         trials = self.study.get_trials(deepcopy=False)
         return [Suggestion(t.number, dict(t.params)) for t in trials[first:end] if not t.state.is_finished()]
 
-    def tell(self, number: int, values: Sequence[float]) -> None:
-        """A trial's objectives."""
+    def tell(self, number: int, values: Sequence[float], outcome: Mapping[str, Any]) -> None:
+        """A trial's objectives, and what else is to be known of it: `user_attrs` of its row in `told`."""
         from optuna.trial import TrialState
 
-        self._storage.set_trial_state_values(self._trial_id(number), TrialState.COMPLETE, list(values))
+        self._end(number, TrialState.COMPLETE, list(values), outcome)
 
-    def tell_ended_early(self, number: int) -> None:
+    def tell_ended_early(self, number: int, outcome: Mapping[str, Any]) -> None:
         """A trial that was pruned or diverged: to the sampler it is worse than any that was told with a value."""
         from optuna.trial import TrialState
 
         state = TrialState.PRUNED if len(self._directions) == 1 else TrialState.FAIL  # Optuna prunes one objective only
-        self._storage.set_trial_state_values(self._trial_id(number), state)
+        self._end(number, state, None, outcome)
 
-    def _trial_id(self, number: int) -> int:
+    def _end(self, number: int, state: TrialState, values: list[float] | None, outcome: Mapping[str, Any]) -> None:
         study_id = self._storage.get_study_id_from_name(self.name)
-        return int(self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        for name, value in outcome.items():
+            self._storage.set_trial_user_attr(trial_id, name, value)
+        self._storage.set_trial_state_values(trial_id, state, values)
 
     def _record(self, number: int) -> None:
         from optuna.trial import TrialState, create_trial
@@ -167,7 +170,6 @@ class Suggestions:
                 n_startup_trials=max(len(self._starts), 2 * len(self._space)),
                 multivariate=True,
                 constant_liar=True,
-                warn_independent_sampling=False,
             )
             drawn = copy.ask(self._space)
             if self._accepts(drawn.params):
