@@ -131,7 +131,7 @@ def measure(spec: CorpusSpec, base: Path, workers: int, *, memory: bool = False)
         start_seconds = 0.0
         if workers:
             started = time.perf_counter()
-            execute = stack.enter_context(RayData(workers=workers, preload=["llama.data.building.encoding"]))
+            execute = stack.enter_context(RayData(workers=workers, preload=["llama.data.building.stages"]))
             execute.open()
             start_seconds = time.perf_counter() - started
             arguments["execute"] = execute

@@ -98,8 +98,8 @@ class HeldOutGrams:
         return places[self.hashes[places] == likely] if len(likely) else places
 
     @classmethod
-    def of(cls, texts: Iterable[str], *, max_grams: int = MAX_GRAMS) -> HeldOutGrams:
-        """Hash the texts' grams, every one or, where there are more than `max_grams`, a sample by their hash."""
+    def of(cls, gram_hashes: Iterable[Hashes], *, max_grams: int = MAX_GRAMS) -> HeldOutGrams:
+        """From the hashes of texts' grams: every one or, where there are more than `max_grams`, a sample by their hash."""
         held: Hashes = np.empty(0, dtype=np.uint64)
         limit = _ALL_HASHES
         pending: list[Hashes] = []
@@ -112,8 +112,8 @@ class HeldOutGrams:
                 limit //= 2
                 held = held[: np.searchsorted(held, np.uint64(limit))].copy()
 
-        for text in texts:
-            pending.append(below(gram_hashes(text), limit))
+        for hashes in gram_hashes:
+            pending.append(below(hashes, limit))
             if sum(map(len, pending)) > _PENDING_GRAMS:
                 merge()
         merge()

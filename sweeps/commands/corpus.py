@@ -54,7 +54,7 @@ def build(
     started = time.monotonic()
     try:
         with (
-            RayData(address=address, workers=workers, preload=["llama.data.building.encoding"]) as execute,
+            RayData(address=address, workers=workers, preload=["llama.data.building.stages"]) as execute,
             _progress() as watch,
         ):
             made = build_corpus(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from llama.data.building.encoding import PartTokens, read_places
-from llama.data.building.texts import Flags, TextPart, read_texts
+from llama.data.building.encoding import EncodedShard
+from llama.data.building.screening import ScreenedPart, read_places
+from llama.data.building.texts import Flags, TextPart
 from llama.data.corpus import DomainManifest
 from llama.data.near_duplicates import HeldOutGrams, Overlap
-from llama.data.shards import ShardHeader
 
 
 @dataclass(kw_only=True)
@@ -30,10 +30,6 @@ class Side:
     @property
     def copies(self) -> int:
         return sum(part.documents for part in self.parts) - self.documents
-
-    def texts(self, work: Path) -> Iterator[str]:
-        for part, flags in zip(self.parts, self.kept, strict=True):
-            yield from read_texts(work, part, flags)
 
 
 @dataclass(kw_only=True)
@@ -72,27 +68,27 @@ def domain_manifest(
     domain: Domain,
     *,
     origin: str,
-    encoded: Sequence[Sequence[PartTokens]],
-    headers: Sequence[ShardHeader],
+    screened: Sequence[ScreenedPart],
+    shards: Sequence[EncodedShard],
     sample_bytes: int,
     overlap: Overlap,
 ) -> DomainManifest:
-    """From what its parts came to, `[split][part]`, and its shards' headers, `[split]`."""
-    train, validation = encoded
+    """From its training parts as screened, and its shards `[split]`."""
+    train, validation = shards
     return DomainManifest(
         origin=origin,
-        train_documents=sum(part.documents for part in train),
-        validation_documents=sum(part.documents for part in validation),
-        train_bytes=sum(part.bytes for part in train),
-        validation_bytes=sum(part.bytes for part in validation),
-        train_tokens=headers[0].tokens,
-        validation_tokens=headers[1].tokens,
+        train_documents=train.documents,
+        validation_documents=validation.documents,
+        train_bytes=train.bytes,
+        validation_bytes=validation.bytes,
+        train_tokens=train.header.tokens,
+        validation_tokens=validation.header.tokens,
         duplicates=domain.train.copies + domain.val.copies,
-        near_duplicates=sum(part.near_duplicates for part in train),
+        near_duplicates=sum(part.near_duplicates for part in screened),
         skipped=dict(sorted(domain.skipped.items())),
         tokenizer_sample_bytes=sample_bytes,
         held_out_grams=overlap.grams,
         held_out_grams_in_training=overlap.shared,
-        train_sha256=headers[0].payload_sha256,
-        validation_sha256=headers[1].payload_sha256,
+        train_sha256=train.header.payload_sha256,
+        validation_sha256=validation.header.payload_sha256,
     )

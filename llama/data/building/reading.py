@@ -1,4 +1,5 @@
-"""The first stage: a section of a source is read, each document is hashed and put on its side, and spooled to disk."""
+"""The first stage: a section of a source is read, each document is hashed and put on its side, and spooled to disk; held-out
+text with its grams."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from llama.data.building.held_out import hash_part
 from llama.data.building.marks import Finished, once
 from llama.data.building.texts import PART_BYTES, TextPart, TextWriter
+from llama.data.near_duplicates import GRAM_WORDS
 from llama.data.sources import DomainSpec, Source, open_source
 from llama.errors import UserError
 
@@ -94,6 +97,7 @@ def read_section(section: Section) -> SectionTexts:
         "spec": section.spec.model_dump(mode="json"),
         "sources": section.sources,
         "held_out_fraction": section.held_out_fraction,
+        "gram_words": GRAM_WORDS,
     }
     mark = section.folder / f"{section.number:06d}.read.json"
     return once(mark, inputs=inputs, kind=SectionTexts, work=lambda: _read(section))
@@ -113,8 +117,11 @@ def _read(section: Section) -> SectionTexts:
         side = val if text_hash < section.held_out_fraction * 2**64 else train
         side.append(text, text_hash=text_hash, rank=rank)
     parts = [*train.close(), *val.close()]
+    files = {name: sha256 for part in parts for name, sha256 in part.files.items()}
+    for part in val.parts:
+        files |= hash_part(section.folder, part)
     return SectionTexts(
-        files={name: sha256 for part in parts for name, sha256 in part.files.items()},
+        files=files,
         train=train.parts,
         val=val.parts,
         skipped=dict(sorted(skipped.items())),

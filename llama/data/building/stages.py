@@ -1,32 +1,26 @@
-"""A build from beginning to end: read, choose, learn the tokenizer, encode, join.
+"""A build from beginning to end: read, screen and learn the tokenizer, encode, join.
 
-Reading and encoding, which take the time, are pieces of work on files, done by this process or shared out by an executor; the
-bytes are the same. What must be known of all documents at once is decided here, from their hashes.
+All that takes time is pieces of work on files, done by this process or shared out by an executor; the bytes are the same. What
+must be known of all documents at once is decided here, from their hashes.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from llama.data.building.choosing import first_copies, sample_texts
+from llama.data.building.choosing import first_copies
 from llama.data.building.domains import Domain, Side, domain_manifest, overlaps
-from llama.data.building.encoding import (
-    EncodingWork,
-    PartTokens,
-    StoredGrams,
-    encode_part,
-    join_parts,
-)
+from llama.data.building.encoding import EncodedShard, EncodingWork, PartTokens, encode_part, join_parts
 from llama.data.building.executor import Execute
+from llama.data.building.held_out import StoredGrams, merge_parts
+from llama.data.building.learning import DomainSample, LearnedTokenizer, LearningWork, learn_tokenizer
 from llama.data.building.progress import Stage, Watch
 from llama.data.building.reading import SectionTexts, cut_sections, read_section
-from llama.data.building.texts import PART_BYTES, TextPart
+from llama.data.building.screening import ScreenedPart, ScreeningWork, screen_part
+from llama.data.building.texts import PART_BYTES, PackedFlags, TextPart
 from llama.data.corpus import (
     BUILD_VERSION,
     MANIFEST,
@@ -36,10 +30,8 @@ from llama.data.corpus import (
     content_digest,
     shard_path,
 )
-from llama.data.near_duplicates import HeldOutGrams
-from llama.data.shards import ShardHeader
 from llama.data.sources import CorpusSpec, Source
-from llama.data.tokenizer import Tokenizer, sample_digest
+from llama.data.tokenizer import Tokenizer
 from llama.errors import UserError
 from llama.records import write_record
 
@@ -84,18 +76,18 @@ class Build:
 
     def _build(self, input_digest: str) -> CorpusManifest:
         domains = self._read()
-        held_out = HeldOutGrams.of(chain.from_iterable(domain.val.texts(self._work) for domain in domains))
-        tokenizer, sample_sha256, sample_bytes = self._learn(domains, held_out)
-        encoded = self._encode(domains, held_out, tokenizer)
-        headers = self._join(domains, encoded, tokenizer)
+        held_out = merge_parts(self._work, [part for domain in domains for part in domain.val.parts])
+        learned, screened = self._learn_and_screen(domains, StoredGrams.of(held_out, self._work))
+        tokenizer = Tokenizer.load(self._partial / TOKENIZER, sha256=learned.sha256)
+        shards = self._encode(domains, screened, tokenizer)
         overlap = overlaps(self._work, domains, held_out)
         manifests = {
             domain.name: domain_manifest(
                 domain,
                 origin=self._sources[domain.name].origin,
-                encoded=[[encoded[part.name] for part in side.parts] for side in domain.sides],
-                headers=[headers[domain.name, split] for split in SPLITS],
-                sample_bytes=sample_bytes[domain.name],
+                screened=[screened[part.name] for part in domain.train.parts],
+                shards=[shards[domain.name, split] for split in SPLITS],
+                sample_bytes=learned.sample_bytes[domain.name],
                 overlap=overlap[domain.name],
             )
             for domain in domains
@@ -111,7 +103,7 @@ class Build:
             input_digest=input_digest,
             vocab_size=tokenizer.vocab_size,
             tokenizer_sha256=tokenizer.digest,
-            tokenizer_sample_sha256=sample_sha256,
+            tokenizer_sample_sha256=learned.sample_sha256,
             spec=self._spec,
             domains=manifests,
         )
@@ -170,85 +162,100 @@ class Build:
         if domain.train.documents == 0 or domain.val.documents == 0:
             self._require_validation(domain, domain.train.documents, 0)
 
-    def _learn(self, domains: Sequence[Domain], held_out: HeldOutGrams) -> tuple[Tokenizer, str, dict[str, int]]:
-        """The tokenizer, its sample's SHA-256, and the sample's bytes by domain."""
+    def _learn_and_screen(
+        self, domains: Sequence[Domain], held_out: StoredGrams
+    ) -> tuple[LearnedTokenizer, dict[str, ScreenedPart]]:
+        """The tokenizer, which one worker learns while others screen; and every text part screened, by the part's name."""
         total_weight = sum(domain.weight for domain in self._spec.domains.values())
-        sample: list[str] = []
-        sample_bytes: dict[str, int] = {}
-        for domain in domains:
-            limit_bytes = int(self._spec.tokenizer.sample_bytes * self._spec.domains[domain.name].weight / total_weight)
-            share = sample_texts(
-                self._work,
-                domain.train.parts,
-                domain.train.kept,
-                limit_bytes,
-                wanted=lambda text: not held_out.match(text).is_near_duplicate,
-            )
-            if limit_bytes and not share:
-                raise UserError(
-                    f"domain {domain.name!r} has nothing to train on: each of its {domain.train.documents:,} training "
-                    f"documents is a near-duplicate of held-out text (half of its 13-grams of words stand there)"
+        learning = LearningWork(
+            folder=self._work,
+            domains=[
+                DomainSample(
+                    domain=domain.name,
+                    parts=domain.train.parts,
+                    kept=[PackedFlags.pack(flags) for flags in domain.train.kept],
+                    limit_bytes=int(
+                        self._spec.tokenizer.sample_bytes * self._spec.domains[domain.name].weight / total_weight
+                    ),
                 )
-            sample_bytes[domain.name] = sum(len(text.encode()) for text in share)
-            sample += share
-        stage = Stage("learning the tokenizer", self._watch, [1])
-        tokenizer = Tokenizer.train(sample, vocab_size=self._spec.tokenizer.vocab_size)
-        tokenizer.save(self._partial / TOKENIZER)
-        stage.finished(0, sum(sample_bytes.values()))
-        return tokenizer, sample_digest(sample), sample_bytes
-
-    def _encode(self, domains: Sequence[Domain], held_out: HeldOutGrams, tokenizer: Tokenizer) -> dict[str, PartTokens]:
-        """Every text part into tokens; by the part's name."""
-        grams = StoredGrams.of(held_out, self._work)
-        works = [
-            EncodingWork(
+                for domain in domains
+            ],
+            held_out=held_out,
+            vocab_size=self._spec.tokenizer.vocab_size,
+        )
+        screening = [
+            ScreeningWork(
                 folder=self._work,
                 part=part,
-                kept=np.packbits(flags).tobytes(),
-                tokenizer=self._partial / TOKENIZER,
-                tokenizer_sha256=tokenizer.digest,
-                held_out=grams,
-                screen=side is domain.train,
+                kept=PackedFlags.pack(flags),
+                held_out=held_out,
+                is_held_out=side is domain.val,
             )
             for domain in domains
             for side in domain.sides
             for part, flags in zip(side.parts, side.kept, strict=True)
         ]
-        works.sort(key=lambda work: -work.part.bytes)
+        screening.sort(key=lambda work: -work.part.bytes)
+        works: list[LearningWork | ScreeningWork] = [learning, *screening]
+        finished = self._execute(_learn_or_screen, works)
+        sample_bytes = self._spec.tokenizer.sample_bytes
+        stage = Stage("screening", self._watch, [sample_bytes, *(work.part.bytes for work in screening)])
+        learned: LearnedTokenizer | None = None
+        screened: dict[str, ScreenedPart] = {}
+        for place, result in finished:
+            if isinstance(result, LearnedTokenizer):
+                learned = result
+                shutil.copyfile(self._work / TOKENIZER, self._partial / TOKENIZER)
+                stage.finished(place, 0)
+            else:
+                part = screening[place - 1].part
+                screened[part.name] = result
+                stage.finished(place, part.bytes, reused=result.reused)
+        assert learned is not None  # the first of the works
+        return learned, screened
+
+    def _encode(
+        self, domains: Sequence[Domain], screened: dict[str, ScreenedPart], tokenizer: Tokenizer
+    ) -> dict[tuple[str, str], EncodedShard]:
+        """Every text part into tokens, and as soon as a domain's are done into its shard; by domain and split."""
+        sides = [
+            (domain.name, split, side)
+            for split in SPLITS  # held-out parts, which are small, come last: no worker is left alone with a large one
+            for domain in domains
+            for side in [domain.sides[SPLITS.index(split)]]
+        ]
+        works = [
+            EncodingWork(
+                folder=self._work,
+                part=part,
+                kept=screened[part.name].kept,
+                tokenizer=self._partial / TOKENIZER,
+                tokenizer_sha256=tokenizer.digest,
+            )
+            for _, _, side in sides
+            for part in sorted(side.parts, key=lambda part: -part.bytes)
+        ]
         finished = self._execute(encode_part, works)
         stage = Stage("encoding", self._watch, [work.part.bytes for work in works])
         encoded: dict[str, PartTokens] = {}
+        shards: dict[tuple[str, str], EncodedShard] = {}
+
+        def join() -> None:
+            for name, split, side in sides:
+                if (name, split) not in shards and all(part.name in encoded for part in side.parts):
+                    shards[name, split] = join_parts(
+                        self._work,
+                        [(part, encoded[part.name]) for part in side.parts],
+                        shard_path(self._partial, name, split),
+                        vocab_size=tokenizer.vocab_size,
+                        tokenizer_sha256=tokenizer.digest,
+                    )
+
         for place, tokens in finished:
             encoded[works[place].part.name] = tokens
             stage.finished(place, works[place].part.bytes, reused=tokens.reused)
-        return encoded
-
-    def _join(
-        self, domains: Sequence[Domain], encoded: dict[str, PartTokens], tokenizer: Tokenizer
-    ) -> dict[tuple[str, str], ShardHeader]:
-        """The parts' tokens into a shard for each domain and split."""
-        sides = [
-            (domain.name, split, side) for domain in domains for split, side in zip(SPLITS, domain.sides, strict=True)
-        ]
-        parts = [part for _, _, side in sides for part in side.parts]
-        stage = Stage("joining", self._watch, [encoded[part.name].bytes for part in parts])
-        places = iter(range(len(parts)))
-
-        def joined(side: Side) -> Iterator[TextPart]:
-            for part in side.parts:
-                yield part
-                stage.finished(next(places), encoded[part.name].bytes)
-
-        return {
-            (name, split): join_parts(
-                self._work,
-                joined(side),
-                shard_path(self._partial, name, split),
-                vocab_size=tokenizer.vocab_size,
-                tokenizer_sha256=tokenizer.digest,
-            )
-            for name, split, side in sides
-        }
+            join()
+        return shards
 
     def _require_validation(self, domain: Domain, train_documents: int, validation_tokens: int) -> None:
         if validation_tokens >= MIN_VALIDATION_TOKENS and train_documents > 0:
@@ -260,3 +267,7 @@ class Build:
             f"{MIN_VALIDATION_TOKENS} are needed, and {train_documents:,} are left for training; give it more documents, "
             f"raise held_out_fraction, or cut long documents with max_document_bytes"
         )
+
+
+def _learn_or_screen(work: LearningWork | ScreeningWork) -> LearnedTokenizer | ScreenedPart:
+    return learn_tokenizer(work) if isinstance(work, LearningWork) else screen_part(work)

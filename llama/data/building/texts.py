@@ -25,6 +25,18 @@ DOCUMENTS = np.dtype([("bytes", "<u8"), ("hash", "<u8"), ("rank", "<u8")])
 Flags = NDArray[np.bool_]
 
 
+class PackedFlags(bytes):
+    """A flag for each document of a part, a bit each."""
+
+    @classmethod
+    def pack(cls, flags: Flags) -> PackedFlags:
+        return cls(np.packbits(flags).tobytes())
+
+    def of(self, part: TextPart) -> Flags:
+        """`[documents]`, a copy."""
+        return np.unpackbits(np.frombuffer(self, dtype=np.uint8), count=part.documents).astype(np.bool_)
+
+
 class TextPart(Record):
     """What a part holds."""
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import random
 import unicodedata
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ VOCABULARY = [f"word{number}" for number in range(5000)]
 
 def invented(seed: int, words: int) -> list[str]:
     return random.Random(seed).choices(VOCABULARY, k=words)
+
+
+def hold(texts: Iterable[str], **limits: int) -> HeldOutGrams:
+    return HeldOutGrams.of(map(gram_hashes, texts), **limits)
 
 
 def plain_grams(text: str) -> list[tuple[str, ...]]:
@@ -59,7 +64,7 @@ def test_composed_and_decomposed_copies_are_the_same_text() -> None:
     composed = " ".join(words)
     decomposed = unicodedata.normalize("NFD", composed)
     assert decomposed != composed
-    match = HeldOutGrams.of([composed]).match(decomposed)
+    match = hold([composed]).match(decomposed)
     assert match.overlap == Overlap(50 - GRAM_WORDS + 1, 50 - GRAM_WORDS + 1)
 
 
@@ -79,7 +84,7 @@ def test_parts_of_a_long_text_give_the_grams_of_the_whole(monkeypatch: pytest.Mo
 @given(st.integers(0, 10**6), st.integers(GRAM_WORDS, 400), st.booleans())
 def test_a_document_is_a_near_duplicate_from_half_of_its_grams_on(seed: int, copied: int, front: bool) -> None:
     held_out = invented(seed, 400)
-    held = HeldOutGrams.of([" ".join(invented(seed + 1, 300)), " ".join(held_out)])
+    held = hold([" ".join(invented(seed + 1, 300)), " ".join(held_out)])
     fresh = [f"fresh{number}" for number in range(200)]
     words = held_out[:copied] + fresh if front else fresh + held_out[-copied:]
     match = held.match("  ".join(words).upper())
@@ -94,13 +99,13 @@ def test_a_document_is_a_near_duplicate_from_half_of_its_grams_on(seed: int, cop
 def test_copies_are_found_up_to_a_twentieth_of_their_words_changed(changed: float, found: int) -> None:
     rng = random.Random(0)
     documents = [invented(seed, 1500) for seed in range(200)]
-    held = HeldOutGrams.of(" ".join(words) for words in documents)
+    held = hold(" ".join(words) for words in documents)
     copies = [" ".join("new" if rng.random() < changed else word for word in words) for words in documents]
     assert abs(sum(held.match(copy).is_near_duplicate for copy in copies) - found) <= 4
 
 
 def test_texts_shorter_than_a_gram_match_as_a_whole() -> None:
-    held = HeldOutGrams.of(["To be, or not to be.", "?!", " ".join(invented(0, 50))])
+    held = hold(["To be, or not to be.", "?!", " ".join(invented(0, 50))])
     assert held.match("to be -- or NOT to be").is_near_duplicate
     for other in ("to be or not", "to be or not to be or", "...", "", " ".join(invented(0, 12))):
         assert not held.match(other).is_near_duplicate
@@ -109,7 +114,7 @@ def test_texts_shorter_than_a_gram_match_as_a_whole() -> None:
 
 def test_what_training_keeps_of_the_held_out_grams_is_counted() -> None:
     one, other = invented(1, 112), invented(2, 212)
-    held = HeldOutGrams.of([" ".join(one), " ".join(other)])
+    held = hold([" ".join(one), " ".join(other)])
     # Two long documents quote 50 words each, 10 of them the same ones.
     kept = [
         " ".join([*invented(3, 500), *quoted, *invented(4, 500)])
@@ -129,7 +134,7 @@ def test_sorted_unique(values: list[int]) -> None:
 
 def test_beyond_the_bound_a_sample_decides_alike() -> None:
     documents = [" ".join(invented(seed, 600)) for seed in range(100)]
-    held = HeldOutGrams.of(documents, max_grams=10_000)
+    held = hold(documents, max_grams=10_000)
     assert 5_000 < len(held.hashes) <= 10_000
     assert all(held.match(document).is_near_duplicate for document in documents)
     assert not any(held.match(" ".join(invented(seed, 600))).is_near_duplicate for seed in range(100, 200))
@@ -140,15 +145,15 @@ def test_beyond_the_bound_a_sample_decides_alike() -> None:
 
 def test_order_and_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     documents = [" ".join(invented(seed, 100)) for seed in range(60)]
-    whole = HeldOutGrams.of(documents, max_grams=1000)
+    whole = hold(documents, max_grams=1000)
     monkeypatch.setattr(near_duplicates, "_PENDING_GRAMS", 300)
-    parts = HeldOutGrams.of(reversed(documents), max_grams=1000)
+    parts = hold(reversed(documents), max_grams=1000)
     np.testing.assert_array_equal(parts.hashes, whole.hashes)
     assert parts.limit == whole.limit
 
 
 def test_a_copy_in_another_process_finds_the_same() -> None:
-    held = HeldOutGrams.of([" ".join(invented(0, 100))])
+    held = hold([" ".join(invented(0, 100))])
     buffers: list[pickle.PickleBuffer] = []
     copy = pickle.loads(pickle.dumps(held, protocol=5, buffer_callback=buffers.append), buffers=buffers)
     assert len(buffers) == 2  # both arrays travel out of band, so a shared store hands them out without a copy
@@ -158,5 +163,5 @@ def test_a_copy_in_another_process_finds_the_same() -> None:
 
 
 def test_nothing_held_out_matches_nothing() -> None:
-    held = HeldOutGrams.of([])
+    held = hold([])
     assert held.match(" ".join(invented(0, 100))).overlap == Overlap(88, 0)

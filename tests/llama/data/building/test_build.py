@@ -179,7 +179,7 @@ def test_progress_is_told_by_stage_up_to_the_end(tmp_path: Path) -> None:
     spec = one_domain(tmp_path, TEXTS)
     corpus = build_corpus(spec, tmp_path / "storage", base=tmp_path, report=lines.append, watch=told.append)
     stages = {progress.stage: [p for p in told if p.stage == progress.stage] for progress in told}
-    assert list(stages) == ["reading", "learning the tokenizer", "encoding", "joining"]
+    assert list(stages) == ["reading", "screening", "encoding"]
     for progress in stages.values():
         shares = [p.share for p in progress]
         assert (shares[0], shares[-1], shares) == (0, 1, sorted(shares))
@@ -193,7 +193,7 @@ def test_progress_is_told_by_stage_up_to_the_end(tmp_path: Path) -> None:
 def test_without_a_watcher_progress_comes_in_lines(tmp_path: Path) -> None:
     lines: list[str] = []
     build_corpus(one_domain(tmp_path, TEXTS), tmp_path / "storage", base=tmp_path, report=lines.append)
-    assert len([line for line in lines if re.search(r"\d MB in .* s \([\d.,]+ MB/s\)$", line)]) == 4
+    assert len([line for line in lines if re.search(r"\d MB in .* s \([\d.,]+ MB/s\)$", line)]) == 3
 
 
 @pytest.mark.parametrize("part_bytes", [1, 700, 5000])
@@ -284,12 +284,18 @@ class TestGoingOn:
         self, tmp_path: Path, spec: CorpusSpec, whole: Corpus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.fail_at_the_end(tmp_path, spec, monkeypatch)
-        for function in ("reading._read", "encoding._encode"):
+        for function in (
+            "reading._read",
+            "learning._learn",
+            "screening._screen",
+            "screening._tally",
+            "encoding._encode",
+        ):
             monkeypatch.setattr(f"llama.data.building.{function}", None)
         told: list[Progress] = []
         corpus = build_corpus(spec, tmp_path / "storage", base=tmp_path, report=silent, watch=told.append)
         assert corpus.manifest == whole.manifest
-        assert {p.fresh_bytes for p in told if p.stage in ("reading", "encoding")} == {0}
+        assert {p.fresh_bytes for p in told} == {0}
         assert visible(corpus.folder.parent) == [corpus.folder]
         assert sorted(path.name for path in corpus.folder.iterdir()) == sorted(p.name for p in whole.folder.iterdir())
 
@@ -299,7 +305,8 @@ class TestGoingOn:
     ) -> None:
         work = self.fail_at_the_end(tmp_path, spec, monkeypatch)
         files = sorted(work.iterdir())
-        assert {path.suffix for path in files} == {".text", ".documents", ".tokens", ".places", ".json", ".grams"}
+        kinds = {".text", ".documents", ".tokens", ".places", ".json", ".grams", ".model"}
+        assert {path.suffix for path in files} == kinds
         harm: dict[str, Callable[[Path, bytes], object]] = {
             "changed": lambda path, data: path.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
             "cut": lambda path, data: path.write_bytes(data[:-1]),
