@@ -10,12 +10,16 @@ from llama.errors import UserError
 from llama.sweep_index import SweepIndex
 from sweeps.tracking.claim import Claim, Claimed
 from sweeps.tracking.code import code_tags
+from sweeps.tracking.journal_reader import JournalReader
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import Store, TrackingError
 from sweeps.tracking.uri import masked
 
 POLL_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 60.0
+#: At the end of a launch: how often a server that fails is asked again, and how long after.
+LAST_TRIES = 3
+LAST_WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,9 @@ class Mirror:
         self._stopping, self._give_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
         self._replay: Replay | None = None
+        self._readers: dict[str, JournalReader] = {}
+        self._is_doubtful = False
+        """Whether an answer was lost since the last search: the last pass then starts with a new one."""
         self._points = 0
         self._behind = [run.name for run in index.runs]
         self._trouble: str | None = None
@@ -71,39 +78,54 @@ class Mirror:
         return MirrorReport(points=self._points, behind=tuple(self._behind), trouble=trouble)
 
     def _run(self) -> None:
-        """Pass after pass until stopped, then a last one in which runs that have not ended are marked KILLED."""
-        wait = 0.0
-        stopping = False
-        while not stopping:
-            stopping = self._stopping.wait(wait)
-            try:
-                self._pass(live=not stopping)
-                wait = self._poll_seconds
-            except (TrackingError, UserError, Claimed) as error:
-                self._fall_back(str(error))
-                wait = min(2 * max(wait, self._poll_seconds), LONGEST_WAIT_SECONDS)
-            except Exception as error:  # the launcher goes on, whatever is wrong here
-                self._fall_back(f"{type(error).__name__}: {masked(str(error))}")
-                wait = LONGEST_WAIT_SECONDS
+        """Pass after pass until stopped; then the last ones, in which runs that have not ended are marked KILLED."""
+        wait, failures = 0.0, 0
+        while not self._stopping.wait(wait):
+            has_more = self._try_pass(live=True)
+            failures = failures + 1 if self._replay is None else 0
+            wait = 0.0 if has_more else min(self._poll_seconds * 2 ** min(failures, 10), LONGEST_WAIT_SECONDS)
+        for _ in range(LAST_TRIES):
+            while self._try_pass(live=False):
+                pass
+            if self._trouble is None or self._give_up.wait(LAST_WAIT_SECONDS):
+                break
         self._claim.release()
 
-    def _pass(self, *, live: bool) -> None:
+    def _try_pass(self, *, live: bool) -> bool:
+        """One pass; whether there is more to send at once. Where it fails, the trouble is noted and there is no Replay."""
+        try:
+            return self._pass(live=live)
+        except (TrackingError, UserError, Claimed) as error:
+            self._fall_back(str(error))
+        except Exception as error:  # the launcher goes on, whatever is wrong here
+            self._fall_back(f"{type(error).__name__}: {masked(str(error))}")
+        return False
+
+    def _pass(self, *, live: bool) -> bool:
+        if not live and self._is_doubtful:
+            self._replay = None
         if self._replay is None:
             mirror_id = self._claim.acquire()
             store = Store(self._tracking_uri, storage=self._storage, index=self._index, mirror_id=mirror_id)
-            self._replay = Replay(self._storage, self._index, store, new_run_tags=code_tags())
-        sent_before = self._replay.points
+            tags = code_tags()
+            self._replay = Replay(self._storage, self._index, store, new_run_tags=tags, readers=self._readers)
+            self._is_doubtful = self._is_doubtful and live
+        replay = self._replay
+        sent_before = replay.points
         try:
-            self._replay.advance(live=live, give_up=self._give_up)
-            self._replay.mark_parent(live=live)
+            is_all_sent = replay.advance(live=live, give_up=self._give_up)
+            replay.mark_parent(live=live)
             if not live:
-                self._replay.retire_strangers()
+                replay.retire_strangers()
         finally:
-            self._points += self._replay.points - sent_before
-            self._behind = self._replay.behind
-        self._trouble = next((f"{name}: {why}" for name, why in self._replay.troubles.items()), None)
+            self._points += replay.points - sent_before
+            self._behind = replay.behind
+            self._is_doubtful = self._is_doubtful or replay.is_doubtful
+        self._trouble = next((f"{name}: {why}" for name, why in replay.troubles.items()), None)
+        return not is_all_sent
 
     def _fall_back(self, trouble: str) -> None:
         """Start afresh next time: after a lost answer only a new search tells what MLflow has."""
         self._replay = None
+        self._is_doubtful = True
         self._trouble = trouble

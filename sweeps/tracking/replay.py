@@ -2,8 +2,11 @@
 
 A journal is replayed up to the last complete checkpoint's `journal_bytes` (what a resume would rewrite is not shown), or to
 its end once the run is done. MLflow drops identical (key, value, timestamp, step) rows, and a cursor on the MLflow run,
-written after the points that it vouches for, says where to go on. The cursor carries the journal's hash: where the journal
+written with the points that it vouches for, says where to go on. The cursor carries the journal's hash: where the journal
 was rewritten before it, the MLflow run goes to the trash and is made anew.
+
+What it costs: for a run whose files stand still, a few stats a pass; for one with a new checkpoint, one call with what is
+new. A server that can't follow makes passes longer, and then calls fuller.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from pathlib import Path
 
 from llama.errors import UserError
 from llama.metric_names import TAG_OUTCOME
-from llama.records import CONFIG, DONE, FAILURE, INFERENCE, CheckpointMark, RunStatus, complete_steps, read_config
+from llama.records import CONFIG, DONE, FAILURE, INFERENCE, JOURNAL, CheckpointMark, RunStatus, read_config
 from llama.sweep_index import SweepIndex, SweepRun
-from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows, journal_slabs, short_hash, stamp
+from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows, newest_complete_step, stamp
+from sweeps.tracking.journal_reader import Cursor, JournalReader, Row, short_hash
 from sweeps.tracking.names import (
     TAG_CURSOR,
     TAG_INFERENCE_DIGEST,
@@ -26,12 +30,16 @@ from sweeps.tracking.names import (
     run_params,
     run_tags,
 )
-from sweeps.tracking.store import METRICS_A_CALL, MlflowRun, Store, TrackingError
+from sweeps.tracking.store import MlflowRun, Store, TrackingError
 
 #: A run whose heartbeat is older than this is nobody's, when no launcher is there to ask.
 QUIET_SECONDS = 60.0
 #: Failures in a row after which MLflow counts as away, and the other runs are not even tried.
 FAILURES_IN_A_ROW = 3
+#: Journal rows in one call, which leaves room for params and tags under MLflow's limit of 1,000 items.
+ROWS_A_SLAB = 850
+#: Calls that one run may take before the next has its turn.
+SLABS_A_TURN = 20
 
 
 class Replay:
@@ -41,13 +49,31 @@ class Replay:
         TrackingError: MLflow is away.
     """
 
-    def __init__(self, storage: Path, index: SweepIndex, store: Store, *, new_run_tags: dict[str, str] | None = None):
+    def __init__(
+        self,
+        storage: Path,
+        index: SweepIndex,
+        store: Store,
+        *,
+        new_run_tags: dict[str, str] | None = None,
+        readers: dict[str, JournalReader] | None = None,
+    ):
+        """`readers`, by run key, remember what was read of the journals: handed on, they save the next Replay the reading."""
         self._runs_folder = storage / "runs"
         self._index, self._store = index, store
         self._new_run_tags = new_run_tags or {}
         self.parent = store.open_parent(index)
         self._mirrored = store.find_runs()
         self._retired = store.find_retired()
+        self._readers = {} if readers is None else readers
+        self._lost: set[str] = set()
+        """Keys of runs of which MLflow did not confirm something: it may have it, or may yet."""
+        self.is_doubtful = False
+        """Whether an answer was lost: a late write of MLflow's may then have made a double, or put an old tag back."""
+        self._branches: dict[str, list[SweepRun]] = {}
+        for run in index.runs:
+            if run.trunk is not None:
+                self._branches.setdefault(run.trunk, []).append(run)
         self._seen: dict[str, tuple[object, ...]] = {}
         self.points = 0
         """Metric values sent so far."""
@@ -59,15 +85,16 @@ class Replay:
         """Names of the runs that have not been brought up to date."""
         return [run.name for run in self._index.runs if run.key not in self._seen or run.name in self.troubles]
 
-    def advance(self, *, live: bool, give_up: threading.Event | None = None) -> None:
-        """One pass over all runs. Those whose files have not changed since they were last up to date cost a few stats.
+    def advance(self, *, live: bool, give_up: threading.Event | None = None) -> bool:
+        """One pass over all runs; False where one has more to send than its turn in a pass allows.
 
         `live`: a launcher is at work, so that an unfinished run is running. Set `give_up` to end the pass early.
         """
+        is_all_sent = True
         failures = 0
         for run in self._index.runs:
             if give_up is not None and give_up.is_set():
-                return
+                return True
             folder = self._runs_folder / run.key
             signature = self._signature(run, folder, live=live)
             if self._seen.get(run.key) == signature:
@@ -75,15 +102,21 @@ class Replay:
             try:
                 if self._bring_up(run, folder, live=live, give_up=give_up):
                     self._seen[run.key] = signature
+                else:
+                    is_all_sent = False
                 self.troubles.pop(run.name, None)
                 failures = 0
             except UserError as error:  # a damaged file is one run's trouble
                 self.troubles[run.name] = str(error)
             except TrackingError as error:
                 self.troubles[run.name] = str(error)
+                self.is_doubtful = True
+                self._mirrored.pop(run.key, None)
+                self._lost.add(run.key)
                 failures += 1
                 if failures == FAILURES_IN_A_ROW:
                     raise
+        return is_all_sent
 
     def retire_strangers(self) -> int:
         """Move runs that the sweep no longer lists to MLflow's trash, so that a fit there sees the sweep's alone.
@@ -113,63 +146,76 @@ class Replay:
         stamps = [stamp(folder / name) for name in (DONE, INFERENCE, FAILURE)]
         if stamps[0] is not None:
             return tuple(stamps)
-        begun = sum(stamp(self._runs_folder / branch.key / CONFIG) is not None for branch in self._branches(run))
-        return (*stamps, complete_steps(folder)[-1:], begun, live)
+        branches = self._branches.get(run.key, [])
+        begun = sum(stamp(self._runs_folder / branch.key / CONFIG) is not None for branch in branches)
+        return (*stamps, newest_complete_step(folder), begun, live)
 
     def _bring_up(self, run: SweepRun, folder: Path, *, live: bool, give_up: threading.Event | None) -> bool:
-        """Send what MLflow lacks of one run, in an order that can break off anywhere; False where `give_up` broke it off."""
+        """Send what MLflow lacks of one run, in an order that can break off anywhere; False where something is left."""
         evidence = gather(folder)
         if evidence is None:
             return True
-        tags = run_tags(run, self._index, evidence.config)
+        links = {"mlflow.parentRunId": self.parent.run_id}
+        tags = run_tags(run, self._index, evidence.config) | links
         mirrored = self._mlflow_run(run, evidence, tags)
-        self._store.log(mirrored, params=run_params(evidence.config))
-        for rows, cursor in journal_slabs(evidence, _cursor(mirrored)[0], METRICS_A_CALL):
+        reader, params = self._readers[run.key], run_params(evidence.config)
+        for _ in range(SLABS_A_TURN):
             if give_up is not None and give_up.is_set():
                 return False
-            self._store.log(mirrored, metrics=rows)
-            self._store.log(mirrored, tags={TAG_CURSOR: f"{cursor} {short_hash(evidence.journal[:cursor])}"})
-            self.points += len(rows)
-        self._log_inference(mirrored, evidence)
+            slab = reader.next_slab(evidence.shown_bytes, ROWS_A_SLAB)
+            cursor = {TAG_CURSOR: str(slab.cursor)}
+            if slab.is_last:
+                break
+            self._send(mirrored, params=params, metrics=slab.rows, tags=cursor)
+            reader.take(slab)
+        else:
+            return False
         outcome, reason = self._outcome(run, evidence)
+        rows = list(slab.rows)
         if mirrored.tags.get(TAG_OUTCOME) != outcome:
-            rows = final_rows(evidence)
-            self._store.log(mirrored, metrics=rows)
-            self.points += len(rows)
+            rows += final_rows(evidence)
+        if evidence.inference is not None:
+            digest = short_hash(evidence.inference.model_dump_json().encode())
+            if mirrored.tags.get(TAG_INFERENCE_DIGEST) != digest:
+                rows += inference_rows(evidence)
+            tags |= {TAG_INFERENCE_DIGEST: digest, **inference_tags(evidence.inference)}
         if evidence.mark is not None:
             tags |= checkpoint_tags(folder, evidence.mark)
         if evidence.heartbeat is not None:
             tags["attempt"] = str(evidence.heartbeat.attempt)
-        self._store.log(mirrored, tags=tags | outcome_tags(outcome, reason, mirrored.tags))
+        tags |= cursor | outcome_tags(outcome, reason, mirrored.tags)
+        self._send(mirrored, params=params, metrics=rows, tags=tags)
+        reader.take(slab)
         self._store.set_status(mirrored, _mlflow_status(outcome, evidence, live=live), evidence.end_ms)
         return True
 
+    def _send(self, mirrored: MlflowRun, *, params: dict[str, str], metrics: list[Row], tags: dict[str, str]) -> None:
+        self._store.log(mirrored, params=params, metrics=metrics, tags=tags)
+        self.points += len(metrics)
+
     def _mlflow_run(self, run: SweepRun, evidence: Evidence, tags: dict[str, str]) -> MlflowRun:
-        """The run's mirror, made where there is none, or where it holds points that the journal no longer has."""
+        """The run's mirror, its reader standing where MLflow stands; made where there is none, or where it holds points that
+        the journal no longer has.
+        """
+        if run.key in self._lost:
+            found = self._store.find_run(run.key)
+            if found is not None:
+                self._mirrored[run.key] = found
+            self._lost.discard(run.key)
         if run.key not in self._mirrored and run.key in self._retired:
             self._store.restore(self._retired[run.key])
             self._mirrored[run.key] = self._retired.pop(run.key)
+        reader = self._readers.setdefault(run.key, JournalReader(self._runs_folder / run.key / JOURNAL))
         mirrored = self._mirrored.get(run.key)
         if mirrored is not None:
-            length, digest = _cursor(mirrored)
-            if length == 0 or short_hash(evidence.journal[:length]) == digest:
+            if reader.go_to(Cursor.parse(mirrored.tags.get(TAG_CURSOR))):
                 return mirrored
             self._store.delete(mirrored)
-        links = {"mlflow.parentRunId": self.parent.run_id, **self._new_run_tags}
-        self._mirrored[run.key] = self._store.create(run.name, tags={**tags, **links}, start_ms=evidence.start_ms)
-        return self._mirrored[run.key]
-
-    def _log_inference(self, mirrored: MlflowRun, evidence: Evidence) -> None:
-        """Once for each inference.json: its digest on the MLflow run says which one is there."""
-        if evidence.inference is None:
-            return
-        digest = short_hash(evidence.inference.model_dump_json().encode())
-        if mirrored.tags.get(TAG_INFERENCE_DIGEST) == digest:
-            return
-        rows = inference_rows(evidence)
-        self._store.log(mirrored, metrics=rows)
-        self._store.log(mirrored, tags={TAG_INFERENCE_DIGEST: digest, **inference_tags(evidence.inference)})
-        self.points += len(rows)
+            del self._mirrored[run.key]
+        reader.go_to(Cursor.parse(None))
+        mirrored = self._store.create(run.name, tags={**tags, **self._new_run_tags}, start_ms=evidence.start_ms)
+        self._mirrored[run.key] = mirrored
+        return mirrored
 
     def _outcome(self, run: SweepRun, evidence: Evidence) -> tuple[RunStatus, str]:
         """A run's status with its reason, as `llama.records.read_status` has it, but that a whole trunk is finished."""
@@ -183,18 +229,9 @@ class Replay:
 
     def _is_whole_trunk(self, trunk: SweepRun, mark: CheckpointMark | None) -> bool:
         """A trunk has no DONE: it is whole when every branch has begun and none forks beyond its last checkpoint."""
-        configs = [read_config(self._runs_folder / branch.key) for branch in self._branches(trunk)]
+        configs = [read_config(self._runs_folder / branch.key) for branch in self._branches.get(trunk.key, [])]
         forks = [config.fork_step or 0 for config in configs if config is not None]
         return mark is not None and 0 < len(forks) == len(configs) and max(forks) <= mark.step
-
-    def _branches(self, trunk: SweepRun) -> list[SweepRun]:
-        return [run for run in self._index.runs if run.trunk == trunk.key]
-
-
-def _cursor(mirrored: MlflowRun) -> tuple[int, str]:
-    """How many bytes of the journal MLflow has, and their hash."""
-    length, _, digest = mirrored.tags.get(TAG_CURSOR, "0 ").partition(" ")
-    return int(length), digest
 
 
 def _mlflow_status(outcome: RunStatus, evidence: Evidence, *, live: bool) -> str:

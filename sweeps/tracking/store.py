@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +18,18 @@ from typing import Any
 
 from llama.metric_names import TAG_RUN_KEY, TAG_RUN_KIND
 from llama.sweep_index import SweepIndex
+from sweeps.tracking.journal_reader import Cursor
 from sweeps.tracking.moved import artifact_place, mend_artifact_places
-from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MEMBER, TAG_MIRROR_ID, sweep_tags
+from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MEMBER, TAG_MIRROR_ID, TAG_REPORT, sweep_tags
 from sweeps.tracking.uri import is_server, masked, sqlite_path, sqlite_uri
 from sweeps.tracking.view import experiment_tags
 
-#: MLflow's limits for one log_batch call.
-METRICS_A_CALL = 1000
-ITEMS_A_CALL = 100
-RUNS_A_PAGE = 1000
+#: MLflow's limits for one log_batch call: of all it holds, of params, of tags.
+ITEMS_A_CALL = 1000
+PARAMS_A_CALL = 100
+TAGS_A_CALL = 100
+#: A page of runs holds all their params and tags: small enough for a busy server to answer in time.
+RUNS_A_PAGE = 200
 ACTIVE_ONLY = 1
 """MLflow's ViewType.ACTIVE_ONLY: runs that are not in the trash."""
 
@@ -49,7 +53,7 @@ class MlflowRun:
 
     run_id: str
     tags: dict[str, str]
-    params: dict[str, str]
+    param_names: set[str]
     status: str
 
 
@@ -100,8 +104,15 @@ class Store:
 
     def find_runs(self) -> dict[str, MlflowRun]:
         """Every mirrored run by its key. Of doubles, which a request that timed out can leave, all but the fullest go."""
+        return self._without_doubles(f"tags.`{TAG_RUN_KEY}` != ''")
+
+    def find_run(self, key: str) -> MlflowRun | None:
+        """The mirrored run of one key, as `find_runs` has it."""
+        return self._without_doubles(f"tags.`{TAG_RUN_KEY}` = '{key}'").get(key)
+
+    def _without_doubles(self, filter_string: str) -> dict[str, MlflowRun]:
         best: dict[str, MlflowRun] = {}
-        for run in self._search(f"tags.`{TAG_RUN_KEY}` != ''"):
+        for run in self._search(filter_string):
             other = best.get(run.tags[TAG_RUN_KEY])
             if other is not None:
                 run, spare = sorted((run, other), key=_mirrored_bytes, reverse=True)
@@ -117,17 +128,20 @@ class Store:
         return {run.tags[TAG_RUN_KEY]: run for run in found}
 
     def open_parent(self, index: SweepIndex) -> MlflowRun:
-        """The run that holds the sweep's report and plots, made where there is none."""
+        """The run that holds the sweep's report and plots, made where there is none. Of doubles the one with a report stays."""
         found = list(self._search(f"tags.`{TAG_RUN_KIND}` = '{KIND_SWEEP}'"))
         if not found:
             return self.create(index.sweep, tags=sweep_tags(index, self.experiment_id), start_ms=None)
-        self.log(found[0], tags=sweep_tags(index, self.experiment_id))
-        return found[0]
+        parent, *spares = sorted(found, key=lambda run: TAG_REPORT not in run.tags)
+        for spare in spares:
+            self.delete(spare)
+        self.log(parent, tags=sweep_tags(index, self.experiment_id))
+        return parent
 
     def create(self, name: str, *, tags: dict[str, str], start_ms: int | None) -> MlflowRun:
         with _translated():
             run = self._client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
-        return MlflowRun(run_id=run.info.run_id, tags=dict(tags), params={}, status="RUNNING")
+        return MlflowRun(run_id=run.info.run_id, tags=dict(tags), param_names=set(), status="RUNNING")
 
     def log(
         self,
@@ -137,23 +151,24 @@ class Store:
         params: dict[str, str] | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        """Send metrics (name, value, unix_ms, step), then params that are not there yet, then tags that differ.
+        """Send params that are not there yet, metrics (name, value, unix_ms, step), and tags that differ, in as few calls as
+        MLflow's limits allow. Tags are in the last call, and MLflow's stores write a call's tags after its metrics: a tag
+        may vouch for the metrics that it is sent with.
 
         A param that is there with another value stays: params never change, and MLflow would refuse.
         """
         from mlflow.entities import Metric, Param, RunTag
 
         rows = [Metric(name, value, unix_ms, step) for name, value, unix_ms, step in metrics]
-        new_params = {name: value for name, value in (params or {}).items() if name not in run.params}
+        new_params = {name: value for name, value in (params or {}).items() if name not in run.param_names}
         new_tags = {name: value for name, value in (tags or {}).items() if run.tags.get(name) != value}
+        calls = _calls(
+            rows, [Param(*item) for item in new_params.items()], [RunTag(*item) for item in new_tags.items()]
+        )
         with _translated():
-            for chunk in _chunks(rows, METRICS_A_CALL):
-                self._client.log_batch(run.run_id, metrics=chunk)
-            for chunk in _chunks([Param(name, value) for name, value in new_params.items()], ITEMS_A_CALL):
-                self._client.log_batch(run.run_id, params=chunk)
-            for chunk in _chunks([RunTag(name, value) for name, value in new_tags.items()], ITEMS_A_CALL):
-                self._client.log_batch(run.run_id, tags=chunk)
-        run.params.update(new_params)
+            for some_rows, some_params, some_tags in calls:
+                self._client.log_batch(run.run_id, some_rows, some_params, some_tags)
+        run.param_names.update(map(sys.intern, new_params))
         run.tags.update(new_tags)
 
     def set_status(self, run: MlflowRun, status: str, end_ms: int | None) -> None:
@@ -202,7 +217,10 @@ class Store:
             for run in page:
                 data = run.data
                 yield MlflowRun(
-                    run_id=run.info.run_id, tags=dict(data.tags), params=dict(data.params), status=str(run.info.status)
+                    run_id=run.info.run_id,
+                    tags={sys.intern(name): value for name, value in data.tags.items()},
+                    param_names=set(map(sys.intern, data.params)),
+                    status=str(run.info.status),
                 )
             token = page.token
             if not token:
@@ -228,12 +246,18 @@ def _create_sqlite_store(path: Path, artifacts_uri: str) -> None:
 
 
 def _mirrored_bytes(run: MlflowRun) -> int:
-    return int(run.tags.get(TAG_CURSOR, "0").split()[0])
+    return Cursor.parse(run.tags.get(TAG_CURSOR)).journal_bytes
 
 
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _calls(rows: list[Any], params: list[Any], tags: list[Any]) -> Iterator[tuple[list[Any], list[Any], list[Any]]]:
+    """What goes into each log_batch call: params and metrics as they fit, tags in calls that leave no metric for later."""
+    while rows or params or tags:
+        some_params, params = params[:PARAMS_A_CALL], params[PARAMS_A_CALL:]
+        room = ITEMS_A_CALL - len(some_params)
+        some_rows, rows = rows[:room], rows[room:]
+        room = 0 if rows or params else min(TAGS_A_CALL, room - len(some_rows))
+        some_tags, tags = tags[:room], tags[room:]
+        yield some_rows, some_params, some_tags
 
 
 @contextmanager

@@ -2,14 +2,13 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llama.data.mixture import repetition
 from llama.errors import UserError
 from llama.metric_names import GPU_SHARE, REPETITIONS, TRAINING_SECONDS, TRAINING_THREADS, UNIQUE_TOKENS, epochs_of
 from llama.records import DONE, JOURNAL, JournalPoint, read_done, write_record
-from sweeps.tracking.evidence import Evidence, final_rows, gather, journal_slabs
+from sweeps.tracking.evidence import Evidence, final_rows, gather
+from sweeps.tracking.journal_reader import JournalReader
 from tests.sweeps.tracking.synthetic import (
     DOMAINS,
     START_MS,
@@ -25,8 +24,9 @@ from tests.sweeps.tracking.synthetic import (
 RUN = make_config(16, 1024 * 40)
 
 
-def all_rows(evidence: Evidence, start: int = 0, most: int = 1000) -> list[tuple[str, float, int, int]]:
-    return [row for rows, _ in journal_slabs(evidence, start, most) for row in rows]
+def all_rows(folder: Path) -> list[tuple[str, float, int, int]]:
+    """What may be shown of the folder's journal."""
+    return JournalReader(folder / JOURNAL).next_slab(gathered(folder).shown_bytes, 10**9).rows
 
 
 def gathered(folder: Path) -> Evidence:
@@ -42,17 +42,17 @@ def test_nothing_is_known_of_a_run_that_has_not_begun(tmp_path: Path) -> None:
 def test_points_show_up_to_the_last_complete_checkpoint(tmp_path: Path) -> None:
     folder = begin(tmp_path, RUN)
     size = write_points(folder, [make_point(RUN, 1)])
-    assert all_rows(gathered(folder)) == []
+    assert all_rows(folder) == []
     write_mark(folder, RUN, 1, size)
     write_points(folder, [make_point(RUN, 2)])
-    assert {step for _, _, _, step in all_rows(gathered(folder))} == {1024}
+    assert {step for _, _, _, step in all_rows(folder)} == {1024}
 
 
 def test_a_done_run_shows_its_whole_journal(tmp_path: Path) -> None:
     folder = begin(tmp_path, RUN)
     write_points(folder, [make_point(RUN, 1), make_point(RUN, 2)])
     write_done(folder, RUN, 2, reason="loss nan at step 2")
-    assert {step for _, _, _, step in all_rows(gathered(folder))} == {1024, 2048}
+    assert {step for _, _, _, step in all_rows(folder)} == {1024, 2048}
 
 
 def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_line_cut_short_is_left_out(tmp_path: Path) -> None:
     with open(folder / JOURNAL, "a") as file:
         file.write('{"step":2,"tok')
     write_mark(folder, RUN, 1, size + 99)
-    assert {step for _, _, _, step in all_rows(gathered(folder))} == {1024}
+    assert {step for _, _, _, step in all_rows(folder)} == {1024}
 
 
 def test_values_that_are_not_finite_are_skipped(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_values_that_are_not_finite_are_skipped(tmp_path: Path) -> None:
     metrics = {"train/loss": math.nan, "train/grad_norm": math.inf, "train/lr": 0.1, "val/loss": None}
     write_points(folder, [JournalPoint(step=1, tokens=1024, unix_ms=START_MS, metrics=metrics)])
     write_done(folder, RUN, 1, reason="nan")
-    assert all_rows(gathered(folder)) == [("train/lr", 0.1, START_MS, 1024)]
+    assert all_rows(folder) == [("train/lr", 0.1, START_MS, 1024)]
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
@@ -80,20 +80,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         gather(folder)
     write_done(folder, RUN, 1)
     with pytest.raises(UserError, match=JOURNAL):
-        all_rows(gathered(folder))
-
-
-@given(most=st.integers(1, 60), stop_after=st.integers(0, 8))
-def test_a_replay_that_breaks_off_anywhere_goes_on_without_loss_or_repeat(
-    tmp_path_factory: pytest.TempPathFactory, most: int, stop_after: int
-) -> None:
-    evidence = gathered(train(tmp_path_factory.mktemp("run"), RUN))
-    whole = all_rows(evidence)
-    slabs = list(journal_slabs(evidence, 0, most))
-    assert all(len(rows) <= max(most, 6) for rows, _ in slabs)  # a point's own rows are never torn apart
-    first = slabs[:stop_after]
-    cursor = first[-1][1] if first else 0
-    assert [row for rows, _ in first for row in rows] + all_rows(evidence, cursor, most) == whole
+        all_rows(folder)
 
 
 def test_done_adds_only_what_the_journal_does_not_say_of_the_last_step(tmp_path: Path) -> None:
