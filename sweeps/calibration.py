@@ -21,7 +21,7 @@ from llama.config import Device, ModelConfig, RunConfig, digest
 from llama.errors import UserError
 from llama.processor import has_bf16_tiles, processor_name
 from llama.records import Record, read_record, write_record
-from sweeps.design import Numerics
+from sweeps.numerics import Numerics
 
 FORMAT_VERSION = 2
 

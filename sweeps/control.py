@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from llama.records import Record, read_record, write_record
-from sweeps.design import Segment
+from sweeps.segments import Segment
 
 CONTROL = "control"
 _WHOLE_SWEEP = "sweep"

@@ -1,4 +1,4 @@
-"""From a spec to its runs, and from runs to the segments that a launcher schedules.
+"""From a spec to its runs and their segments.
 
 A WSD sweep trains one constant-rate trunk for each size, seed and learning rate; every budget is a cooldown branch off it
 (Haegele et al. 2024). The trunk is cut into segments where its branches fork, so that a branch can start as soon as its
@@ -7,19 +7,18 @@ fork exists. A cosine sweep is runs that stand alone. Nothing here trains, reads
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from llama.accounting import count_parameters, training_flops_per_token
-from llama.compilation import COMPILE_FROM_FLOPS
-from llama.config import AttentionKernel, DataConfig, Device, DType, ModelConfig, Recipe, RunConfig
+from llama.config import DataConfig, ModelConfig, Recipe, RunConfig
 from llama.errors import UserError
 from llama.recipes import make_recipe
 from llama.schedule import warmup_steps
 from llama.sweep_index import SweepRun
+from sweeps.numerics import Numerics
+from sweeps.segments import Segment, segments_of
 from sweeps.spec import BudgetUnit, RecipeSpec, SweepSpec
 
 if TYPE_CHECKING:
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
 
 #: How a budget reads in a run's name: `w32-C3.2e11-s0`, `w32-D4e6-s0`, `w32-R20-s0`.
 _BUDGET_LETTER: dict[BudgetUnit, str] = {"flops": "C", "tokens": "D", "tokens_per_parameter": "R"}
-
-
-#: A CPU's matrix tiles (Intel AMX) beat float32 from this width on, compiled or not; narrower sizes win only when compiled.
-BF16_FROM_WIDTH = 128
 
 
 class CorpusFacts(NamedTuple):
@@ -53,15 +48,6 @@ class CorpusFacts(NamedTuple):
         )
 
 
-class Numerics(NamedTuple):
-    """The resolved choices that change bits: part of every run's key."""
-
-    dtype: DType
-    compile_from_flops: float
-    """Runs whose planned training FLOPs reach it are compiled: 0 is all of them, infinity none."""
-    attention_kernel: AttentionKernel
-
-
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """One run, a trunk included, with its part in the sweep."""
@@ -70,30 +56,6 @@ class PlannedRun:
     record: SweepRun
     size: str
     """Label of its shape in the ladder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """A stretch of one run between two checkpoints: what a launcher schedules, retries, and skips when its result exists.
-
-    A trunk's or a lone run's segment goes on from the run's own checkpoint at `start_step` (or from nothing at step 0); a
-    branch's starts from its parent's checkpoint at `start_step`.
-    """
-
-    id: str
-    run_key: str
-    config: RunConfig
-    start_step: int
-    end_step: int
-    needs: tuple[str, ...]
-    """Ids of the segments that must be done before."""
-    flops: float
-    """Training FLOPs of these steps."""
-
-    @property
-    def ends_run(self) -> bool:
-        """Whether it leaves a DONE; a trunk's segment leaves a checkpoint only."""
-        return self.end_step == self.config.steps
 
 
 class LeftOut(NamedTuple):
@@ -125,25 +87,6 @@ class _Cell(NamedTuple):
     """Of the first seed, without a parent."""
 
 
-def resolve_numerics(spec: SweepSpec, device: Device, *, has_bf16_tiles: bool) -> Numerics:
-    """What `precision: auto`, `compile: auto` and the attention kernel mean on a kind of device.
-
-    One precision serves all sizes, so that none is told from another by its rounding: bfloat16 where it wins at the narrowest,
-    as on a CPU with matrix tiles from `BF16_FROM_WIDTH` on.
-    """
-    dtype = spec.precision
-    if dtype == "auto":
-        wins = device == "cuda" or (has_bf16_tiles and min(spec.ladder.all_widths) >= BF16_FROM_WIDTH)
-        dtype = "bfloat16" if wins else "float32"
-    threshold = COMPILE_FROM_FLOPS[device] if spec.compile == "auto" else 0.0 if spec.compile else math.inf
-    return Numerics(dtype, threshold, attention_kernel(dtype, device))
-
-
-def attention_kernel(dtype: str, device: str) -> AttentionKernel:
-    """The flash kernel takes float32 on a CPU only; a GPU in float32 computes attention by plain products."""
-    return "math" if device == "cuda" and dtype == "float32" else "flash"
-
-
 def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Design:
     """Every run and segment of a sweep.
 
@@ -168,7 +111,7 @@ def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Des
                 chosen = [cell for cell in cells if seed in spec.seeds_for(model.d_model, cell.budget)]
                 new_runs = list(_runs(spec, size, chosen, seed, held_out_size, _rate_label(size, multiplier)))
                 runs += new_runs
-                segments += _segments(new_runs)
+                segments += segments_of({run.record.key: run.config for run in new_runs})
     if not runs:
         reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in left_out[:3])
         raise UserError(
@@ -177,27 +120,6 @@ def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Des
     return Design(
         spec=spec, corpus=corpus, numerics=numerics, models=models, runs=runs, segments=segments, left_out=left_out
     )
-
-
-def missing_segments(segments: Iterable[Segment], is_done: Callable[[Segment], bool]) -> list[Segment]:
-    """The segments still to be run, in order: every unfinished run's end, and what it needs back to what exists.
-
-    A trunk's segment counts only while some unfinished branch needs it, so a finished sweep stays finished when its trunk's
-    checkpoints are gone. `is_done` may read files; it is asked once for each segment at most.
-    """
-    by_id = {segment.id: segment for segment in segments}
-    wanted: set[str] = set()
-    checked: set[str] = set()
-    waiting = [segment.id for segment in by_id.values() if segment.ends_run]
-    while waiting:
-        segment = by_id[waiting.pop()]
-        if segment.id in checked:
-            continue
-        checked.add(segment.id)
-        if not is_done(segment):
-            wanted.add(segment.id)
-            waiting.extend(segment.needs)
-    return [segment for segment in by_id.values() if segment.id in wanted]
 
 
 def _cells(
@@ -379,38 +301,6 @@ def _runs(
             held_out=held_out_size or (ratio_limit is not None and ratio > ratio_limit),
         )
         yield PlannedRun(config=config, record=record, size=size)
-
-
-def _segments(runs: list[PlannedRun]) -> Iterator[Segment]:
-    """The segments of a trunk with its branches, or of lone runs."""
-    forks = sorted({run.config.fork_step for run in runs if run.config.fork_step is not None})
-    ends_at: dict[int, Segment] = {}
-    for run in runs:
-        config = run.config
-        if config.is_trunk:
-            for start, fork in pairwise([0, *forks]):
-                needs = (ends_at[start].id,) if start else ()
-                ends_at[fork] = _segment(run, start, fork, needs)
-                yield ends_at[fork]
-        elif config.fork_step is not None:
-            assert config.steps is not None  # a branch has a length
-            yield _segment(run, config.fork_step, config.steps, (ends_at[config.fork_step].id,))
-        else:
-            assert config.steps is not None  # only a trunk has none
-            yield _segment(run, 0, config.steps, ())
-
-
-def _segment(run: PlannedRun, start: int, end: int, needs: tuple[str, ...]) -> Segment:
-    config, key = run.config, run.record.key  # a config works its key out anew each time it is asked
-    return Segment(
-        id=f"{key}@{end}",
-        run_key=key,
-        config=config,
-        start_step=start,
-        end_step=end,
-        needs=needs,
-        flops=float((end - start) * config.batch_tokens * training_flops_per_token(config.model)),
-    )
 
 
 def _refuse_equal_shapes(models: dict[str, ModelConfig]) -> None:

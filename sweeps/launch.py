@@ -29,11 +29,11 @@ from llama.records import (
 )
 from sweeps import worker
 from sweeps.calibration import TrainedShape, this_machine
-from sweeps.design import Segment, missing_segments
 from sweeps.live import LiveView
 from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, share_serving_costs
 from sweeps.plan_table import duration
 from sweeps.prepare import Place, Prepared, gpu_share, prepare, this_place
+from sweeps.segments import Segment, missing_segments
 from sweeps.storage import Storage, find_source, register_sweep
 from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
 

@@ -17,8 +17,8 @@ from rich.text import Text
 from cluster.supervisor import Event, State
 from llama.metric_names import VAL_LOSS
 from llama.records import Heartbeat, read_done, read_heartbeat
-from sweeps.design import Segment
 from sweeps.plan_table import duration
+from sweeps.segments import Segment
 from sweeps.status import SweepStatus
 
 REFRESH_SECONDS = 1.0

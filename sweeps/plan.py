@@ -18,7 +18,8 @@ from llama.data.mixture import repetition
 from llama.memory import training_bytes
 from llama.records import Record
 from sweeps.calibration import Calibration, Speed, TrainedShape
-from sweeps.design import Design, PlannedRun, Segment, budget_tokens
+from sweeps.design import Design, PlannedRun, budget_tokens
+from sweeps.segments import Segment
 
 #: Up to about four epochs repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023, section 5).
 EPOCHS_WORTH_NEW = 4.0

@@ -15,7 +15,8 @@ from llama.data.corpus import Corpus, open_corpus
 from llama.records import read_record
 from llama.sweep_index import SWEEP_INDEX, SweepIndex
 from sweeps.calibration import Calibration, Machine, Setup, load, this_machine
-from sweeps.design import CorpusFacts, Design, make_design, resolve_numerics
+from sweeps.design import CorpusFacts, Design, make_design
+from sweeps.numerics import resolve_numerics
 from sweeps.plan import Plan, make_plan
 from sweeps.spec import SweepSpec, load_sweep
 from sweeps.storage import Storage, SweepSource, find_source

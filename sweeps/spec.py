@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from llama.config import (
-    NORM_EPS,
-    ROPE_THETA,
-    ActivationCheckpointing,
-    Config,
-    DType,
-    ModelConfig,
-    Positive,
-    PositiveFloat,
-    digest,
-    llama_d_ff,
-)
+from llama.config import ActivationCheckpointing, Config, DType, Positive, PositiveFloat, digest
 from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule, recipe_problems
-from llama.released_sizes import ReleasedSize, released_size
-from sweeps.ladder import heads_for_width, model_for_width
+from sweeps.sizes import SHORT_NAME, Ladder
 from sweeps.tuning.spec import Tune
-from sweeps.yaml_lines import load_record, nearest, refuse
+from sweeps.yaml_lines import listed, load_record, nearest, refuse, repeated
 
 BudgetUnit = Literal["flops", "tokens", "tokens_per_parameter"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def _off_is_none(value: Any) -> Any:
@@ -43,123 +26,15 @@ def _auto_is_none(value: Any) -> Any:
     return None if value == "auto" else value
 
 
-def _repeated(values: Iterable[Any]) -> list[Any]:
-    return [value for value, count in Counter(values).items() if count > 1]
-
-
-def _listed(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:g}" for value in sorted(values))
-
-
 def _unknown_widths(widths: dict[str, int], info: ValidationInfo) -> list[tuple[str, str]]:
     """Problems of widths, by where each stands, that the ladder does not have."""
     ladder: Ladder | None = info.data.get("ladder")
     known = ladder.all_widths if ladder else []
     return [
-        (where, f"found width {width}; one of {_listed(known)} is right, as in ladder")
+        (where, f"found width {width}; one of {listed(known)} is right, as in ladder")
         for where, width in widths.items()
         if ladder and width not in known
     ]
-
-
-def _first_message(error: ValueError) -> str:
-    errors = getattr(error, "errors", None)
-    return str(errors()[0]["msg"]).removeprefix("Value error, ") if errors else str(error)
-
-
-class Shape(Config):
-    """A model shape given in full, where the ladder's rules won't do."""
-
-    name: str | None = None
-    """Short; `w<width>L<layers>` unless given."""
-    d_model: Positive
-    n_layers: Positive
-    n_heads: Positive
-    n_kv_heads: Positive | None = None
-    """Fewer than `n_heads` is grouped-query attention; as many unless given."""
-    d_ff: Positive | None = None
-    """LLaMA's 2/3 of 4 d, rounded up to a multiple of 16, unless given."""
-    rope_theta: PositiveFloat = ROPE_THETA
-    norm_eps: PositiveFloat = NORM_EPS
-    tied_head: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> Shape:
-        try:
-            self.model(vocab_size=1, context_length=1)
-        except ValueError as error:
-            raise ValueError(_first_message(error)) from None
-        return self
-
-    @property
-    def label(self) -> str:
-        return self.name or f"w{self.d_model}L{self.n_layers}"
-
-    def model(self, *, vocab_size: int, context_length: int) -> ModelConfig:
-        return ModelConfig(
-            vocab_size=vocab_size,
-            d_model=self.d_model,
-            n_layers=self.n_layers,
-            n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads or self.n_heads,
-            d_ff=self.d_ff or llama_d_ff(self.d_model, multiple_of=16),
-            context_length=context_length,
-            rope_theta=self.rope_theta,
-            norm_eps=self.norm_eps,
-            tied_head=self.tied_head,
-        )
-
-
-class Ladder(Config):
-    """The model sizes: widths, from which `sweeps.ladder` makes shapes by rule, shapes in full, or LLaMA's own by name. The
-    vocabulary is the tokenizer's.
-    """
-
-    widths: Annotated[list[Positive], Field(min_length=1)] | None = None
-    shapes: Annotated[list[Shape], Field(min_length=1)] | None = None
-    sizes: Annotated[list[ReleasedSize], Field(min_length=1)] | None = None
-    """LLaMA's sizes as released; with another vocabulary than its 32,000 their parameters are others."""
-    context_length: Annotated[int, Field(ge=2)]
-    """Tokens in a training sequence."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Ladder:
-        if [self.widths, self.shapes, self.sizes].count(None) != 2:
-            raise ValueError("give one of widths, shapes and sizes")
-        problems = []
-        for index, width in enumerate(self.widths or []):
-            try:
-                heads_for_width(width)
-            except ValueError as error:
-                problems.append((f"widths.{index}", str(error)))
-        problems += [("widths", f"width {width} stands twice") for width in _repeated(self.widths or [])]
-        problems += [("sizes", f"size {name} stands twice") for name in _repeated(self.sizes or [])]
-        labels = [shape.label for shape in self.shapes or []]
-        problems += [("shapes", f"two shapes are called {label}: name one") for label in _repeated(labels)]
-        problems += [
-            (f"shapes.{index}.name", f"{label!r} names runs: letters, digits, '.', '_' and '-' only")
-            for index, label in enumerate(labels)
-            if not _NAME.fullmatch(label)
-        ]
-        if problems:
-            refuse(*problems)
-        return self
-
-    @property
-    def all_widths(self) -> list[int]:
-        return self.widths or [model.d_model for model in self.models(vocab_size=1).values()]
-
-    def models(self, vocab_size: int) -> dict[str, ModelConfig]:
-        """Shapes by label, as written."""
-        context = self.context_length
-        if self.shapes is not None:
-            return {s.label: s.model(vocab_size=vocab_size, context_length=context) for s in self.shapes}
-        if self.sizes is not None:
-            return {name: released_size(name, vocab_size=vocab_size, context_length=context) for name in self.sizes}
-        return {
-            f"w{width}": model_for_width(width, vocab_size=vocab_size, context_length=context)
-            for width in self.widths or []
-        }
 
 
 class Budgets(Config):
@@ -186,10 +61,10 @@ class Budgets(Config):
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(units)} is right; found {' and '.join(given) or 'none'}")
         problems: list[tuple[str, str]] = [
-            (self.unit, f"budget {value:g} stands twice") for value in _repeated(self.values)
+            (self.unit, f"budget {value:g} stands twice") for value in repeated(self.values)
         ]
         for width, values in (self.by_width or {}).items():
-            problems += [(f"by_width.{width}", f"budget {value:g} stands twice") for value in _repeated(values)]
+            problems += [(f"by_width.{width}", f"budget {value:g} stands twice") for value in repeated(values)]
         low, high = self.min_tokens_per_parameter, self.max_tokens_per_parameter
         if low is not None and high is not None and low >= high:
             problems.append(
@@ -230,7 +105,7 @@ class RecipeSpec(Overrides):
                 ("name", f"found {self.name!r}; one of {', '.join(RULES)} is right{nearest(self.name, list(RULES))}")
             )
         problems = recipe_problems(self.name, self)
-        problems += [("lr_multipliers", f"{value:g} stands twice") for value in _repeated(self.lr_multipliers)]
+        problems += [("lr_multipliers", f"{value:g} stands twice") for value in repeated(self.lr_multipliers)]
         if self.reference_budget is not None and self.effective_schedule == "cosine":
             problems.append(("reference_budget", "a cosine run's horizon is its own length: leave it out, or take wsd"))
         if problems:
@@ -258,8 +133,8 @@ class Seeds(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Seeds:
-        if repeated := _repeated(self.base):
-            refuse(("base", f"seed {repeated[0]} stands twice"))
+        if twice := repeated(self.base):
+            refuse(("base", f"seed {twice[0]} stands twice"))
         return self
 
 
@@ -326,7 +201,7 @@ class SweepSpec(Config):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
+        if not SHORT_NAME.fullmatch(name):
             raise ValueError(f"found {name!r}; letters, digits, '.', '_' and '-' are right: it names a folder")
         return name
 
@@ -349,7 +224,7 @@ class SweepSpec(Config):
             problems += _unknown_widths(places, info)
             known = {value for width in extra.widths for value in (budgets.for_width(width) if budgets else [])}
             problems += [
-                (f"extra.{index}.budgets.{place}", f"found {value:g}; one of {_listed(known)} is right, as in budgets")
+                (f"extra.{index}.budgets.{place}", f"found {value:g}; one of {listed(known)} is right, as in budgets")
                 for place, value in enumerate(extra.budgets or [])
                 if budgets and value not in known
             ]

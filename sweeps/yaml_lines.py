@@ -10,7 +10,8 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -107,6 +108,16 @@ def nearest(word: str, known: Sequence[str]) -> str:
     """A hint such as `; did you mean 'widths'?`, or nothing."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def repeated(values: Iterable[Hashable]) -> list[Any]:
+    """Those that stand more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def listed(values: Iterable[float]) -> str:
+    """Numbers as a message names them: ascending, short."""
+    return ", ".join(f"{value:g}" for value in sorted(values))
 
 
 class _Tree:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from llama.accounting import count_parameters
 from llama.config import ModelConfig, RunConfig
-from sweeps.design import CorpusFacts, Numerics, budget_tokens, cell_name, lone_run
+from sweeps.design import CorpusFacts, budget_tokens, cell_name, lone_run
+from sweeps.numerics import Numerics
 from sweeps.spec import SweepSpec
 from sweeps.tuning.pruning import is_hopeless, judged_step
 from sweeps.tuning.rate_law import Place

@@ -4,7 +4,8 @@ import math
 from copy import deepcopy
 from typing import Any
 
-from sweeps.design import CorpusFacts, Design, Numerics, make_design
+from sweeps.design import CorpusFacts, Design, make_design
+from sweeps.numerics import Numerics
 from sweeps.spec import SweepSpec
 
 FACTS = CorpusFacts(

@@ -11,7 +11,9 @@ from llama.compilation import COMPILE_FROM_FLOPS
 from llama.config import RunConfig
 from llama.errors import UserError
 from llama.released_sizes import released_size
-from sweeps.design import Design, make_design, missing_segments, resolve_numerics
+from sweeps.design import Design, make_design
+from sweeps.numerics import resolve_numerics
+from sweeps.segments import missing_segments
 from tests.sweeps.examples import CPU, FACTS, design, sweep
 
 
