@@ -20,6 +20,12 @@ class SweepRun(Record):
     """The declared compute budget, by which isoFLOP bowls group."""
     held_out: bool
     """Kept out of fits, to be predicted."""
+    n_params: int | None = None
+    """All parameters; None in an index from before it was noted, as the next two."""
+    tokens: int | None = None
+    """Planned; None for a trunk, which goes as far as its last branch forks."""
+    fork_tokens: int | None = None
+    """Where a branch leaves its trunk."""
 
 
 class SweepIndex(Record):

@@ -283,6 +283,7 @@ def _runs(
             is_trunk=True,
             flops_budget=None,
             held_out=False,
+            n_params=count_parameters(trunk.model).n_params,
         )
         yield PlannedRun(config=trunk, record=record, size=size)
     ratio_limit = spec.held_out.tokens_per_parameter_above
@@ -291,7 +292,8 @@ def _runs(
         if trunk_key is not None:
             config = lone.model_copy(update={"parent": trunk_key, "fork_step": lone.cooldown_start_step})
         assert config.tokens is not None  # a cell has a length
-        ratio = config.tokens / count_parameters(config.model).n_params
+        n_params = count_parameters(config.model).n_params
+        ratio = config.tokens / n_params
         record = SweepRun(
             key=config.key,
             name=f"{cell.name}-s{seed}",
@@ -299,6 +301,9 @@ def _runs(
             is_trunk=False,
             flops_budget=cell.budget if spec.budgets.unit == "flops" else None,
             held_out=held_out_size or (ratio_limit is not None and ratio > ratio_limit),
+            n_params=n_params,
+            tokens=config.tokens,
+            fork_tokens=None if config.fork_step is None else config.fork_step * config.batch_tokens,
         )
         yield PlannedRun(config=config, record=record, size=size)
 

@@ -14,15 +14,12 @@ from cluster.simulation import simulate
 from cluster.task import Task
 from llama.accounting import checkpoint_bytes, count_parameters
 from llama.config import Device, RunConfig
-from llama.data.mixture import repetition
+from llama.data.mixture import EPOCHS_WORTH_NEW, repetition
 from llama.memory import training_bytes
 from llama.records import Record
 from sweeps.calibration import Calibration, Speed, TrainedShape
 from sweeps.design import Design, PlannedRun, budget_tokens
 from sweeps.segments import Segment
-
-#: Up to about four epochs repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023, section 5).
-EPOCHS_WORTH_NEW = 4.0
 
 #: The best learning rate falls about as the horizon^-0.3 (Bjorck et al. 2024): four times as long is 1.5 times off.
 FAR_BEYOND = 4.0

@@ -55,8 +55,12 @@ class _Tried(NamedTuple):
     skipped: str | None
 
 
-def expanding_window(table: RunTable, fit: Fit) -> Extrapolation:
+def expanding_window(
+    table: RunTable, fit: Fit, *, windows: int = MAX_WINDOWS, ratio_windows: int = MAX_RATIO_WINDOWS
+) -> Extrapolation:
     """Forecasts of the runs beyond by laws fitted to those within, as `fit` was fitted to all of `table`.
+
+    At most so many windows of compute, and so many of D/N in either direction, are tried; one fit each.
 
     Windows that can't identify the law are in the record with the reason. Outliers that were dropped are in no window; they
     are predicted where they lie beyond all runs that stayed, since a law that fails at an edge makes outliers there.
@@ -66,7 +70,7 @@ def expanding_window(table: RunTable, fit: Fit) -> Extrapolation:
     """
     table, usable = table.at_the_best_rate(), _as_fitted(table.at_the_best_rate(), fit)
     n_params, n_tokens = (usable[name].to_numpy(dtype=np.float64) for name in (fit.counting, "n_tokens"))
-    tried, forecasts = _slide(table, usable, fit, n_params * n_tokens, most=MAX_WINDOWS)
+    tried, forecasts = _slide(table, usable, fit, n_params * n_tokens, most=windows)
     if not forecasts:
         why = next((window.skipped for window in reversed(tried) if window.skipped), None)
         raise UserError(
@@ -88,7 +92,7 @@ def expanding_window(table: RunTable, fit: Fit) -> Extrapolation:
         residual_sd=fit.residual_sd,
         growth=_growth(forecasts, fit.residual_sd),
         max_distance=max(point.distance for point in forecasts),
-        ratio=_by_ratio(table, usable, fit, n_tokens / n_params),
+        ratio=_by_ratio(table, usable, fit, n_tokens / n_params, most=ratio_windows),
     )
 
 
@@ -174,13 +178,15 @@ def _as_fitted(table: RunTable, fit: Fit) -> pd.DataFrame:
     )
 
 
-def _by_ratio(table: RunTable, usable: pd.DataFrame, fit: Fit, ratio_n: Array) -> RatioExtrapolation | None:
+def _by_ratio(
+    table: RunTable, usable: pd.DataFrame, fit: Fit, ratio_n: Array, *, most: int
+) -> RatioExtrapolation | None:
     """Windows up to some D/N, then windows down to one; None where none can be fitted."""
     windows: list[RatioWindow] = []
     forecasts: list[WindowForecast] = []
     directions: tuple[tuple[Literal["above", "below"], Array], ...] = (("above", ratio_n), ("below", 1 / ratio_n))
     for predicts, x_n in directions:
-        tried, found = _slide(table, usable, fit, x_n, most=MAX_RATIO_WINDOWS)
+        tried, found = _slide(table, usable, fit, x_n, most=most)
         forecasts += [replace(point, window=point.window + len(windows)) for point in found]
         windows += [
             RatioWindow(

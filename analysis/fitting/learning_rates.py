@@ -134,10 +134,10 @@ def _studies(table: RunTable, counting: str) -> tuple[list[_Tuned], list[_Edge]]
     runs = table.finished.dropna(subset=["peak_lr", counting])
     runs = runs[runs["peak_lr"] > 0]
     tuned, edges = [], []
-    for _, cell in runs.groupby([counting, *SHAPE], dropna=False):
+    shape = [counting, *SHAPE]
+    several = runs.groupby(shape, dropna=False)["peak_lr"].transform("nunique") > 1
+    for _, cell in runs[several].groupby(shape, dropna=False):
         mean_loss = cell.groupby("peak_lr")["loss"].mean().sort_index()
-        if len(mean_loss) < 2:
-            continue
         rates, losses = mean_loss.index.to_numpy(dtype=np.float64), mean_loss.to_numpy(dtype=np.float64)
         size, best = float(cell[counting].iloc[0]), int(losses.argmin())
         if best in (0, len(rates) - 1):

@@ -13,11 +13,12 @@ from pydantic_core import from_json
 
 from analysis.results import Array
 from analysis.runs.conditions import TOKENS_PER_PARAM, rows_that_meet
+from analysis.runs.suspect_runs import suspect_warning
 from analysis.runs.table import WHOLE_SCHEDULE, LossCurve, RunTable, make_frame
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import RunConfig, digest
 from llama.errors import UserError
-from llama.metric_names import TRAIN_LOSS, UNIQUE_TOKENS, VAL_BPB, VAL_LOSS
+from llama.metric_names import SKIPPED_UPDATES, TRAIN_LOSS, UNIQUE_TOKENS, VAL_BPB, VAL_LOSS
 from llama.records import (
     FAILURE,
     JOURNAL,
@@ -50,7 +51,8 @@ def read_sweep(folder: Path, where: Iterable[str] = ()) -> RunTable:
     """Branches and stand-alone runs of a sweep, one row each; trunks are no finished runs and are left to `read_curves`.
 
     A shape's inference cost is measured once, on any of its runs, and holds for all runs of that shape. A run that was
-    started but is not finished has the N, tokens and FLOPs that it was planned with, so that it can be forecast.
+    started but is not finished has the N, tokens and FLOPs that it was planned with, so that it can be forecast; one that was
+    not started its N and tokens.
 
     Raises:
         UserError: the folder is no sweep's, or none of its runs meets the conditions, which name columns of the table or
@@ -62,16 +64,9 @@ def read_sweep(folder: Path, where: Iterable[str] = ()) -> RunTable:
     costs: dict[str, InferenceCost] = {}
     warnings: list[str] = []
     for run in index.runs:
-        row: dict[str, Any] = {
-            "run_id": run.key,
-            "name": run.name,
-            "flops_budget": run.flops_budget,
-            "held_out": run.held_out,
-        }
-        try:
-            row |= _read_run(storage / "runs" / run.key, run, configs)
-        except UserError as error:
-            row |= {"status": RunStatus.FAILED.value, "excluded": f"unreadable: {error}"}
+        row, config = read_run(storage / "runs" / run.key, run)
+        if config is not None:
+            configs[run.key] = config
         if not run.is_trunk:
             rows.append(row)
         try:
@@ -91,12 +86,13 @@ def read_sweep(folder: Path, where: Iterable[str] = ()) -> RunTable:
             unique = row.get("unique_tokens") or _unique_tokens(configs[row["run_id"]], *train_tokens)
             row["unique_tokens"] = unique if unique is not None and unique < row["n_tokens"] else None
     frame = make_frame(rows)
+    suspect = suspect_warning(frame)
     frame = frame[_rows_that_meet(where, frame, f"sweep {index.sweep}")].reset_index(drop=True)
     return RunTable(
         source=f"sweep {index.sweep}",
         frame=frame,
         inference={run_id: inference[run_id] for run_id in frame["run_id"] if run_id in inference},
-        warnings=tuple(warnings),
+        warnings=(*warnings, *([suspect] if suspect else [])),
     )
 
 
@@ -138,16 +134,31 @@ def _shape(config: RunConfig) -> str:
     return config.model.model_dump_json()
 
 
-def _read_run(folder: Path, run: SweepRun, configs: dict[str, RunConfig]) -> dict[str, Any]:
-    """Columns of one run; its config is noted in `configs`."""
-    config = read_config(folder)
-    if config is None:
-        return {"status": RunStatus.ABSENT.value, "excluded": "unstarted"}
-    configs[run.key] = config
+def read_run(folder: Path, run: SweepRun) -> tuple[dict[str, Any], RunConfig | None]:
+    """A RunTable row of one run, and its config where it has begun; without inference, which goes by shape."""
+    row: dict[str, Any] = {
+        "run_id": run.key,
+        "name": run.name,
+        "group": run.trunk or run.key,
+        "flops_budget": run.flops_budget,
+        "held_out": run.held_out,
+        "n_params": run.n_params,
+        "n_tokens": run.tokens,
+        "planned_tokens": run.tokens,
+    }
+    try:
+        config = read_config(folder)
+        if config is None:
+            return row | {"status": RunStatus.ABSENT.value, "excluded": "unstarted"}, None
+        return row | _begun(folder, config), config
+    except UserError as error:
+        return row | {"status": RunStatus.FAILED.value, "excluded": f"unreadable: {error}"}, None
+
+
+def _begun(folder: Path, config: RunConfig) -> dict[str, Any]:
     counts = count_parameters(config.model)
     design = config.model_dump(mode="json", exclude={"seed", "parent"})
     row: dict[str, Any] = {
-        "group": run.trunk or run.key,
         "design": digest(design)[:16],
         "seed": config.seed,
         "d_model": config.model.d_model,
@@ -185,6 +196,7 @@ def _finished(config: RunConfig, done: Done) -> dict[str, Any]:
         if name.startswith("val/") and name.endswith("/bpb") and name != VAL_BPB:
             row["bpb/" + name.removeprefix("val/").removesuffix("/bpb")] = value
     row["unique_tokens"] = done.metrics.get(UNIQUE_TOKENS)
+    row["skipped_updates"] = done.metrics.get(SKIPPED_UPDATES)
     row["training_threads"], row["gpu_share"] = getattr(done, "threads", 1), getattr(done, "gpu_share", 0.0)
     own_tokens = (done.step - (config.fork_step or 0)) * config.batch_tokens
     if done.training_seconds > 0 and own_tokens > 0:

@@ -32,6 +32,7 @@ COLUMNS: dict[str, str] = {
     "n_tokens": "float64",
     "planned_tokens": "float64",  # what the schedule was planned for; NaN: n_tokens
     "unique_tokens": "float64",  # distinct tokens that the training drew on; NaN: nothing repeats
+    "skipped_updates": "float64",  # updates left out as spikes, a branch's trunk's included; NaN where none may be
     "flops": "float64",  # training FLOPs since step 0, a branch's trunk included
     "flops_budget": "float64",  # the declared budget, by which isoFLOP bowls group
     "loss": "float64",  # final validation loss, nats a token
@@ -168,7 +169,8 @@ class RunTable:
         runs = self.usable.dropna(subset=["peak_lr"])
         worse: dict[Any, str] = {}
         shape = ["n_params", "d_model", "n_layers", "n_tokens"]
-        for _, cell in runs.groupby(shape, dropna=False):
+        several = runs.groupby(shape, dropna=False)["peak_lr"].transform("nunique") > 1
+        for _, cell in runs[several].groupby(shape, dropna=False):
             mean_loss = cell.groupby("peak_lr")["loss"].mean()
             best = float(mean_loss.index[int(mean_loss.argmin())])
             others = cell.loc[(cell["peak_lr"] != best) & ~cell["run_id"].isin(self.kept), "peak_lr"]

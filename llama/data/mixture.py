@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 BLOCK_SEQUENCES = 1024
 
+#: Up to about four epochs repeated tokens are worth nearly as much as new ones (Muennighoff et al. 2023, section 5).
+EPOCHS_WORTH_NEW = 4.0
+
 
 class Mixture:
     """A run's training batches: `batch(step)` from the corpus' domains, mixed by weight."""
