@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,11 +35,16 @@ class Executor(Protocol):
     def capacity(self) -> list[Node]:
         """The live nodes with all that they have, used or not. Cheap: asked every few seconds."""
 
-    def submit(self, task: Task, attempt: int, node_id: str) -> None:
-        """Start an attempt on that node; the supervisor has made sure that it fits."""
+    def submit(self, task: Task, attempt: int, node_ids: Sequence[str]) -> None:
+        """Start an attempt, each member on its node; the supervisor has made sure that they fit. A gang's members start their
+        call once all have reported in, and end together: one that fails takes the others with it.
+        """
 
     def poll(self, timeout_seconds: float) -> list[Finished]:
         """Attempts that ended, each reported once; waits up to the timeout for the first. Waits it out when none runs."""
+
+    def leave(self, task_id: str, attempt: int) -> None:
+        """Ask the attempt to write a checkpoint and leave, by SIGUSR1 (`llama.preemption`). `poll` reports its end."""
 
     def cancel(self, task_id: str, attempt: int) -> None:
         """Kill the attempt if it runs. `poll` reports its end: its node is taken until then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.executor import Finished, Node
@@ -47,7 +47,7 @@ class SimulatedExecutor:
     def capacity(self) -> list[Node]:
         return list(self.nodes)
 
-    def submit(self, task: Task, attempt: int, node_id: str) -> None:
+    def submit(self, task: Task, attempt: int, node_ids: Sequence[str]) -> None:
         seconds, outcome = self._fate(task, attempt)
         self._live.add((task.id, attempt))
         self._push(self._clock.now() + seconds, task.id, attempt, outcome)
@@ -63,6 +63,10 @@ class SimulatedExecutor:
                 finished.append(Finished(task_id=id, attempt=attempt, outcome=outcome))
         return finished
 
+    def leave(self, task_id: str, attempt: int) -> None:
+        left = Failed(kind=FailureKind.PREEMPTED, message="asked to leave")
+        self._push(self._clock.now(), task_id, attempt, left)
+
     def cancel(self, task_id: str, attempt: int) -> None:
         killed = Failed(kind=FailureKind.WORKER_DIED, message="cancelled")
         self._push(self._clock.now(), task_id, attempt, killed)
@@ -77,7 +81,7 @@ class SimulatedExecutor:
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """Where and when a task is expected to run."""
+    """Where and when a task is expected to run; a gang has one for each member."""
 
     task_id: str
     node_id: str
@@ -89,7 +93,7 @@ def simulate(tasks: Iterable[Task], nodes: Iterable[Node]) -> list[Slot]:
     """The schedule that the supervisor would make if every estimate were right and nothing failed, by end.
 
     Raises:
-        UserError: a task asks for more than any node has.
+        UserError: a task asks for more than the nodes have.
     """
     clock = SimulatedClock()
     started: dict[str, Event] = {}
@@ -100,13 +104,9 @@ def simulate(tasks: Iterable[Task], nodes: Iterable[Node]) -> list[Slot]:
             started[event.task.id] = event
         elif event.state is State.DONE:
             start = started.pop(event.task.id)
-            slots.append(
-                Slot(
-                    task_id=event.task.id,
-                    node_id=start.node_id or "",
-                    start_seconds=start.seconds,
-                    end_seconds=event.seconds,
-                )
+            slots.extend(
+                Slot(task_id=event.task.id, node_id=node, start_seconds=start.seconds, end_seconds=event.seconds)
+                for node in start.node_ids
             )
 
     forever = Policy(poll_seconds=math.inf, watch_seconds=math.inf)  # nothing happens between two ends

@@ -1,22 +1,25 @@
 """The supervisor: runs a DAG of tasks to its end through an executor, whatever happens to attempts, workers and nodes.
 
-It holds the queue and every decision; the executor only runs what it is told where it is told. Each task is in one state:
+It holds every decision; the executor only runs what it is told where it is told. Each task is in one state:
 
-                     every need is done           a node has room
-           WAITING ----------------------> READY ----------------> RUNNING ---- returned ----> DONE
-            |    |                        | |  ^                   |     |
-     a need |    | result                 | |  |    worth another  |     | not worth another attempt,
-     failed |    | exists   result exists | |  |       attempt     |     | or the budget is spent
-            v    v                        | |  |                   v     v
-       BLOCKED  SKIPPED <-----------------+ |  +-- delay over -- RETRYING  FAILED
-                                            |                                ^
-                                            +-- no node has the means left --+
+    WAITING ---- every need is done ---> READY ---- a node has room ---> RUNNING ---- it returned ---> DONE
 
-Order: the task with the longest estimated path to the end of the DAG first. What doesn't fit now reserves the node where it
-fits first, and smaller tasks may use that node only if they are out of the way by then, so nothing starves.
+    WAITING ---- its result exists ---> SKIPPED <--- its result exists ---- READY
+    WAITING ---- a need ended without a result ---> BLOCKED
 
-Retries: preemptions and lost nodes say nothing of the task, and have a large budget. Crashes, deaths, hangs and want of
-memory have a small one. A `UserError`, a diverged run and a lost lease would end the same again, and get none.
+    RUNNING ---- worth another attempt ---> RETRYING ---- the delay is over ---> READY
+    RUNNING ---- not worth one, or the budget is spent ---> FAILED <--- no node has the means left ---- READY
+
+    RUNNING ---- paused: it wrote a checkpoint and left ---> PAUSED <--- paused ---- READY
+    PAUSED ---- resumed ---> READY
+
+    WAITING, READY, RUNNING, RETRYING, PAUSED ---- cancelled ---> CANCELLED
+
+Order and room are the queue's (`cluster.queue`): longest path first, large tasks and gangs by reservation, nothing starves.
+
+Retries: preemptions, lost nodes and gangs that did not gather say nothing of the task, and have a large budget. Crashes,
+deaths, hangs and want of memory have a small one. A `UserError`, a diverged run and a lost lease would end the same again,
+and get none. Pausing costs nothing of either.
 
 Results live with the caller, who says by `is_done` which exist: after the death of the driver the same call goes on.
 """
@@ -25,20 +28,19 @@ from __future__ import annotations
 
 import heapq
 import signal
-import sys
-import threading
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import FrameType
 from typing import Any
 
+from cluster.attempts import Attempt, Attempts, Intent
 from cluster.clock import Clock, MonotonicClock
-from cluster.executor import Executor, Finished, Node
+from cluster.executor import Executor, Finished
 from cluster.graph import Graph
-from cluster.placement import Ledger, Placement, fits_somewhere
+from cluster.placement import Ledger, Placement, fits_somewhere, largest
+from cluster.queue import ReadyQueue
+from cluster.signals import exit_code, signals_exit
 from cluster.task import Failed, FailureKind, Outcome, Resources, Succeeded, Task
 from llama.errors import UserError
 
@@ -50,26 +52,32 @@ class State(StrEnum):
     READY = "ready"
     RUNNING = "running"
     RETRYING = "retrying"
+    PAUSED = "paused"
     DONE = "done"
     SKIPPED = "skipped"
     FAILED = "failed"
     BLOCKED = "blocked"
+    CANCELLED = "cancelled"
 
 
 #: The arrows of the diagram. A state without arrows is final.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.READY, State.SKIPPED, State.BLOCKED}),
-    State.READY: frozenset({State.RUNNING, State.SKIPPED, State.FAILED}),
-    State.RUNNING: frozenset({State.DONE, State.RETRYING, State.FAILED}),
-    State.RETRYING: frozenset({State.READY}),
+    State.WAITING: frozenset({State.READY, State.SKIPPED, State.BLOCKED, State.CANCELLED}),
+    State.READY: frozenset({State.RUNNING, State.SKIPPED, State.FAILED, State.PAUSED, State.CANCELLED}),
+    State.RUNNING: frozenset({State.DONE, State.RETRYING, State.FAILED, State.PAUSED, State.CANCELLED}),
+    State.RETRYING: frozenset({State.READY, State.CANCELLED}),
+    State.PAUSED: frozenset({State.READY, State.CANCELLED}),
     State.DONE: frozenset(),
     State.SKIPPED: frozenset(),
     State.FAILED: frozenset(),
     State.BLOCKED: frozenset(),
+    State.CANCELLED: frozenset(),
 }
 
 _HOPELESS = frozenset({FailureKind.USER_ERROR, FailureKind.NON_FINITE, FailureKind.FENCED})
-_FAULTLESS = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_LOST, FailureKind.HELD})
+_FAULTLESS = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_LOST, FailureKind.HELD, FailureKind.NOT_GATHERED})
+#: How an attempt ends that was asked to leave: as it should, or by the signal itself, since it had not begun to listen.
+_LEFT = frozenset({FailureKind.PREEMPTED, FailureKind.WORKER_DIED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +93,25 @@ class Policy:
     poll_seconds: float = 0.5
     """Longest wait for an attempt to end before anything else is looked at."""
     watch_seconds: float = 2.0
-    """Between two looks at the nodes and at each running task's sign of life."""
+    """Between two looks at the nodes, at each running task's sign of life, and at what people ask for."""
+    leave_seconds: float = 120.0
+    """A paused attempt that has not written its checkpoint and left by then is killed."""
     cancel_seconds: float = 30.0
-    """A cancelled attempt that has not ended by then is given up: its node, too, is beyond reach."""
+    """A killed attempt that has not ended by then is given up: its node, too, is beyond reach."""
     no_node_seconds: float = 600.0
     """With nothing running, a ready task that no live node could hold fails after this."""
     interrupt_seconds: float = 5.0
-    """After Ctrl-C, the wait for the cancelled attempts to end."""
+    """After Ctrl-C or SIGTERM, how long what runs has to write a checkpoint and leave."""
+    notice_seconds: float = 45.0
+    """The same after SIGUSR1, which batch systems send well before they kill."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What people ask for now, by task id. Tasks that have ended are passed over, as are ids of none."""
+
+    paused: frozenset[str] = frozenset()
+    cancelled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +124,17 @@ class Event:
     state: State
     attempt: int
     """Attempts begun so far."""
-    node_id: str | None = None
-    """Where, for RUNNING."""
+    node_ids: tuple[str, ...] = ()
+    """Where, for RUNNING: a node for each member."""
     outcome: Outcome | None = None
-    """What ended the attempt, for DONE, RETRYING and FAILED."""
+    """What ended the attempt, for DONE, RETRYING, FAILED, and PAUSED or CANCELLED from RUNNING."""
     reason: str | None = None
     """Why, for RETRYING, FAILED and BLOCKED."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How a run of the supervisor ended. Each task is in exactly one of the first four."""
+    """How a run of the supervisor ended. Each task is in exactly one of the first five."""
 
     done: Mapping[str, Any]
     """What each function returned, by task id."""
@@ -122,7 +142,8 @@ class Summary:
     failed: Mapping[str, Failed]
     """The last failure, by task id."""
     blocked: Mapping[str, str]
-    """By task id, the need that failed and why."""
+    """By task id, the need that ended without a result, and why."""
+    cancelled: tuple[str, ...]
     retries: int
     wall_seconds: float
     busy_core_seconds: float
@@ -140,20 +161,6 @@ class Summary:
         return self.busy_core_seconds / (self.cores * self.wall_seconds) if self.cores * self.wall_seconds else 0.0
 
 
-@dataclass(kw_only=True)
-class _Running:
-    """An attempt under way."""
-
-    task: Task
-    number: int
-    placement: Placement
-    started: float
-    verdict: Failed | None = None
-    """Why it was cancelled, whatever its end will look like."""
-    give_up: float = float("inf")
-    """When a cancelled attempt is taken as ended."""
-
-
 class Supervisor:
     """Runs tasks to their end. `run` once; build a new one to go on after an interruption."""
 
@@ -164,12 +171,14 @@ class Supervisor:
         *,
         is_done: Callable[[Task], bool] = lambda task: False,
         stalled: Callable[[Task], bool] = lambda task: False,
+        orders: Callable[[], Orders] = Orders,
         on_event: Callable[[Event], None] = lambda event: None,
         policy: Policy = Policy(),
         clock: Clock | None = None,
     ) -> None:
         """`is_done` says whether a task's result exists: asked of every task first, and again just before each attempt.
-        `stalled` says whether a running task has given no sign of life for too long. `on_event` sees every change of state.
+        `stalled` says whether a running task has given no sign of life for too long, `orders` what people ask for: both are
+        asked every few seconds. `on_event` sees every change of state.
 
         Raises:
             ValueError: the tasks are no DAG.
@@ -178,6 +187,7 @@ class Supervisor:
         self._executor = executor
         self._is_done = is_done
         self._stalled = stalled
+        self._orders = orders
         self._on_event = on_event
         self._policy = policy
         self._clock = clock or MonotonicClock()
@@ -185,15 +195,11 @@ class Supervisor:
         self._states = dict.fromkeys(self._graph.tasks, State.WAITING)
         self._counts = Counter(self._states.values())
         self._unmet = {id: len(task.needs) for id, task in self._graph.tasks.items()}
-        self._rank = {id: rank for rank, id in enumerate(self._graph.tasks)}
-        # Tasks that take the same wait in one queue: if its head has no room, none of it has.
-        self._ready: dict[Resources, list[tuple[float, int, str]]] = {}
-        self._retrying: list[tuple[float, str]] = []
-        self._running: dict[str, _Running] = {}
-        self._on_node: defaultdict[str, dict[str, _Running]] = defaultdict(dict)
-        self._reserved: tuple[str, str] | None = None
-        """The first task in line without room, and the node kept for it."""
         self._ledger = Ledger()
+        self._running = Attempts()
+        self._queue = ReadyQueue(self._graph, self._ledger, self._running)
+        self._retrying: list[tuple[float, str]] = []
+        self._paused: frozenset[str] = frozenset()
         self._looked = float("-inf")
         self._idle_since: float | None = None
 
@@ -213,41 +219,52 @@ class Supervisor:
     def run(self) -> Summary:
         """Run every task whose result is missing, until each is in a final state.
 
-        Ctrl-C and SIGTERM cancel what runs and raise `KeyboardInterrupt` and `SystemExit`; so does any error of a callback.
+        Ctrl-C, SIGTERM and SIGUSR1 ask what runs to leave, and raise `KeyboardInterrupt` and `SystemExit`; so does any error
+        of a callback.
 
         Raises:
-            UserError: a task asks for more than any node has, or there is no node.
+            UserError: a task asks for more than the nodes have, or there is no node.
         """
         started = self._clock.now()
-        self._skip_what_exists()
-        self._look_at_nodes()
-        self._refuse_infeasible()
-        self._queue_what_needs_nothing()
-        with _sigterm_raises():
+        with signals_exit():
             try:
+                self._start()
                 while any(self._counts[state] for state in State if TRANSITIONS[state]):
                     self._step()
-            except BaseException:
-                self._abandon()
+            except BaseException as error:
+                has_notice = isinstance(error, SystemExit) and error.code == exit_code(signal.SIGUSR1)
+                self._abandon(self._policy.notice_seconds if has_notice else self._policy.interrupt_seconds)
                 raise
+        ended = {state: tuple(id for id, its in self._states.items() if its is state) for state in State}
         return Summary(
             done=self._values,
-            skipped=tuple(id for id, state in self._states.items() if state is State.SKIPPED),
+            skipped=ended[State.SKIPPED],
             failed=self._failures,
             blocked=self._blocked,
+            cancelled=ended[State.CANCELLED],
             retries=self._forgiven.total(),
             wall_seconds=self._clock.now() - started,
             busy_core_seconds=self._busy_core_seconds,
             cores=self._cores,
         )
 
+    def _start(self) -> None:
+        self._skip_what_exists()
+        self._heed_orders()
+        self._look_at_nodes()
+        self._refuse_infeasible()
+        self._queue_what_needs_nothing()
+
     def _step(self) -> None:
         now = self._clock.now()
         if now - self._looked >= self._policy.watch_seconds:
             self._look_at_nodes()
             self._look_at_running()
+            self._heed_orders()
         while self._retrying and self._retrying[0][0] <= now:
-            self._enqueue(heapq.heappop(self._retrying)[1])
+            _, id = heapq.heappop(self._retrying)
+            if self._states[id] is State.RETRYING:  # not cancelled meanwhile
+                self._enqueue(id)
         self._place_ready()
         self._fail_what_has_no_node()
         wait = self._policy.poll_seconds
@@ -256,6 +273,8 @@ class Supervisor:
         if any(self._counts[state] for state in (State.RUNNING, State.READY, State.RETRYING)):
             for finished in self._executor.poll(wait):
                 self._end_attempt(finished)
+        elif self._counts[State.PAUSED]:  # nothing can happen before the next look
+            self._executor.poll(self._policy.watch_seconds)
 
     # -- the start --------------------------------------------------------------------------------------------------
 
@@ -268,13 +287,13 @@ class Supervisor:
         nodes = self._ledger.nodes
         feasible: dict[Resources, bool] = {}
         for id, task in self._graph.tasks.items():
-            if self._states[id] is State.SKIPPED:
+            if not TRANSITIONS[self._states[id]]:
                 continue
             if task.resources not in feasible:
                 feasible[task.resources] = fits_somewhere(task.resources, nodes)
             if not feasible[task.resources]:
                 raise UserError(
-                    f"task {id} asks for {task.resources}, but {_largest(nodes)}: ask for less, or add a node"
+                    f"task {id} asks for {task.resources}, but {largest(nodes)}: ask for less, or add a node"
                 )
 
     def _queue_what_needs_nothing(self) -> None:
@@ -299,8 +318,10 @@ class Supervisor:
 
     def _enqueue(self, id: str) -> None:
         self._move(id, State.READY)
-        resources = self._graph.tasks[id].resources
-        heapq.heappush(self._ready.setdefault(resources, []), (-self._graph.path_seconds[id], self._rank[id], id))
+        if id in self._paused:
+            self._move(id, State.PAUSED)
+        else:
+            self._queue.push(id)
 
     def _satisfy_dependents(self, id: str) -> list[str]:
         """The dependents for which this was the last need."""
@@ -321,72 +342,33 @@ class Supervisor:
         self._failures[id] = failure
         reason = f"{failure.kind}: {failure.message}"
         self._move(id, State.FAILED, outcome=failure, reason=reason)
+        self._block_dependents(id, f"needs {id}, which failed ({reason})")
+
+    def _block_dependents(self, id: str, reason: str) -> None:
         doomed = list(self._graph.dependents[id])
         for dependent in doomed:  # grows while it is walked
             if self._states[dependent] is State.WAITING:
-                self._blocked[dependent] = f"needs {id}, which failed ({reason})"
-                self._move(dependent, State.BLOCKED, reason=self._blocked[dependent])
+                self._blocked[dependent] = reason
+                self._move(dependent, State.BLOCKED, reason=reason)
                 doomed.extend(self._graph.dependents[dependent])
 
     # -- placing ----------------------------------------------------------------------------------------------------
 
     def _place_ready(self) -> None:
-        """Start ready tasks, longest path first, until nothing more fits."""
-        without_room: list[Resources] = []
-        while waiting := [key for key, queue in self._ready.items() if queue and key not in without_room]:
-            resources = min(waiting, key=lambda key: self._ready[key][0])
-            task = self._graph.tasks[self._ready[resources][0][2]]
-            placement = self._ledger.find(resources)
-            if placement is not None and without_room:
-                placement = self._beside_reservation(self._ready[without_room[0]][0][2], task, placement)
-            if placement is None:
-                without_room.append(resources)
-                continue
-            heapq.heappop(self._ready[resources])
+        """Start ready tasks until nothing more fits."""
+        for task, placement in self._queue.startable(self._clock.now()):
             if self._is_done(task):
                 self._finish(task.id, State.SKIPPED)
             else:
-                self._start(task, placement)
+                self._begin(task, placement)
 
-    def _beside_reservation(self, first: str, task: Task, placement: Placement) -> Placement | None:
-        """The placement if it does not delay `first`, the first in line, for which there is no room now; another; or none.
-
-        EASY backfilling (Lifka 1995). The node stays reserved for `first` until it starts.
-        """
-        needed = self._graph.tasks[first].resources
-        start = None
-        if self._reserved is not None and self._reserved[0] == first:
-            start = self._ledger.fits_at(needed, self._reserved[1], self._expected_ends(self._reserved[1]))
-        if start is None:
-            starts = {
-                node.id: at
-                for node in self._ledger.nodes
-                if (at := self._ledger.fits_at(needed, node.id, self._expected_ends(node.id))) is not None
-            }
-            if not starts:
-                return placement
-            node_id = min(starts, key=lambda id: starts[id])
-            self._reserved, start = (first, node_id), starts[node_id]
-        assert self._reserved is not None
-        if placement.node_id != self._reserved[1] or self._clock.now() + task.estimated_seconds <= start:
-            return placement
-        return self._ledger.find(task.resources, excluding=self._reserved[1])
-
-    def _expected_ends(self, node_id: str) -> list[tuple[float, Placement]]:
-        now = self._clock.now()
-        return [
-            (max(now, running.started + running.task.estimated_seconds), running.placement)
-            for running in self._on_node[node_id].values()
-        ]
-
-    def _start(self, task: Task, placement: Placement) -> None:
+    def _begin(self, task: Task, placement: Placement) -> None:
         self._attempts[task.id] += 1
-        number = self._attempts[task.id]
         self._ledger.take(placement)
-        running = _Running(task=task, number=number, placement=placement, started=self._clock.now())
-        self._running[task.id] = self._on_node[placement.node_id][task.id] = running
-        self._move(task.id, State.RUNNING, node_id=placement.node_id)
-        self._executor.submit(task, number, placement.node_id)
+        attempt = Attempt(task=task, number=self._attempts[task.id], placement=placement, started=self._clock.now())
+        self._running.add(attempt)
+        self._move(task.id, State.RUNNING, node_ids=attempt.node_ids)
+        self._executor.submit(task, attempt.number, attempt.node_ids)
 
     def _fail_what_has_no_node(self) -> None:
         """Nothing runs and nothing fits: nodes were lost. They may come back; after a while, don't wait any longer."""
@@ -398,28 +380,33 @@ class Supervisor:
         if self._clock.now() - self._idle_since < self._policy.no_node_seconds:
             return
         message = (
-            f"no live node could hold it for {self._policy.no_node_seconds:g} seconds; {_largest(self._ledger.nodes)}"
+            f"no live node could hold it for {self._policy.no_node_seconds:g} seconds; {largest(self._ledger.nodes)}"
         )
-        for queue in self._ready.values():
-            for _, _, id in queue:
-                self._fail(id, Failed(kind=FailureKind.NODE_LOST, message=message))
-            queue.clear()
+        for id in [id for id, state in self._states.items() if state is State.READY]:
+            self._queue.remove(id)
+            self._fail(id, Failed(kind=FailureKind.NODE_LOST, message=message))
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _end_attempt(self, finished: Finished) -> None:
-        running = self._running.get(finished.task_id)
-        if running is None or running.number != finished.attempt:
+        attempt = self._running.get(finished.task_id)
+        if attempt is None or attempt.number != finished.attempt:
             return  # an attempt that was given up has ended after all
-        del self._running[finished.task_id], self._on_node[running.placement.node_id][finished.task_id]
-        self._ledger.give_back(running.placement)
-        self._busy_core_seconds += finished.outcome.seconds * running.task.resources.cpus
-        outcome = finished.outcome
-        if isinstance(outcome, Succeeded):  # also one that was cancelled a moment too late
-            self._values[running.task.id] = outcome.value
-            self._finish(running.task.id, State.DONE, outcome=outcome)
+        self._running.remove(attempt)
+        self._ledger.give_back(attempt.placement)
+        outcome, id, resources = finished.outcome, attempt.task.id, attempt.task.resources
+        self._busy_core_seconds += outcome.seconds * resources.cpus * resources.members
+        if isinstance(outcome, Succeeded):  # also one that was killed a moment too late
+            self._values[id] = outcome.value
+            self._finish(id, State.DONE, outcome=outcome)
+        elif attempt.intent is Intent.CANCEL:
+            self._cancel(id, outcome=outcome)
+        elif attempt.intent is Intent.PAUSE and outcome.kind in _LEFT:
+            self._move(id, State.PAUSED, outcome=outcome)
+            if id not in self._paused:  # it was resumed meanwhile
+                self._enqueue(id)
         else:
-            self._retry_or_fail(running.task.id, running.verdict or outcome)
+            self._retry_or_fail(id, attempt.verdict or outcome)
 
     def _retry_or_fail(self, id: str, failure: Failed) -> None:
         faultless = failure.kind in _FAULTLESS
@@ -435,6 +422,39 @@ class Supervisor:
         self._move(id, State.RETRYING, outcome=failure, reason=f"{failure.kind}: {failure.message}")
         heapq.heappush(self._retrying, (self._clock.now() + delay, id))
 
+    # -- what people ask for ----------------------------------------------------------------------------------------
+
+    def _heed_orders(self) -> None:
+        orders = self._orders()
+        self._paused = orders.paused
+        for id in [id for id in self._graph.tasks if id in orders.cancelled]:
+            attempt = self._running.get(id)
+            if attempt is None and TRANSITIONS[self._states[id]]:
+                self._cancel(id)
+            elif attempt is not None and attempt.intent is not Intent.CANCEL:
+                attempt.intent = Intent.CANCEL
+                self._kill(
+                    attempt, Failed(kind=FailureKind.PREEMPTED, message="cancelled"), self._policy.cancel_seconds
+                )
+        for id in orders.paused & self._states.keys():
+            attempt = self._running.get(id)
+            if self._states[id] is State.READY:
+                self._queue.remove(id)
+                self._move(id, State.PAUSED)
+            elif attempt is not None and attempt.intent is None and attempt.verdict is None:
+                attempt.intent = Intent.PAUSE
+                attempt.kill_at = self._clock.now() + self._policy.leave_seconds
+                self._executor.leave(id, attempt.number)
+        if self._counts[State.PAUSED]:
+            for id in [id for id, state in self._states.items() if state is State.PAUSED and id not in orders.paused]:
+                self._enqueue(id)
+
+    def _cancel(self, id: str, **details: Any) -> None:
+        if self._states[id] is State.READY:
+            self._queue.remove(id)
+        self._move(id, State.CANCELLED, **details)
+        self._block_dependents(id, f"needs {id}, which was cancelled")
+
     # -- the watch --------------------------------------------------------------------------------------------------
 
     def _look_at_nodes(self) -> None:
@@ -445,50 +465,41 @@ class Supervisor:
     def _look_at_running(self) -> None:
         now = self._clock.now()
         live = {node.id for node in self._ledger.nodes}
-        for running in list(self._running.values()):
-            if running.placement.node_id not in live:
-                message = f"node {running.placement.node_id} left the cluster"
-                self._cancel(running, Failed(kind=FailureKind.NODE_LOST, message=message), wait_seconds=0.0)
-            elif running.verdict is None and self._stalled(running.task):
-                message = f"no sign of life; cancelled after {now - running.started:.0f} seconds"
-                self._cancel(running, Failed(kind=FailureKind.HANG, message=message), self._policy.cancel_seconds)
-            if running.verdict is not None and running.give_up <= now:
-                self._end_attempt(Finished(task_id=running.task.id, attempt=running.number, outcome=running.verdict))
+        for attempt in self._running:
+            lost = [id for id in attempt.node_ids if id not in live]
+            if lost and (attempt.verdict is None or attempt.verdict.kind is not FailureKind.NODE_LOST):
+                verdict = Failed(kind=FailureKind.NODE_LOST, message=f"node {lost[0]} left the cluster")
+                # The rest of a gang is still there, and its end is worth waiting for.
+                self._kill(
+                    attempt, verdict, self._policy.cancel_seconds if live.intersection(attempt.node_ids) else 0.0
+                )
+            elif attempt.verdict is None and attempt.kill_at <= now:
+                verdict = Failed(kind=FailureKind.PREEMPTED, message="asked to leave, and did not")
+                self._kill(attempt, verdict, self._policy.cancel_seconds)
+            elif attempt.verdict is None and self._stalled(attempt.task):
+                message = f"no sign of life; cancelled after {now - attempt.started:.0f} seconds"
+                self._kill(attempt, Failed(kind=FailureKind.HANG, message=message), self._policy.cancel_seconds)
+            if attempt.verdict is not None and attempt.give_up_at <= now:
+                self._end_attempt(Finished(task_id=attempt.task.id, attempt=attempt.number, outcome=attempt.verdict))
 
-    def _cancel(self, running: _Running, verdict: Failed, wait_seconds: float) -> None:
-        running.verdict = verdict
-        running.give_up = self._clock.now() + wait_seconds
-        self._executor.cancel(running.task.id, running.number)
+    def _kill(self, attempt: Attempt, verdict: Failed, wait_seconds: float) -> None:
+        attempt.verdict = verdict
+        attempt.give_up_at = self._clock.now() + wait_seconds
+        self._executor.cancel(attempt.task.id, attempt.number)
 
-    def _abandon(self) -> None:
-        """Cancel what runs, and give it a moment to be gone."""
-        until = self._clock.now() + self._policy.interrupt_seconds
-        for running in self._running.values():
-            self._executor.cancel(running.task.id, running.number)
+    def _abandon(self, patience_seconds: float) -> None:
+        """Let what runs write a checkpoint and leave; kill what has not by then, and give it a moment to be gone."""
+        for attempt in self._running:
+            self._executor.leave(attempt.task.id, attempt.number)
+        self._wait_for_ends(patience_seconds)
+        for attempt in self._running:
+            self._executor.cancel(attempt.task.id, attempt.number)
+        self._wait_for_ends(self._policy.interrupt_seconds)
+
+    def _wait_for_ends(self, seconds: float) -> None:
+        until = self._clock.now() + seconds
         while self._running and self._clock.now() < until:
             for finished in self._executor.poll(self._policy.poll_seconds):
-                self._running.pop(finished.task_id, None)
-
-
-def _largest(nodes: Iterable[Node]) -> str:
-    largest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
-    if largest is None:
-        return "no node is alive"
-    return f"the largest node has {largest.cpus:g} CPU and {largest.gpus} GPU"
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises `SystemExit`, so that what runs is cancelled first. Signals belong to the main thread alone."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+                attempt = self._running.get(finished.task_id)
+                if attempt is not None:
+                    self._running.remove(attempt)

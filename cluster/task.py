@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What one attempt takes of one node."""
+    """What one attempt takes: of one node, or, as a gang of several members, as much for each of them."""
 
     cpus: float = 1.0
     """Cores, and so the threads that numerical libraries may use."""
@@ -18,21 +18,38 @@ class Resources:
     """A whole number of GPUs, or a share of one below 1."""
     whole_node: bool = False
     """Nothing else runs on the node meanwhile: for timings that need idle cores."""
+    members: int = 1
+    """Processes that run the call together, on one node or several: all start, or none. `Member` tells each who it is."""
 
     def __post_init__(self) -> None:
         if self.cpus <= 0:
             raise ValueError(f"cpus is {self.cpus}, expected more than 0")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise ValueError(f"gpus is {self.gpus}, expected a share below 1 or a whole number")
+        if self.members < 1:
+            raise ValueError(f"members is {self.members}, expected 1 or more")
 
     def __str__(self) -> str:
         parts = [f"{self.cpus:g} CPU"] + ([f"{self.gpus:g} GPU"] if self.gpus else [])
-        return " and ".join(parts) + (" on a node of its own" if self.whole_node else "")
+        each = " and ".join(parts) + (" on a node of its own" if self.whole_node else "")
+        return each if self.members == 1 else f"{self.members} members with {each} each"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Who a process is in its gang. A gang's function is called with `member=<Member>` beside its other arguments."""
+
+    rank: int
+    world_size: int
+    rendezvous: str
+    """`host:port` on the machine of rank 0, where a port was free a moment ago: `tcp://...` for torch.distributed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A call that is worth scheduling, retrying and skipping as one. Called as `function(attempt=<int>, **arguments)`."""
+    """A call that is worth scheduling, retrying and skipping as one. Called as `function(attempt=<int>, **arguments)`, by each
+    member of a gang; what rank 0 returns is the task's value.
+    """
 
     id: str
     function: Callable[..., Any]
@@ -68,6 +85,8 @@ class FailureKind(StrEnum):
     """The machine, its raylet or the way to it is gone."""
     PREEMPTED = "preempted"
     """The function raised `llama.errors.Preempted`, or its process or machine was taken back with notice."""
+    NOT_GATHERED = "not_gathered"
+    """Not all members of a gang reported in: somebody else took the room, or a node is slow to start."""
 
 
 @dataclass(frozen=True, kw_only=True)

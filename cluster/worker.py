@@ -14,10 +14,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
+from cluster.gang import free_port
+from cluster.orphans import bind_children
+from cluster.task import Failed, FailureKind, Member, Outcome, Succeeded, Task
 from llama.errors import Diverged, Fenced, Preempted, UserError
 from llama.lease import LeaseHeld
 
@@ -52,13 +55,15 @@ def unpack_outcome(packed: bytes) -> Outcome:
     return outcome
 
 
-def run_call(packed: bytes, threads: int) -> bytes:
-    """Make the call and pack its outcome. Raises nothing: what the function raised is part of the outcome."""
+def run_call(packed: bytes, threads: int, join: Callable[[], Member] | None = None) -> bytes:
+    """Make the call and pack its outcome. Raises nothing: what the function raised is part of the outcome. A member of a gang
+    first joins the others.
+    """
     set_threads(threads)  # before unpickling, which imports the function's module and perhaps torch with it
     started = time.perf_counter()
     try:
         function, arguments = pickle.loads(packed)
-        outcome = _run(function, arguments)
+        outcome = _run(function, arguments if join is None else {**arguments, "member": join()})
     except Exception as error:
         outcome = _failure(error, time.perf_counter() - started)
     try:
@@ -132,13 +137,21 @@ def adopt_orphans() -> None:
 def _serve(connection: Connection) -> None:
     parent_pid, search_path = connection.recv()
     die_with_parent(parent_pid)
+    bind_children()
     sys.path.extend(entry for entry in search_path if entry not in sys.path)
     while True:
         try:
-            packed, threads = connection.recv()
+            packed, threads, seat = connection.recv()
         except EOFError:
             return
-        connection.send_bytes(run_call(packed, threads))
+        join = None if seat is None else partial(_join, connection, *seat)
+        connection.send_bytes(run_call(packed, threads, join))
+
+
+def _join(connection: Connection, rank: int, world_size: int) -> Member:
+    """Report in, and wait until all have."""
+    connection.send(free_port())
+    return Member(rank=rank, world_size=world_size, rendezvous=connection.recv())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def describe(id: str, resources: Resources) -> Task:
 
 
 def finish(executor: LocalExecutor, task: Task, attempt: int = 1) -> Outcome:
-    executor.submit(task, attempt, "local")
+    executor.submit(task, attempt, ["local"])
     return wait_finished(executor).outcome
 
 
@@ -62,7 +62,7 @@ def test_workers_are_reused_and_have_the_threads_of_their_task(executor: LocalEx
 def test_gpus_are_given_by_name_and_shares_of_one_go_together(executor: LocalExecutor):
     seen = []
     for id, gpus in [("a", 0.5), ("b", 0.5), ("c", 1)]:
-        executor.submit(describe(id, Resources(gpus=gpus)), 1, "local")
+        executor.submit(describe(id, Resources(gpus=gpus)), 1, ["local"])
     while len(seen) < 3:
         seen += executor.poll(5.0)
     assert {one.task_id: value_of(one.outcome)["gpus"] for one in seen} == {"a": "4", "b": "4", "c": "7"}
@@ -84,7 +84,7 @@ def test_a_death_is_an_outcome_that_quotes_the_last_words(executor: LocalExecuto
 
 def test_cancelling_kills_the_worker_and_poll_says_so(executor: LocalExecutor, tmp_path: Path):
     waits = {"folder": str(tmp_path), "name": "pid", "until": "never"}
-    executor.submit(Task(id="a", function=jobs.note_and_wait, arguments=waits), 1, "local")
+    executor.submit(Task(id="a", function=jobs.note_and_wait, arguments=waits), 1, ["local"])
     pid = int(wait_for(tmp_path / "pid").read_text())
     executor.cancel("a", 1)
     assert isinstance(wait_finished(executor).outcome, Failed)
@@ -95,8 +95,8 @@ def test_closing_ends_every_worker(tmp_path: Path):
     executor = LocalExecutor(cpus=2)
     waits = {"folder": str(tmp_path), "name": "pid", "until": "never"}
     idle = value_of(finish(executor, describe("idle", Resources())))["pid"]
-    executor.submit(Task(id="a", function=jobs.note_and_wait, arguments=waits), 1, "local")
-    executor.submit(Task(id="b", function=jobs.note_and_wait, arguments={**waits, "name": "other"}), 1, "local")
+    executor.submit(Task(id="a", function=jobs.note_and_wait, arguments=waits), 1, ["local"])
+    executor.submit(Task(id="b", function=jobs.note_and_wait, arguments={**waits, "name": "other"}), 1, ["local"])
     pids = [int(wait_for(tmp_path / name).read_text()) for name in ("pid", "other")]
     executor.close()
     assert [is_alive(pid) for pid in (idle, *pids)] == [False] * 3

@@ -41,7 +41,7 @@ def test_mixed_sizes_come_near_the_lower_bound():
 def test_time_passes_only_by_polling():
     clock = SimulatedClock()
     executor = SimulatedExecutor([Node(id="n", cpus=1)], clock)
-    executor.submit(task("a", seconds=5), 1, "n")
+    executor.submit(task("a", seconds=5), 1, ["n"])
     assert (executor.poll(3), clock.now()) == ([], 3)
     (finished,) = executor.poll(100)
     assert (finished.task_id, clock.now()) == ("a", 5)
@@ -51,7 +51,7 @@ def test_time_passes_only_by_polling():
 def test_a_cancelled_attempt_ends_once():
     clock = SimulatedClock()
     executor = SimulatedExecutor([Node(id="n", cpus=1)], clock)
-    executor.submit(task("a", seconds=5), 1, "n")
+    executor.submit(task("a", seconds=5), 1, ["n"])
     executor.cancel("a", 1)
     assert [one.task_id for one in executor.poll(1)] == ["a"]
     assert executor.poll(10) == []

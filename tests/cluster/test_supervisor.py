@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from cluster import supervisor
 from cluster.executor import Finished, Node
 from cluster.simulation import SimulatedClock, SimulatedExecutor
-from cluster.supervisor import TRANSITIONS, Event, Policy, State, Summary, Supervisor
+from cluster.supervisor import TRANSITIONS, Event, Orders, Policy, State, Summary, Supervisor
 from cluster.task import Failed, FailureKind, Outcome, Resources, Succeeded, Task
 from llama.errors import UserError
 from tests.cluster import jobs
@@ -65,47 +71,211 @@ class World:
         return next(event.seconds for event in self.events if event.task.id == id and event.state is State.RUNNING)
 
 
-# -- states -------------------------------------------------------------------------------------------------------------
+# -- states: the diagram in the supervisor's docstring, walked -------------------------------------------------------------
+
+Arrow = tuple[State, State]
 
 
-def walks() -> dict[str, tuple[World, str]]:
-    """Worlds that between them take every arrow of the diagram, each with the task that takes it."""
-    exists_later = iter([False, True])
-    lost = World([task("a")], fate=failing(FailureKind.NODE_LOST), policy=Policy(no_node_seconds=10))
+@cache
+def diagram() -> set[Arrow]:
+    """The arrows of the docstring: `A, B ---- why ---> C <--- why ---- D`."""
+    name, found = r"[A-Z]+(?:, [A-Z]+)*", set[Arrow]()
+    assert supervisor.__doc__ is not None
+    for line in re.findall(rf"^    (?={name} -).*", supervisor.__doc__, re.MULTILINE):
+        parts = re.split(r" (---- [^<>]* --->|<--- [^<>]* ----) ", line.strip())
+        for left, arrow, right in zip(parts[::2], parts[1::2], parts[2::2], strict=False):
+            before, after = (left, right) if arrow.endswith(">") else (right, left)
+            found |= {(State(one.lower()), State(after.lower())) for one in before.split(", ")}
+    return found
 
-    def vanish(event: Event) -> None:
-        lost.events.append(event)
-        if event.state is State.RUNNING:
-            lost.executor.nodes.clear()
 
-    lost.supervisor._on_event = vanish
-    return {
-        "waiting ready running done": (World([task("a")]), "a"),
-        "waiting skipped": (World([task("a")], is_done=lambda task: True), "a"),
-        "waiting ready skipped": (World([task("a")], is_done=lambda task: next(exists_later)), "a"),
-        "waiting ready running failed": (World([task("a")], fate=failing(FailureKind.USER_ERROR)), "a"),
-        "waiting blocked": (World([task("a"), task("b", "a")], fate=failing(FailureKind.USER_ERROR)), "b"),
-        "waiting ready running retrying ready running done": (
-            World([task("a")], fate=failing(FailureKind.CRASHED, times=1)),
-            "a",
+def test_the_diagram_has_the_arrows_of_the_table_and_no_others():
+    assert diagram() == {(before, after) for before, after_all in TRANSITIONS.items() for after in after_all}
+
+
+class Walk(RuleBasedStateMachine):
+    """Two tasks, the second of which needs the first, on nodes that are there or not, led about by whatever can happen."""
+
+    taken: ClassVar[Counter[Arrow]] = Counter()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exists: set[str] = set()
+        self.paused: set[str] = set()
+        self.cancelled: set[str] = set()
+        self.world = World(
+            [task("first"), task("second", "first")],
+            fate=lambda task, attempt: (math.inf, Succeeded(value=None)),
+            is_done=lambda task: task.id in self.exists,
+            orders=lambda: Orders(paused=frozenset(self.paused), cancelled=frozenset(self.cancelled)),
+            policy=Policy(failures=1, preemptions=1, no_node_seconds=30, poll_seconds=1, watch_seconds=1),
+        )
+        self.before = dict(self.world.supervisor.states)
+        self.world.supervisor._on_event = self.note
+        self.begun = False
+
+    def note(self, event: Event) -> None:
+        arrow = (self.before[event.task.id], event.state)
+        assert arrow in diagram()
+        Walk.taken[arrow] += 1
+        self.before[event.task.id] = event.state
+        assert self.world.supervisor.states == self.before
+
+    @initialize(exists=st.sets(st.sampled_from(["first", "second"]), max_size=1), later=st.booleans())
+    def begin(self, exists: set[str], later: bool) -> None:
+        if not later:
+            self.exists |= exists
+        self.world.supervisor._start()
+        self.exists |= exists
+
+    @rule(seconds=st.sampled_from([2, 100]))
+    def look(self, seconds: float = 2) -> None:
+        self.world.clock.advance_to(self.world.clock.now() + seconds)
+        self.world.supervisor._step()
+
+    @rule(id=st.sampled_from(["first", "second"]))
+    def pause(self, id: str) -> None:
+        self.paused.add(id)
+        self.look()
+
+    @rule()
+    def resume(self) -> None:
+        self.paused.clear()
+        self.look()
+
+    @rule(id=st.sampled_from(["first", "second"]))
+    def cancel(self, id: str) -> None:
+        self.cancelled.add(id)
+        self.look()
+
+    @rule(kind=st.sampled_from([None, FailureKind.CRASHED, FailureKind.PREEMPTED, FailureKind.USER_ERROR]))
+    def end(self, kind: FailureKind | None) -> None:
+        """Whatever runs comes to this end."""
+        outcome = Succeeded(value=None) if kind is None else Failed(kind=kind, message="as told")
+        for id, attempt in sorted(self.world.executor._live):
+            self.world.executor._push(self.world.clock.now(), id, attempt, outcome)
+        self.world.supervisor._step()
+
+    @rule(there=st.booleans())
+    def nodes(self, there: bool) -> None:
+        self.world.executor.nodes = list(TWO_CORES) if there else []
+        self.look()
+
+    @invariant()
+    def who_waits_needs_something(self) -> None:
+        states = self.world.supervisor.states
+        if states["second"] is State.WAITING and self.world.events:
+            assert states["first"] not in (State.DONE, State.SKIPPED, State.FAILED)
+
+    @invariant()
+    def only_running_tasks_have_attempts(self) -> None:
+        running = {id for id, state in self.world.supervisor.states.items() if state is State.RUNNING}
+        assert {attempt.task.id for attempt in self.world.supervisor._running} == running
+
+    @invariant()
+    def only_ready_tasks_wait_in_the_queue(self) -> None:
+        ready = {id for id, state in self.world.supervisor.states.items() if state is State.READY}
+        assert self.world.supervisor._queue._waiting == ready
+
+
+def test_every_arrow_of_the_diagram_is_walked():
+    Walk.taken.clear()
+    run_state_machine_as_test(
+        Walk,
+        settings=settings(
+            max_examples=250,
+            stateful_step_count=15,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
         ),
-        "waiting ready running retrying ready failed": (lost, "a"),
-    }
+    )
+    assert Walk.taken.keys() == diagram()
 
 
-@pytest.mark.parametrize("walk", list(walks()))
-def test_the_diagram_is_walked(walk: str):
-    world, id = walks()[walk]
+# -- pause, resume, cancel ----------------------------------------------------------------------------------------------
+
+
+class Asked(World):
+    """A world in which people ask for things at set times."""
+
+    def __init__(self, tasks: list[Task], asked: dict[float, Orders], **more):
+        def orders() -> Orders:
+            heard = [seconds for seconds in asked if seconds <= self.clock.now()]
+            return asked[max(heard)] if heard else Orders()
+
+        super().__init__(tasks, orders=orders, **more)
+
+
+def test_a_paused_task_leaves_and_goes_on_without_spending_a_retry():
+    paused = Orders(paused=frozenset({"a"}))
+    world = Asked([task("a", seconds=50), task("b", seconds=300)], {10: paused, 100: Orders()})
     summary = world.run()
-    assert ["waiting", *world.path(id)] == walk.split()
-    assert world.supervisor.states[id] == walk.split()[-1]
-    ended = [*summary.done, *summary.skipped, *summary.failed, *summary.blocked]
-    assert sorted(ended) == sorted(world.supervisor.states)
+    assert (summary.ok, summary.retries) == (True, 0)
+    assert world.path("a") == [State.READY, State.RUNNING, State.PAUSED, State.READY, State.RUNNING, State.DONE]
+    assert world.events[-1].task.id == "b"
+    assert [event.seconds for event in world.events if event.task.id == "a"][2:4] == pytest.approx([10, 100], abs=3)
 
 
-def test_the_walks_take_every_arrow():
-    taken = {pair for walk in walks() for pair in pairwise(walk.split())}
-    assert taken == {(before.value, after.value) for before, after_all in TRANSITIONS.items() for after in after_all}
+def test_everything_paused_waits_and_nothing_starts():
+    all_paused = Orders(paused=frozenset({"a", "b"}))
+    world = Asked([task("a"), task("b", "a")], {0: all_paused, 5000: Orders()})
+    looks = []
+    poll = world.executor.poll
+    world.executor.poll = lambda seconds: looks.append(seconds) or poll(seconds)
+    assert world.run().ok
+    assert world.start_of("a") == pytest.approx(5000, abs=3)
+    assert len(looks) <= 5000 / Policy().watch_seconds + 10
+
+
+def test_a_task_that_does_not_leave_is_killed_and_still_only_paused():
+    class Stubborn(SimulatedExecutor):
+        def leave(self, task_id: str, attempt: int) -> None:
+            pass
+
+    world = Asked([task("a", seconds=1000)], {10: Orders(paused=frozenset({"a"})), 300: Orders()})
+    world.executor.__class__ = Stubborn
+    summary = world.run()
+    assert (summary.ok, summary.retries) == (True, 0)
+    assert [event.seconds for event in world.events if event.state is State.PAUSED] == pytest.approx([130], abs=5)
+
+
+def test_a_task_that_fails_while_asked_to_leave_spends_its_retry():
+    world = Asked(
+        [task("a", seconds=50)],
+        {10: Orders(paused=frozenset({"a"})), 100: Orders()},
+        fate=failing(FailureKind.CRASHED, times=1),
+    )
+    world.executor.leave = lambda id, attempt: None
+    assert world.run().retries == 1
+
+
+def test_cancelling_is_final_and_blocks_what_needs_it():
+    tasks = [task("trunk", seconds=50), task("branch", "trunk"), task("free", seconds=100)]
+    world = Asked(tasks, {10: Orders(cancelled=frozenset({"trunk"})), 60: Orders()})
+    summary = world.run()
+    assert summary.cancelled == ("trunk",)
+    assert summary.blocked == {"branch": "needs trunk, which was cancelled"}
+    assert set(summary.done) == {"free"}
+    assert world.executor._live == set()
+
+
+def test_cancelling_everything_ends_the_run():
+    ids = frozenset({"a", "b", "c"})
+    world = Asked([task("a", seconds=500), task("b", "a"), task("c", seconds=500)], {10: Orders(cancelled=ids)})
+    summary = world.run()
+    assert set(summary.cancelled) == ids
+    assert (summary.ok, summary.blocked) == (True, {})
+    assert summary.wall_seconds < 20
+
+
+def test_what_was_cancelled_before_needs_no_node():
+    world = Asked([task("a", resources=Resources(gpus=64))], {0: Orders(cancelled=frozenset({"a"}))})
+    assert world.run().cancelled == ("a",)
+
+
+# -- failures -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_that_fails_blocks_what_hangs_on_it_and_nothing_else():
@@ -328,7 +498,7 @@ def test_tasks_of_a_node_that_left_run_again_elsewhere():
     def lose(event: Event) -> None:
         world.events.append(event)
         if event.state is State.RUNNING and event.task.id == "y" and event.attempt == 1:
-            world.executor.nodes = [node for node in world.executor.nodes if node.id != event.node_id]
+            world.executor.nodes = [node for node in world.executor.nodes if node.id not in event.node_ids]
 
     world.supervisor._on_event = lose
     summary = world.run()
@@ -394,6 +564,9 @@ sizes = st.sampled_from(
         Resources(gpus=1),
         Resources(cpus=3, gpus=2),
         Resources(whole_node=True),
+        Resources(cpus=1, members=4),
+        Resources(gpus=1, members=3),
+        Resources(gpus=0.5, members=2),
     ]
 )
 fates = st.lists(st.sampled_from([None, "hang", *FailureKind]), max_size=4)
@@ -422,7 +595,7 @@ def test_any_dag_with_any_fate_ends_with_each_task_in_one_state(
 ):
     plans = {made.id: plan for made, plan in dag}
     exists = {str(index) for index in exist}
-    held: dict[str, tuple[str, Resources]] = {}
+    held: dict[str, tuple[tuple[str, ...], Resources]] = {}
     free = {node.id: node for node in HARDWARE}
     hung: set[str] = set()
 
@@ -447,12 +620,13 @@ def test_any_dag_with_any_fate_ends_with_each_task_in_one_state(
         if event.state is State.RUNNING:
             assert id not in exists
             assert all(states[need] in (State.DONE, State.SKIPPED) for need in event.task.needs)
-            assert event.node_id is not None
-            held[id] = (event.node_id, event.task.resources)
-            here = [resources for node_id, resources in held.values() if node_id == event.node_id]
-            assert sum(resources.cpus for resources in here) <= free[event.node_id].cpus
-            assert sum(resources.gpus for resources in here) <= free[event.node_id].gpus
-            assert len(here) == 1 or not any(resources.whole_node for resources in here)
+            assert len(event.node_ids) == event.task.resources.members
+            held[id] = (event.node_ids, event.task.resources)
+            for node in event.node_ids:
+                here = [resources for node_ids, resources in held.values() for one in node_ids if one == node]
+                assert sum(resources.cpus for resources in here) <= free[node].cpus
+                assert sum(resources.gpus for resources in here) <= free[node].gpus
+                assert len(here) == 1 or not any(resources.whole_node for resources in here)
         elif event.state in (State.DONE, State.RETRYING, State.FAILED):
             held.pop(id, None)
         if event.state is State.DONE:

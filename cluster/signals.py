@@ -1,0 +1,35 @@
+"""How a launcher is asked to leave: SIGTERM, or SIGUSR1 as Slurm's `--signal=USR1@60` sends it some time before."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def exit_code(number: signal.Signals) -> int:
+    """As a shell tells it of a process that died by the signal."""
+    return 128 + number
+
+
+@contextmanager
+def signals_exit() -> Iterator[None]:
+    """The signals raise `SystemExit`, so that what runs can be ended first. Signals belong to the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(exit_code(signal.Signals(number)))
+
+    before = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
