@@ -8,7 +8,7 @@ import torch
 
 from llama.accounting import training_flops_per_token
 from llama.attempt import Attempt
-from llama.device import peak_flops_per_second
+from llama.device import device_name, peak_flops_per_second
 from llama.journal import Journal, WrittenJournal
 from llama.metric_names import FLOPS, GRAD_NORM, LEARNING_RATE, MFU, SKIPPED_UPDATES, TOKENS_PER_SECOND, TRAIN_LOSS
 from llama.records import DONE, HEARTBEAT, Done, Heartbeat, JournalPoint, complete_steps, write_record
@@ -24,6 +24,7 @@ class Logbook:
         """`keep_bytes` of the journal are vouched for by the checkpoint that the attempt starts from, at `start_step`."""
         self._attempt, self._config = attempt, attempt.config
         self._flops_per_token = training_flops_per_token(self._config.model)
+        self._device_name = device_name(device)
         self._peak_flops = peak_flops_per_second(device, self._config.dtype)
         self._logged_step = start_step
         self._latest: dict[str, float | None] = {}
@@ -89,6 +90,7 @@ class Logbook:
             training_seconds=training_seconds,
             threads=self._attempt.threads,
             gpu_share=self._attempt.gpu_share,
+            device=self._device_name,
         )
         write_record(self._attempt.run_folder / DONE, done)
 

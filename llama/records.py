@@ -86,6 +86,8 @@ class Done(Record):
     """Cores that the run had."""
     gpu_share: float = 0.0
     """GPUs that the run had: a share of one, or several; 0 on a CPU."""
+    device: str | None = None
+    """The CPU's or GPU's model, as `llama.device` calls it; None in runs from before it was noted."""
 
 
 class CheckpointMark(Record):

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from cluster.machine import visible_gpus
 from llama.accounting import training_flops_per_token
-from llama.config import Device, ModelConfig, RunConfig, digest
+from llama.config import ActivationCheckpointing, Device, ModelConfig, RunConfig, digest
 from llama.errors import UserError
 from llama.processor import has_bf16_tiles, processor_name
 from llama.records import Record, read_record, write_record
@@ -55,7 +55,7 @@ class TrainedShape(Record):
     model: ModelConfig
     batch_sequences: int
     micro_batch_sequences: int
-    activation_checkpointing: str
+    activation_checkpointing: ActivationCheckpointing
     compile: bool
 
     @classmethod
@@ -77,9 +77,13 @@ class SpeedPoint(Record):
     """Over whole training steps, one run alone on its cores."""
 
 
+SpeedSource = Literal["finished", "measured", "interpolated", "extrapolated", "assumed"]
+"""From finished runs, measured alone on the machine, reckoned from those of other shapes, or assumed of the hardware."""
+
+
 class Speed(NamedTuple):
     tokens_per_second: float
-    source: Literal["measured", "interpolated", "extrapolated"]
+    source: SpeedSource
 
 
 class CalibrationFile(Record):

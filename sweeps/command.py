@@ -14,7 +14,8 @@ from sweeps.commands.compare import compare
 from sweeps.commands.control import cancel, pause, resume
 from sweeps.commands.export import export
 from sweeps.commands.fit import fit
-from sweeps.commands.options import JsonOption, StorageOption, TrackingOption
+from sweeps.commands.options import CalibrateOption, JsonOption, StorageOption, TrackingOption
+from sweeps.commands.plan import plan
 from sweeps.commands.recommend import recommend
 from sweeps.commands.report import report
 from sweeps.commands.terminal import note, print_json, print_table, say
@@ -32,9 +33,6 @@ AddressOption = Annotated[
     str | None,
     typer.Option("--address", help="A standing Ray cluster: auto, or host:port (default: a Ray of its own)."),
 ]
-CalibrateOption = Annotated[
-    bool, typer.Option("--calibrate", help="Measure how fast this machine trains each size first, and remember it.")
-]
 
 
 @app.command()
@@ -46,32 +44,6 @@ def quickstart(
     from sweeps.quickstart import run_quickstart
 
     run_quickstart(out, tracking_uri=tracking_uri, say=say)
-
-
-@app.command()
-def plan(
-    sweep: SweepArgument,
-    storage: StorageOption = None,
-    calibrate: CalibrateOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """What a sweep would run and cost, before anything is spent."""
-    from sweeps.plan_table import render
-    from sweeps.prepare import prepare, this_place
-    from sweeps.storage import open_storage
-
-    place = this_place()
-    prepared = prepare(sweep, open_storage(storage), place, say=note)
-    if calibrate:
-        from cluster.local_executor import LocalExecutor
-        from sweeps.measuring import calibrate_shapes
-
-        with LocalExecutor() as executor:
-            prepared = calibrate_shapes(prepared, place, executor, say=note)
-    if as_json:
-        print_json(prepared.plan.model_dump(mode="json"))
-    else:
-        print_table(render(prepared.plan))
 
 
 @app.command()
@@ -146,7 +118,7 @@ def ui(
 
 
 app.add_typer(corpus.app, name="corpus")
-for _command in (pause, resume, cancel, fit, recommend, compare, report, export):
+for _command in (pause, resume, cancel, plan, fit, recommend, compare, report, export):
     app.command()(_command)
 
 

@@ -29,10 +29,11 @@ from llama.records import (
 )
 from sweeps import worker
 from sweeps.calibration import TrainedShape, this_machine
+from sweeps.hardware.place import Place, this_place
 from sweeps.live import LiveView
-from sweeps.measuring import calibrate_shapes, measure_inference, run_resources, share_serving_costs
+from sweeps.measuring import calibrate_shapes, measure_inference, share_serving_costs
 from sweeps.plan_table import duration
-from sweeps.prepare import Place, Prepared, gpu_share, prepare, this_place
+from sweeps.prepare import Prepared, gpu_share, prepare, run_resources
 from sweeps.segments import Segment, missing_segments
 from sweeps.storage import Storage, find_source, register_sweep
 from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
@@ -150,7 +151,7 @@ def _cluster_place(executor: Executor) -> Place:
     nodes = executor.capacity()
     gpus = sum(node.gpus for node in nodes)
     machine = this_machine()._replace(device="cuda" if gpus else "cpu")
-    return Place(machine=machine, cpus=int(sum(node.cpus for node in nodes)), gpus=gpus)
+    return Place(machine=machine, nodes=tuple(nodes))
 
 
 def _hold(storage: Storage, name: str, *, wait: bool, say: Callable[[str], None]) -> Lease:
@@ -242,7 +243,7 @@ def _train(
                 "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
             },
             needs=frozenset(segment.needs) & segments.keys(),
-            resources=run_resources(prepared, place),
+            resources=run_resources(prepared.design, place),
             estimated_seconds=estimates[segment.id],
         )
         for segment in missing
@@ -275,10 +276,7 @@ def _expected(prepared: Prepared) -> str:
 
 
 def _estimated_seconds(prepared: Prepared, segment: Segment) -> float:
-    speed = prepared.calibration.speed(TrainedShape.of(segment.config))
-    if speed is None:
-        return segment.flops / ORDERING_FLOPS_PER_SECOND
-    return (segment.end_step - segment.start_step) * segment.config.batch_tokens / speed.tokens_per_second
+    return prepared.schedule.seconds.get(segment.id, segment.flops / ORDERING_FLOPS_PER_SECOND)
 
 
 def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | None) -> LaunchResult:

@@ -7,20 +7,15 @@ from dataclasses import replace
 
 from cluster.executor import Executor
 from cluster.supervisor import Supervisor
-from cluster.task import Resources, Task
+from cluster.task import Task
 from llama.errors import UserError
 from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
 from sweeps import worker
 from sweeps.calibration import SpeedPoint, TrainedShape, store
-from sweeps.prepare import Place, Prepared, gpu_share, plan_at
+from sweeps.hardware.place import Place
+from sweeps.prepare import Prepared, calibrated, gpu_share, run_resources
 
 CALIBRATION_SECONDS = 1.5
-
-
-def run_resources(prepared: Prepared, place: Place) -> Resources:
-    """What one run takes."""
-    cpus = float(prepared.spec.resources.cpus)
-    return Resources(cpus=cpus, gpus=gpu_share(prepared.design) if place.gpus else 0.0)
 
 
 def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
@@ -40,7 +35,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
             "threads": prepared.spec.resources.cpus,
             "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
         },
-        resources=replace(run_resources(prepared, place), whole_node=True),
+        resources=replace(run_resources(prepared.design, place), whole_node=True),
     )
     summary = Supervisor([task], executor).run()
     if not summary.ok:
@@ -49,8 +44,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     points = [
         SpeedPoint(shape=TrainedShape.of(config), tokens_per_second=speeds[name]) for name, config in wanted.items()
     ]
-    calibration = store(prepared.setup, points)
-    return replace(prepared, calibration=calibration, plan=plan_at(place, prepared.design, calibration))
+    return calibrated(prepared, store(prepared.setup, points))
 
 
 def share_serving_costs(prepared: Prepared) -> list[str]:
@@ -114,7 +108,7 @@ def measure_inference(
             "threads": prepared.spec.resources.cpus,
             "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
         },
-        resources=replace(run_resources(prepared, place), whole_node=True),
+        resources=replace(run_resources(prepared.design, place), whole_node=True),
     )
     summary = Supervisor([task], executor).run()
     if not summary.ok:

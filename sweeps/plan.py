@@ -1,147 +1,54 @@
 """What a sweep would take, before anything is spent. Torch-free; `sweeps.plan_table` shows it to a person.
 
-Seconds come from measured speeds or are absent. They cover training steps; starting processes, validation and checkpoints
-come on top.
+Seconds come from speeds that were measured, or are assumed of GPUs that are known, or are absent. They cover training steps;
+starting processes, validation and checkpoints come on top.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
-from cluster.executor import Node
-from cluster.simulation import simulate
-from cluster.task import Task
 from llama.accounting import checkpoint_bytes, count_parameters
 from llama.config import Device, RunConfig
-from llama.data.mixture import EPOCHS_WORTH_NEW, repetition
+from llama.data.mixture import repetition
 from llama.memory import training_bytes
-from llama.records import Record
-from sweeps.calibration import Calibration, Speed, TrainedShape
-from sweeps.design import Design, PlannedRun, budget_tokens
-from sweeps.segments import Segment
-
-#: The best learning rate falls about as the horizon^-0.3 (Bjorck et al. 2024): four times as long is 1.5 times off.
-FAR_BEYOND = 4.0
-
-#: A tuned law's exponents come from the range tried: ten times beyond it an error of 0.1 in one is a quarter of the rate.
-FAR_FROM_TUNED = 10.0
+from sweeps.calibration import SpeedSource, TrainedShape
+from sweeps.design import Design, PlannedRun
+from sweeps.hardware.memory_fit import Fit, fit_on
+from sweeps.hardware.place import Place
+from sweeps.hardware.speeds import Speeds
+from sweeps.plan_records import Cost, DomainPlan, LeftOutCell, Plan, SizePlan
+from sweeps.plan_warnings import memory_warnings, warnings_of
+from sweeps.schedule import Schedule, capacity, taken
 
 #: A worker process with torch loaded and nothing trained, measured on Linux.
 PROCESS_BYTES = 400_000_000
 
-
-class SizePlan(Record):
-    """One model size over all its budgets, seeds and learning rates."""
-
-    size: str
-    runs: int
-    n_params: int
-    n_params_non_embedding: int
-    n_params_matmul: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    d_ff: int
-    peak_lr: list[float]
-    """Ascending; one a learning-rate multiplier, or a budget where the rule takes the run's own tokens."""
-    batch_tokens: list[int]
-    """Ascending; more than one where the rule takes the run's own tokens."""
-    tokens_range: tuple[int, int]
-    """Shortest and longest run."""
-    tokens_per_parameter_range: tuple[float, float]
-    """Over `n_params`."""
-    trained_tokens: int
-    """Over all segments: a trunk counts once, however many branches leave it."""
-    flops: float
-    device_seconds: float | None
-    """Seconds of one run's share of the machine (its cores, or its GPU's part), summed over segments; None if unmeasured."""
-    tokens_per_second: float | None
-    speed_source: Literal["measured", "interpolated", "extrapolated"] | None
-    memory_bytes: int
-    """Of one run, its process included: an estimate."""
-
-
-class DomainPlan(Record):
-    """One domain of the corpus, as the sweep's longest run sees it."""
-
-    domain: str
-    weight: float
-    train_tokens: int
-    """In the corpus."""
-    longest_run_tokens: int
-    """Drawn from this domain by the longest run."""
-    longest_run_epochs: float
-
-
-class LeftOutCell(Record):
-    name: str
-    reason: str
-
-
-class PlanWarning(Record):
-    """Something a person should know before spending. The code is stable, the message is for reading."""
-
-    code: Literal["epochs", "horizon", "tuned", "empty_size", "identifiability", "memory", "validation", "calibration"]
-    message: str
-
-
-class Plan(Record):
-    """The whole sweep."""
-
-    sweep: str
-    sweep_id: str
-    recipe: str
-    schedule: Literal["wsd", "cosine"]
-    dtype: str
-    compiled: list[str]
-    """Sizes whose runs are compiled."""
-    micro_batch: int | None
-    """Sequences that go through the model at once, at most; None: the batch."""
-    activation_checkpointing: str
-    skip_sigma: float | None
-    runs: int
-    """Without trunks."""
-    trunks: int
-    segments: int
-    trained_tokens: int
-    flops: float
-    slots: int
-    """Runs that go side by side."""
-    device_seconds: float | None
-    wall_seconds: float | None
-    """By the launcher's own schedule, longest path first; None where a speed is missing."""
-    checkpoint_bytes: int
-    """On disk at the end, at most: every segment's last checkpoint, and of each run one before its last. A run that trains has
-    one more, as it is written.
-    """
-    sizes: list[SizePlan]
-    domains: list[DomainPlan]
-    left_out: list[LeftOutCell]
-    warnings: list[PlanWarning]
+#: Of a data centre: what it draws over what its machines draw (Touvron et al. 2023, table 15).
+POWER_USAGE_EFFECTIVENESS = 1.1
 
 
 def make_plan(
-    design: Design, calibration: Calibration, *, slots: int, device: Device, memory_bytes: int | None = None
+    design: Design,
+    speeds: Speeds,
+    place: Place,
+    schedule: Schedule,
+    *,
+    usd_per_gpu_hour: float | None = None,
 ) -> Plan:
-    """Count and time a design. `slots` is how many runs the machine or cluster takes at once, `device` what each trains on,
-    `memory_bytes` what all of them share there, None where it isn't known.
+    """Count a design that `schedule` has timed at `place`. A price is instead of the list's.
 
     Raises:
         UserError: the corpus lacks a domain of the spec, or has too little of it for one sequence.
     """
     spec = design.spec
     finals = [run for run in design.runs if not run.record.is_trunk]
-    speeds = _speeds(design, calibration)
-    seconds: dict[str, float] = {}
-    for segment in design.segments:
-        speed = speeds[TrainedShape.of(segment.config)]
-        if speed is not None:
-            seconds[segment.id] = _trained_tokens(segment) / speed.tokens_per_second
-    timed = len(seconds) == len(design.segments)
-    sizes = [_size_plan(design, size, finals, seconds, speeds, device) for size in design.models]
+    timed = schedule.slots is not None
+    sizes = [plan for size in design.models if (plan := _size_plan(design, size, place, schedule)) is not None]
     domains = _domain_plans(design, finals)
     saved = [segment.config for segment in design.segments] + [run.config for run in design.runs]
+    slots = run_slots(place, schedule)
+    warnings = warnings_of(design, domains, speeds.calibration, timed=timed)
     return Plan(
         sweep=spec.name,
         sweep_id=spec.digest[:16],
@@ -155,69 +62,110 @@ def make_plan(
         runs=len(finals),
         trunks=len(design.runs) - len(finals),
         segments=len(design.segments),
-        trained_tokens=sum(_trained_tokens(segment) for segment in design.segments),
+        trained_tokens=sum(segment.tokens for segment in design.segments),
         flops=sum(segment.flops for segment in design.segments),
         slots=slots,
-        device_seconds=sum(seconds.values()) if timed else None,
-        wall_seconds=_wall_seconds(design, seconds, slots) if timed else None,
-        checkpoint_bytes=sum(checkpoint_bytes(run.model) for run in saved),
-        sizes=[size for size in sizes if size is not None],
+        place=_in_words(place),
+        device_seconds=sum(schedule.seconds.values()) if timed else None,
+        wall_seconds=schedule.wall_seconds,
+        utilisation=_utilisation(design, schedule),
+        speeds=_speeds_in_words(design, speeds),
+        cost=_cost(design, place, schedule, usd_per_gpu_hour),
+        checkpoint_bytes=sum(checkpoint_bytes(config.model) for config in saved),
+        sizes=sizes,
         domains=domains,
         left_out=[LeftOutCell(name=name, reason=reason) for name, reason in design.left_out],
-        warnings=[
-            *_warnings(design, finals, domains, calibration, timed),
-            *_memory_warnings([size for size in sizes if size is not None], slots, memory_bytes),
-        ],
+        warnings=[*warnings, *memory_warnings(sizes, slots, place.memory_bytes)],
     )
 
 
-def _wall_seconds(design: Design, seconds: Mapping[str, float], slots: int) -> float:
-    """The end of the schedule that the launcher's own supervisor would make with `slots` equal places."""
-    tasks = [
-        Task(id=segment.id, function=_train, needs=frozenset(segment.needs), estimated_seconds=seconds[segment.id])
-        for segment in design.segments
-    ]
-    return max(slot.end_seconds for slot in simulate(tasks, [Node(id="all", cpus=slots)]))
+def run_slots(place: Place, schedule: Schedule) -> int:
+    """How many runs go side by side, at most: of the size that takes least."""
+    least = min(schedule.resources.values(), key=lambda one: (one.gpus, one.cpus))
+    by_node = (
+        int(min(node.cpus // least.cpus, round(node.gpus / least.gpus, 6) if least.gpus else node.cpus))
+        for node in place.nodes
+    )
+    return max(1, sum(by_node))
 
 
-def _train(*, attempt: int) -> None:
-    """Stands for a segment's training in a simulated schedule, where nothing is called."""
+def _utilisation(design: Design, schedule: Schedule) -> float | None:
+    wall = schedule.wall_seconds
+    return None if not wall else _held_seconds(design, schedule) / (capacity(schedule.nodes) * wall)
 
 
-def _speeds(design: Design, calibration: Calibration) -> dict[TrainedShape, Speed | None]:
-    return {
-        shape: calibration.speed(shape) for shape in {TrainedShape.of(segment.config) for segment in design.segments}
-    }
+def _held_seconds(design: Design, schedule: Schedule) -> float:
+    """Seconds times what runs take of the place's scarce kind: GPU-seconds, or core-seconds."""
+    sizes = {run.record.key: run.size for run in design.runs}
+    held = {size: taken(resources, schedule.nodes) for size, resources in schedule.resources.items()}
+    return sum(schedule.seconds[segment.id] * held[sizes[segment.run_key]] for segment in design.segments)
 
 
-def _trained_tokens(segment: Segment) -> int:
-    return (segment.end_step - segment.start_step) * segment.config.batch_tokens
+def _cost(design: Design, place: Place, schedule: Schedule, usd_per_gpu_hour: float | None) -> Cost | None:
+    accelerator, wall = place.accelerator, schedule.wall_seconds
+    if accelerator is None:
+        return None
+    busy = None if wall is None else _held_seconds(design, schedule) / 3600
+    held = None if wall is None else place.gpus * wall / 3600
+    price, source = usd_per_gpu_hour, "as --price-per-hour says"
+    if price is None and accelerator.price is not None:
+        price, source = accelerator.price.usd_per_hour, accelerator.price.source
+    kilowatts = accelerator.power_watts / 1000 * POWER_USAGE_EFFECTIVENESS
+    return Cost(
+        device=accelerator.name,
+        gpus=place.gpus,
+        nodes=place.cluster.layout if place.cluster is not None else _in_words(place),
+        gpu_hours=busy,
+        held_gpu_hours=held,
+        usd_per_gpu_hour=price,
+        price_source=None if price is None else source,
+        usd=None if price is None or held is None else price * held,
+        usd_busy=None if price is None or busy is None else price * busy,
+        energy_kwh=None if busy is None else busy * kilowatts,
+        energy_assumption=f"{accelerator.power_watts:g} W a GPU in use, the board's most, x {POWER_USAGE_EFFECTIVENESS:g} for "
+        "the data centre (as Touvron et al. 2023); idle GPUs are not counted",
+    )
 
 
-def _run_tokens(run: PlannedRun) -> int:
-    assert run.config.tokens is not None  # trunks are no final runs
-    return run.config.tokens
+def _in_words(place: Place) -> str:
+    if place.cluster is not None:
+        return f"{place.cluster.name}: {place.cluster.layout}"
+    count = f"{place.gpus} GPU{'s' if place.gpus > 1 else ''}" if place.gpus else f"{place.cpus} cores"
+    return f"{count} of {place.machine.name}"
 
 
-def _size_plan(
-    design: Design,
-    size: str,
-    finals: Sequence[PlannedRun],
-    seconds: Mapping[str, float],
-    speeds: Mapping[TrainedShape, Speed | None],
-    device: Device,
-) -> SizePlan | None:
+_SOURCES: dict[SpeedSource | None, str] = {
+    "finished": "from finished runs",
+    "measured": "measured alone",
+    "interpolated": "between measured ones",
+    "extrapolated": "beyond measured ones",
+    "assumed": "assumed",
+    None: "unknown",
+}
+
+
+def _speeds_in_words(design: Design, speeds: Speeds) -> list[str]:
+    counts = speeds.sources(dict.fromkeys(TrainedShape.of(run.config) for run in design.runs))
+    parts = [f"{counts[source]} {words}" for source, words in _SOURCES.items() if source in counts]
+    lines = [f"of {sum(counts.values())} shapes: {', '.join(parts)}"]
+    if speeds.finished.runs and counts.keys() & {"finished", "interpolated", "extrapolated"}:
+        lines[0] += f" ({speeds.finished.runs} finished runs)"
+    if "assumed" in counts and speeds.assumed is not None:
+        lines.append(f"assumed: {speeds.assumed.statement}")
+    return lines
+
+
+def _size_plan(design: Design, size: str, place: Place, schedule: Schedule) -> SizePlan | None:
     """None for a size without runs."""
-    model, runs = design.models[size], [run for run in finals if run.size == size]
+    model, runs = design.models[size], [run for run in design.runs if run.size == size and not run.record.is_trunk]
     if not runs:
         return None
     counts, tokens = count_parameters(model), [_run_tokens(run) for run in runs]
     segments = [segment for segment in design.segments if segment.config.model == model]
-    timed = all(segment.id in seconds for segment in segments)
+    timed = all(segment.id in schedule.seconds for segment in segments)
     batches = sorted({run.config.recipe.batch_sequences for run in runs})
-    largest_batch = max(runs, key=lambda run: run.config.recipe.batch_sequences)
-    speed = speeds[TrainedShape.of(largest_batch.config)]
-    step_bytes = max(_step_bytes(run.config, device) for run in runs)
+    speed = schedule.speeds[TrainedShape.of(max(runs, key=lambda run: run.config.recipe.batch_sequences).config)]
+    fit = _fit(runs, place, schedule.resources[size].gpus)
     return SizePlan(
         size=size,
         runs=len(runs),
@@ -230,13 +178,29 @@ def _size_plan(
         batch_tokens=[batch * model.context_length for batch in batches],
         tokens_range=(min(tokens), max(tokens)),
         tokens_per_parameter_range=(min(tokens) / counts.n_params, max(tokens) / counts.n_params),
-        trained_tokens=sum(_trained_tokens(segment) for segment in segments),
+        trained_tokens=sum(segment.tokens for segment in segments),
         flops=sum(segment.flops for segment in segments),
-        device_seconds=sum(seconds[segment.id] for segment in segments) if timed else None,
+        device_seconds=sum(schedule.seconds[segment.id] for segment in segments) if timed else None,
         tokens_per_second=speed.tokens_per_second if speed else None,
         speed_source=speed.source if speed else None,
-        memory_bytes=PROCESS_BYTES + step_bytes,
+        memory_bytes=fit.memory_bytes,
+        fits=fit.fits,
+        layout=fit.layout,
     )
+
+
+def _fit(runs: Sequence[PlannedRun], place: Place, gpus: float) -> Fit:
+    """Of the run that holds most."""
+    configs = list({TrainedShape.of(run.config): run.config for run in runs}.values())
+    if place.accelerator is not None:
+        return max((fit_on(place.accelerator, config, gpus) for config in configs), key=lambda fit: fit.memory_bytes)
+    device = place.machine.device
+    return Fit(PROCESS_BYTES + max(_step_bytes(config, device) for config in configs), fits=True, layout=None)
+
+
+def _run_tokens(run: PlannedRun) -> int:
+    assert run.config.tokens is not None  # trunks are no final runs
+    return run.config.tokens
 
 
 def _step_bytes(run: RunConfig, device: Device) -> int:
@@ -265,116 +229,3 @@ def _domain_plans(design: Design, finals: Sequence[PlannedRun]) -> list[DomainPl
         )
         for domain, weight in weights.items()
     ]
-
-
-def _warnings(
-    design: Design,
-    finals: Sequence[PlannedRun],
-    domains: Sequence[DomainPlan],
-    calibration: Calibration,
-    timed: bool,
-) -> list[PlanWarning]:
-    spec, found = design.spec, []
-    for domain in domains:
-        if domain.longest_run_epochs > EPOCHS_WORTH_NEW:
-            found.append(
-                PlanWarning(
-                    code="epochs",
-                    message=f"domain {domain.domain}: the longest run reads its {domain.train_tokens:,} tokens "
-                    f"{domain.longest_run_epochs:.1f} times; beyond {EPOCHS_WORTH_NEW:.0f} epochs repeated tokens are worth "
-                    "less than new ones (Muennighoff et al. 2023): add text, lower its weight, or lower the budgets",
-                )
-            )
-    empty = [size for size in design.models if all(run.size != size for run in finals)]
-    if empty:
-        found.append(
-            PlanWarning(code="empty_size", message=f"no budget is left for {', '.join(empty)}: see what is left out")
-        )
-    found += _horizon_warnings(design, finals)
-    found += _tuned_warnings(design, finals)
-    ratios = {round(_run_tokens(run) / count_parameters(run.config.model).n_params, 1) for run in finals}
-    if len(finals) > 1 and (len(design.models) - len(empty) < 2 or max(ratios) < 1.5 * min(ratios)):
-        found.append(
-            PlanWarning(
-                code="identifiability",
-                message="runs of one size, or at one ratio of tokens to parameters, cannot identify a scaling law: "
-                "vary both, for instance with budgets.flops",
-            )
-        )
-    share = spec.evaluation.validation_tokens // len(spec.weights)
-    short = [domain for domain in spec.weights if design.corpus.validation_tokens[domain] < share]
-    if short:
-        found.append(
-            PlanWarning(
-                code="validation",
-                message=f"domain {', '.join(short)} has fewer held-out tokens than its share {share:,} of "
-                "evaluation.validation_tokens: raise corpus.held_out_fraction, or ask for fewer",
-            )
-        )
-    if calibration.problem:
-        found.append(PlanWarning(code="calibration", message=calibration.problem))
-    elif not timed:
-        found.append(
-            PlanWarning(
-                code="calibration", message="no measured speed near every size: --calibrate measures this machine"
-            )
-        )
-    return found
-
-
-def _memory_warnings(sizes: Sequence[SizePlan], slots: int, memory_bytes: int | None) -> list[PlanWarning]:
-    if memory_bytes is None or not sizes:
-        return []
-    largest = max(sizes, key=lambda size: size.memory_bytes)
-    if slots * largest.memory_bytes <= memory_bytes:
-        return []
-    alone = largest.memory_bytes > memory_bytes
-    return [
-        PlanWarning(
-            code="memory",
-            message=f"{'a run' if alone else f'{slots} runs at once'} of {largest.size} take up to "
-            f"{(1 if alone else slots) * largest.memory_bytes / 1e9:,.1f} GB of the {memory_bytes / 1e9:,.1f} GB here: lower "
-            "micro_batch, set activation_checkpointing: selective, or give a run more resources.cpus, so that fewer go at once",
-        )
-    ]
-
-
-def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:
-    """A trunk that runs far beyond the horizon its rule was given has too high a rate at its end."""
-    recipe, unit = design.spec.recipe, design.spec.budgets.unit
-    if recipe.reference_budget is None:
-        return []
-    beyond = {
-        run.size
-        for run in finals
-        if _run_tokens(run) > FAR_BEYOND * budget_tokens(unit, recipe.reference_budget, run.config.model)
-    }
-    if not beyond:
-        return []
-    sizes = ", ".join(size for size in design.models if size in beyond)
-    message = (
-        f"budgets over {FAR_BEYOND:g} times recipe.reference_budget {recipe.reference_budget:g} at {sizes}: the learning rate "
-        "is set for a much shorter run"
-    )
-    return [PlanWarning(code="horizon", message=message)]
-
-
-def _tuned_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:
-    """A tuned law carried far beyond the sizes and tokens that its study tried."""
-    law = design.spec.recipe.tuned
-    if law is None:
-        return []
-    far = {
-        run.size
-        for run in finals
-        if max(law.n.distance(law.size(run.config.model)), law.d.distance(run.config.recipe.reference_tokens))
-        > FAR_FROM_TUNED
-    }
-    if not far:
-        return []
-    sizes = ", ".join(size for size in design.models if size in far)
-    message = (
-        f"recipe.tuned comes from {law.n.low:,} to {law.n.high:,} parameters ({law.counting}) and {law.d.low:,} to "
-        f"{law.d.high:,} tokens ({law.study}); {sizes}: more than {FAR_FROM_TUNED:g} times beyond"
-    )
-    return [PlanWarning(code="tuned", message=message)]

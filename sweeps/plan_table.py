@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.plan import Plan
+from sweeps.plan_records import Cost, Foresight, Plan
 
 T = TypeVar("T", int, float)
 
@@ -32,7 +32,7 @@ def render(plan: Plan) -> Group:
             _span(size.peak_lr, lambda lr: f"{lr:.3g}"),
             _span(size.batch_tokens, lambda tokens: f"{tokens:,}"),
         )
-        estimated = "" if size.speed_source == "measured" else "~"
+        estimated = "" if size.speed_source in ("measured", "finished") else "~"
         runs.add_row(
             size.size,
             str(size.runs),
@@ -54,7 +54,20 @@ def render(plan: Plan) -> Group:
     lines = [Text(line) for line in _summary(plan)]
     lines += [Text(f"left out  {cell.name}: {cell.reason}", style="dim") for cell in plan.left_out]
     lines += [Text(f"warning   {warning.message}", style="yellow") for warning in plan.warnings]
-    return Group(shapes, runs, domains, *lines)
+    tables = [shapes, runs, *([_layouts(plan)] if plan.cost is not None else []), domains]
+    return Group(*tables, *lines)
+
+
+def _layouts(plan: Plan) -> Table:
+    """How each size lies on the GPUs."""
+    assert plan.cost is not None
+    table = _table(f"on {plan.place.split(':')[0]}", "size", "memory a run", "layout")
+    table.columns[-1].justify = "left"
+    table.columns[-1].no_wrap = False
+    for size in plan.sizes:
+        style = "" if size.fits else "bold red"
+        table.add_row(size.size, f"{human(size.memory_bytes)}B", Text(size.layout or "", style=style))
+    return table
 
 
 def _table(title: str, *headings: str) -> Table:
@@ -69,17 +82,51 @@ def _summary(plan: Plan) -> list[str]:
     memory = max((size.memory_bytes for size in plan.sizes), default=0)
     time = "unknown: no measured speed of this machine"
     if plan.wall_seconds is not None and plan.device_seconds is not None:
+        busy = "" if plan.utilisation is None else f", {plan.utilisation:.0%} of {plan.place.split(':')[0]} in use"
         time = (
-            f"{duration(plan.wall_seconds)} with {plan.slots} at once "
+            f"{duration(plan.wall_seconds)} with {plan.slots} at once at most{busy} "
             f"({duration(plan.device_seconds)} of training steps in all; start-up, validation and checkpoints come on top)"
         )
     return [
         f"recipe    {plan.recipe}, {plan.schedule}",
         f"step      {_step(plan)}",
         f"compute   {plan.flops:.3g} FLOPs, {human(plan.trained_tokens)} tokens trained",
+        f"speeds    {plan.speeds[0]}",
+        *(f"          {line}" for line in plan.speeds[1:]),
         f"time      {time}",
+        *([] if plan.cost is None else _cost(plan.cost)),
         f"memory    up to {human(memory)}B a run; checkpoints {human(plan.checkpoint_bytes)}B on disk",
+        *([] if plan.foresight is None else _foresight(plan.foresight)),
     ]
+
+
+def _cost(cost: Cost) -> list[str]:
+    if cost.gpu_hours is None or cost.held_gpu_hours is None:
+        return ["cost      unknown without the time"]
+    lines = [
+        f"GPUs      {cost.gpu_hours:,.4g} GPU-hours in use, {cost.held_gpu_hours:,.4g} held until the last run ends"
+    ]
+    if cost.usd is None or cost.usd_busy is None:
+        lines.append(f"cost      no list price of {cost.device} is known: --price-per-hour gives it")
+    else:
+        lines.append(
+            f"cost      ${cost.usd:,.2f} for the held hours, ${cost.usd_busy:,.2f} for those in use, at "
+            f"${cost.usd_per_gpu_hour:g} a GPU-hour ({cost.price_source})"
+        )
+    return [*lines, f"energy    {cost.energy_kwh:,.4g} kWh: {cost.energy_assumption}"]
+
+
+def _foresight(seen: Foresight) -> list[str]:
+    size = _interval(seen.n_params, seen.n_params_ci95)
+    tokens = _interval(seen.n_tokens, seen.n_tokens_ci95)
+    return [
+        f"a fit     of these {seen.fitted_runs} runs would tell N* {size} and D* {tokens} at {seen.target}",
+        f"          {seen.assumptions}",
+    ]
+
+
+def _interval(value: float, ci95: tuple[float, float] | None) -> str:
+    return f"{human(value)} (not at all)" if ci95 is None else f"{human(value)} ({human(ci95[0])} - {human(ci95[1])})"
 
 
 def _step(plan: Plan) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
-from cluster.machine import available_cpus, visible_gpus
+from cluster.task import Resources
 from llama.accounting import count_parameters
 from llama.data.building.build import build_corpus
 from llama.data.corpus import Corpus, open_corpus
 from llama.records import read_record
 from llama.sweep_index import SWEEP_INDEX, SweepIndex
-from sweeps.calibration import Calibration, Machine, Setup, load, this_machine
+from sweeps.calibration import Calibration, Setup, load
 from sweeps.design import CorpusFacts, Design, make_design
+from sweeps.finished_speeds import finished_speeds
+from sweeps.hardware.assumed_speed import AssumedSpeed
+from sweeps.hardware.place import Place
+from sweeps.hardware.speeds import FinishedSpeeds, Speeds
 from sweeps.numerics import resolve_numerics
-from sweeps.plan import Plan, make_plan
+from sweeps.plan import make_plan
+from sweeps.plan_records import Plan
+from sweeps.schedule import Schedule, foretell
 from sweeps.spec import SweepSpec, load_sweep
 from sweeps.storage import Storage, SweepSource, find_source
 
@@ -27,14 +31,12 @@ SMALL_MODEL_GPU_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """What a launch may use: this machine, or the nodes of a standing cluster."""
+class Stated:
+    """What a person says of a machine, over what is known of it."""
 
-    machine: Machine
-    cpus: int
-    gpus: int
-    memory_bytes: int | None = None
-    """What runs share; None where it isn't known: on GPUs, and on other machines."""
+    mfu: float | None = None
+    """Of GPUs, at every size."""
+    usd_per_gpu_hour: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +48,28 @@ class Prepared:
     index: SweepIndex
     corpus: Corpus
     design: Design
+    place: Place
     setup: Setup
     calibration: Calibration
+    """Each shape alone on the machine."""
+    speeds: Speeds
+    """What the plan goes by: what finished runs did above all."""
+    schedule: Schedule
     plan: Plan
+    stated: Stated
 
     @property
     def spec(self) -> SweepSpec:
         return self.design.spec
 
 
-def this_place() -> Place:
-    """The machine at hand: the cores this process may use, and its GPUs if torch can use them."""
-    machine = this_machine()
-    gpus = len(visible_gpus()) if machine.device == "cuda" else 0
-    memory = psutil.virtual_memory().total if gpus == 0 else None
-    return Place(machine=machine, cpus=available_cpus(), gpus=gpus, memory_bytes=memory)
-
-
-def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str], None]) -> Prepared:
+def prepare(
+    argument: str, storage: Storage, place: Place, *, stated: Stated = Stated(), say: Callable[[str], None]
+) -> Prepared:
     """Read SWEEP, build its corpus if it isn't there, and work out its runs and plan.
 
     Raises:
-        UserError: the YAML, the corpus or the storage is not usable.
+        UserError: the YAML, the corpus or the storage is not usable, or a run asks for more than any node has.
     """
     source = find_source(argument, storage)
     storage, spec = source.storage, load_sweep(source.yaml_path)
@@ -82,22 +84,46 @@ def prepare(argument: str, storage: Storage, place: Place, *, say: Callable[[str
         runs=[run.record for run in design.runs],
     )
     setup = Setup(place.machine, design.numerics, spec.resources.cpus)
-    calibration = load(setup)
+    share = run_resources(design, place).gpus
+    calibration, finished = load(setup), finished_speeds(storage, setup, gpu_share=share)
+    speeds, schedule, plan = _plan(design, place, calibration, finished, stated)
     return Prepared(
         storage=storage,
         yaml_path=source.yaml_path,
         index=index,
         corpus=corpus,
         design=design,
+        place=place,
         setup=setup,
         calibration=calibration,
-        plan=plan_at(place, design, calibration),
+        speeds=speeds,
+        schedule=schedule,
+        plan=plan,
+        stated=stated,
     )
 
 
-def plan_at(place: Place, design: Design, calibration: Calibration) -> Plan:
-    slots, device = run_slots(design, place), place.machine.device
-    return make_plan(design, calibration, slots=slots, device=device, memory_bytes=place.memory_bytes)
+def calibrated(prepared: Prepared, calibration: Calibration) -> Prepared:
+    """Planned anew with other speeds of each shape alone."""
+    speeds, schedule, plan = _plan(
+        prepared.design, prepared.place, calibration, prepared.speeds.finished, prepared.stated
+    )
+    return replace(prepared, calibration=calibration, speeds=speeds, schedule=schedule, plan=plan)
+
+
+def _plan(
+    design: Design, place: Place, calibration: Calibration, finished: FinishedSpeeds, stated: Stated
+) -> tuple[Speeds, Schedule, Plan]:
+    resources = run_resources(design, place)
+    assumed = None
+    if place.accelerator is not None:
+        gpus = max(1, int(resources.gpus))
+        assumed = AssumedSpeed(accelerator=place.accelerator, dtype=design.numerics.dtype, gpus=gpus, mfu=stated.mfu)
+    runs_a_gpu = int(1 / resources.gpus) if 0 < resources.gpus < 1 else 1
+    speeds = Speeds(calibration=calibration, finished=finished, assumed=assumed, runs_a_gpu=runs_a_gpu)
+    schedule = foretell(design, speeds, place.nodes, dict.fromkeys(design.models, resources))
+    plan = make_plan(design, speeds, place, schedule, usd_per_gpu_hour=stated.usd_per_gpu_hour)
+    return speeds, schedule, plan
 
 
 def _corpus(spec: SweepSpec, source: SweepSource, say: Callable[[str], None]) -> Corpus:
@@ -120,9 +146,6 @@ def gpu_share(design: Design) -> float:
     return SMALL_MODEL_GPU_SHARE if largest < SMALL_MODEL_PARAMS else 1.0
 
 
-def run_slots(design: Design, place: Place) -> int:
-    """How many runs go side by side."""
-    by_cpu = place.cpus // design.spec.resources.cpus
-    if place.gpus == 0:
-        return max(1, by_cpu)
-    return max(1, min(by_cpu, int(place.gpus / gpu_share(design))))
+def run_resources(design: Design, place: Place) -> Resources:
+    """What one run takes."""
+    return Resources(cpus=float(design.spec.resources.cpus), gpus=gpu_share(design) if place.gpus else 0.0)

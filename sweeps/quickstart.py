@@ -7,9 +7,9 @@ from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from sweeps.hardware.place import this_place
 from sweeps.launch import launch_sweep
 from sweeps.plan_table import duration
-from sweeps.prepare import this_place
 from sweeps.reporting import report_sweep
 from sweeps.storage import Storage, open_sweep
 

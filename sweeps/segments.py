@@ -29,6 +29,11 @@ class Segment:
     """Training FLOPs of these steps."""
 
     @property
+    def tokens(self) -> int:
+        """That it trains on."""
+        return (self.end_step - self.start_step) * self.config.batch_tokens
+
+    @property
     def ends_run(self) -> bool:
         """Whether it leaves a DONE; a trunk's segment leaves a checkpoint only."""
         return self.end_step == self.config.steps

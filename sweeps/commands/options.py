@@ -28,6 +28,9 @@ TrackingOption = Annotated[
         "--tracking-uri", help="MLflow server or store (default: MLFLOW_TRACKING_URI, else SQLite in the storage)."
     ),
 ]
+CalibrateOption = Annotated[
+    bool, typer.Option("--calibrate", help="Measure how fast this machine trains each size first, and remember it.")
+]
 
 RunsArgument = Annotated[
     str,

@@ -16,10 +16,9 @@ from llama.recipes.completep import MEASURED_BASE, MEASURED_D_HEAD
 from llama.recipes.tuned_law import TunedLaw
 from sweeps.calibration import Calibration
 from sweeps.ladder import model_for_width
-from sweeps.plan import make_plan
 from sweeps.spec import RecipeSpec
 from sweeps.yaml_lines import parse_record
-from tests.sweeps.examples import design, sweep
+from tests.sweeps.examples import design, plan_on_cpus, sweep
 
 
 def tiny(width: int) -> ModelConfig:
@@ -345,7 +344,7 @@ def test_any_half_life_gives_a_beta2(batch, half_life):
 def test_a_plan_warns_where_a_tuned_law_is_carried_far():
     def warnings(**changes: Any) -> list[str]:
         found = design(recipe={"name": "tuned", "reference_budget": 2e11, "tuned": LAW | changes})
-        plan = make_plan(found, Calibration(points=()), slots=1, device="cpu")
+        plan = plan_on_cpus(found, Calibration(points=()))
         return [warning.message for warning in plan.warnings if warning.code == "tuned"]
 
     assert warnings() == []

@@ -4,8 +4,16 @@ import math
 from copy import deepcopy
 from typing import Any
 
+from cluster.executor import Node
+from cluster.task import Resources
+from sweeps.calibration import Calibration, Machine
 from sweeps.design import CorpusFacts, Design, make_design
+from sweeps.hardware.place import Place
+from sweeps.hardware.speeds import Speeds
 from sweeps.numerics import Numerics
+from sweeps.plan import make_plan
+from sweeps.plan_records import Plan
+from sweeps.schedule import foretell
 from sweeps.spec import SweepSpec
 
 FACTS = CorpusFacts(
@@ -43,3 +51,12 @@ def sweep(**changes: Any) -> SweepSpec:
 
 def design(**changes: Any) -> Design:
     return make_design(sweep(**changes), FACTS, CPU)
+
+
+def plan_on_cpus(found: Design, calibration: Calibration, *, slots: int = 2, memory_bytes: int | None = None) -> Plan:
+    """The plan of a design on one machine with so many cores, a run on each."""
+    machine = Machine("cpu", "some processor", "2.13.0")
+    place = Place(machine=machine, nodes=(Node(id="here", cpus=slots),), memory_bytes=memory_bytes)
+    speeds = Speeds(calibration=calibration)
+    schedule = foretell(found, speeds, place.nodes, dict.fromkeys(found.models, Resources()))
+    return make_plan(found, speeds, place, schedule)

@@ -11,10 +11,11 @@ from rich.console import Console
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.memory import training_bytes
 from sweeps.calibration import Calibration, SpeedPoint, TrainedShape
-from sweeps.design import Design, make_design
-from sweeps.plan import PROCESS_BYTES, Plan, make_plan
+from sweeps.design import make_design
+from sweeps.plan import PROCESS_BYTES
+from sweeps.plan_records import Plan
 from sweeps.plan_table import duration, human, render
-from tests.sweeps.examples import CPU, FACTS, design, sweep
+from tests.sweeps.examples import CPU, FACTS, design, plan_on_cpus, sweep
 
 UNMEASURED = Calibration(points=())
 
@@ -22,10 +23,6 @@ UNMEASURED = Calibration(points=())
 def measured(found, tokens_per_second=1e5):
     shapes = {TrainedShape.of(run.config) for run in found.runs}
     return Calibration(points=tuple(SpeedPoint(shape=s, tokens_per_second=tokens_per_second) for s in shapes))
-
-
-def plan_of(found: Design, calibration: Calibration) -> Plan:
-    return make_plan(found, calibration, slots=2, device="cpu")
 
 
 def codes(plan: Plan) -> list[str]:
@@ -40,7 +37,7 @@ def shown(plan: Plan, width: int = 100) -> str:
 
 def test_counts_are_those_of_the_design():
     found = design(seeds={"base": [0, 1]})
-    plan = plan_of(found, measured(found))
+    plan = plan_on_cpus(found, measured(found))
     assert (plan.runs, plan.trunks, plan.segments) == (12, 4, 24)
     assert plan.flops == sum(segment.flops for segment in found.segments) == sum(size.flops for size in plan.sizes)
     assert plan.trained_tokens == sum(size.trained_tokens for size in plan.sizes)
@@ -62,7 +59,7 @@ def test_counts_are_those_of_the_design():
 
 def test_memory_is_the_process_and_its_largest_step():
     found = design(recipe__lr_multipliers=[0.5, 1])
-    for size in plan_of(found, UNMEASURED).sizes:
+    for size in plan_on_cpus(found, UNMEASURED).sizes:
         steps = [
             training_bytes(
                 run.config.model,
@@ -76,13 +73,13 @@ def test_memory_is_the_process_and_its_largest_step():
             if run.size == size.size
         ]
         assert size.memory_bytes == PROCESS_BYTES + max(steps)
-    checkpointed = plan_of(design(activation_checkpointing="full"), UNMEASURED)
-    assert checkpointed.sizes[-1].memory_bytes < plan_of(design(), UNMEASURED).sizes[-1].memory_bytes
+    checkpointed = plan_on_cpus(design(activation_checkpointing="full"), UNMEASURED)
+    assert checkpointed.sizes[-1].memory_bytes < plan_on_cpus(design(), UNMEASURED).sizes[-1].memory_bytes
 
 
 def test_tokens_and_epochs_of_the_longest_run():
     found = design()
-    plan = plan_of(found, UNMEASURED)
+    plan = plan_on_cpus(found, UNMEASURED)
     longest = 2826 * 1024
     by_name = {domain.domain: domain for domain in plan.domains}
     assert by_name["code"].longest_run_tokens == pytest.approx(0.75 * longest, abs=1)
@@ -93,7 +90,7 @@ def test_tokens_and_epochs_of_the_longest_run():
 
 def test_more_than_four_epochs_are_warned_of_by_domain():
     facts = FACTS._replace(train_tokens={"code": 8_000_000, "prose": 100_000})
-    plan = plan_of(make_design(sweep(), facts, CPU), UNMEASURED)
+    plan = plan_on_cpus(make_design(sweep(), facts, CPU), UNMEASURED)
     (warning,) = (warning for warning in plan.warnings if warning.code == "epochs")
     assert "domain prose" in warning.message
     assert "100,000 tokens 7.2 times" in warning.message
@@ -102,17 +99,17 @@ def test_more_than_four_epochs_are_warned_of_by_domain():
 
 def test_seconds_are_absent_rather_than_guessed():
     found = design()
-    plan = plan_of(found, UNMEASURED)
+    plan = plan_on_cpus(found, UNMEASURED)
     assert plan.device_seconds is plan.wall_seconds is plan.sizes[0].device_seconds is None
     assert codes(plan) == ["calibration"]
     near_one_only = Calibration(points=(measured(found).points[0],))
-    partly = plan_of(design(ladder__widths=[16, 256], budgets__flops=[4e12]), near_one_only)
+    partly = plan_on_cpus(design(ladder__widths=[16, 256], budgets__flops=[4e12]), near_one_only)
     assert partly.sizes[0].device_seconds is not None
     assert partly.sizes[1].device_seconds is partly.wall_seconds is None
 
 
 def test_a_broken_cache_is_a_warning():
-    plan = plan_of(design(), Calibration(points=(), problem="the cache is broken"))
+    plan = plan_on_cpus(design(), Calibration(points=(), problem="the cache is broken"))
     assert [warning.message for warning in plan.warnings] == ["the cache is broken"]
 
 
@@ -126,7 +123,7 @@ def test_a_broken_cache_is_a_warning():
 )
 def test_designs_that_identify_no_law_are_warned_of(changes):
     found = design(**changes)
-    assert codes(plan_of(found, measured(found))) == ["identifiability"]
+    assert codes(plan_on_cpus(found, measured(found))) == ["identifiability"]
 
 
 def test_other_warnings():
@@ -136,12 +133,12 @@ def test_other_warnings():
         ladder__widths=[16, 24, 80],
         recipe__reference_budget=1.5e11,
     )
-    plan = plan_of(found, measured(found))
+    plan = plan_on_cpus(found, measured(found))
     assert codes(plan) == ["empty_size", "horizon"]
     assert "no budget is left for w80" in plan.warnings[0].message
     assert [cell.name for cell in plan.left_out] == ["w24-C1e11", "w80-C1e11", "w80-C8e11"]
     found = design(evaluation__validation_tokens=400_000)
-    (warning,) = plan_of(found, measured(found)).warnings
+    (warning,) = plan_on_cpus(found, measured(found)).warnings
     assert (warning.code, "domain prose has fewer" in warning.message) == ("validation", True)
 
 
@@ -150,25 +147,25 @@ def test_wall_seconds(slots, wall):
     """One size at doubling budgets of 1 to 16 s: all work in a row, or branches beside a trunk that ends with the longest."""
     found = design(ladder__widths=[16], budgets__flops=[1e11 * 2**k for k in range(5)], recipe__reference_budget=1.6e12)
     speed = 1e11 / training_flops_per_token(found.models["w16"])  # 1e11 FLOPs a second
-    plan = make_plan(found, measured(found, speed), slots=slots, device="cpu")
+    plan = plan_on_cpus(found, measured(found, speed), slots=slots)
     assert plan.wall_seconds == pytest.approx(wall, rel=2e-3)
     assert plan.device_seconds == pytest.approx(0.8 * 16 + 0.2 * 31, rel=2e-3)
 
 
 def test_json_holds_the_whole_plan():
     found = design(budgets__min_tokens_per_parameter=3.0)
-    plan = plan_of(found, measured(found))
+    plan = plan_on_cpus(found, measured(found))
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     assert json.loads(plan.model_dump_json())["left_out"][0]["name"] == "w32-C1e11"
 
 
 def test_the_table_fits_a_terminal_and_shows_every_part():
     found = design(budgets__min_tokens_per_parameter=3.0, recipe__lr_multipliers=[0.5, 1, 2])
-    text = shown(plan_of(found, measured(found)), width=90)
+    text = shown(plan_on_cpus(found, measured(found)), width=90)
     assert "…" not in text
     for part in ("23.1k", "6.74k", "14.8k", "0.008 - 0.032", "723k - 2.89M", "left out  w32-C1e11", "code", "75.0%"):
         assert part in text
-    unmeasured = shown(plan_of(found, UNMEASURED))
+    unmeasured = shown(plan_on_cpus(found, UNMEASURED))
     assert "unknown: no measured speed" in unmeasured
     assert "warning   no measured speed near every size" in unmeasured
 
@@ -177,15 +174,15 @@ def test_what_decides_a_step_is_said():
     found = design(activation_checkpointing="selective", micro_batch=4, recipe__skip_sigma=6.0)
     assert (
         "float32, eager, at most 4 sequences at once, selective activation checkpointing, updates beyond 6 sigma"
-        in (shown(plan_of(found, UNMEASURED), width=200))
+        in (shown(plan_on_cpus(found, UNMEASURED), width=200))
     )
     compiled = make_design(sweep(), FACTS, CPU._replace(compile_from_flops=0.0))
-    assert "float32, compiled" in shown(plan_of(compiled, UNMEASURED), width=200)
+    assert "float32, compiled" in shown(plan_on_cpus(compiled, UNMEASURED), width=200)
 
 
 @pytest.mark.parametrize(("gigabytes", "warned"), [(0.6, "2 runs at once of w32"), (0.3, "a run of w32"), (64.0, None)])
 def test_a_step_that_does_not_fit_the_memory_is_told(gigabytes, warned):
-    plan = make_plan(design(), UNMEASURED, slots=2, device="cpu", memory_bytes=int(gigabytes * 1e9))
+    plan = plan_on_cpus(design(), UNMEASURED, memory_bytes=int(gigabytes * 1e9))
     messages = [warning.message for warning in plan.warnings if warning.code == "memory"]
     assert len(messages) == (warned is not None)
     assert all(message.startswith(warned) for message in messages)
@@ -194,7 +191,7 @@ def test_a_step_that_does_not_fit_the_memory_is_told(gigabytes, warned):
 def test_estimated_times_are_marked():
     found = design(ladder__widths=[16, 24, 32])
     ends = [point for point in measured(found).points if point.shape.model.d_model != 24]
-    plan = plan_of(found, Calibration(points=tuple(ends)))
+    plan = plan_on_cpus(found, Calibration(points=tuple(ends)))
     assert [size.speed_source for size in plan.sizes] == ["measured", "interpolated", "measured"]
     assert shown(plan).count("~100k") == 1
 
@@ -229,7 +226,7 @@ def test_a_thousand_runs_are_designed_once_each():
         seeds={"base": list(range(5))},
         recipe__reference_budget=4e12,
     )
-    plan = plan_of(found, measured(found))
+    plan = plan_on_cpus(found, measured(found))
     assert plan.runs == 1000
     assert len({run.config.key for run in found.runs}) == 1000 + plan.trunks
     assert len({run.record.name for run in found.runs}) == len(found.runs)

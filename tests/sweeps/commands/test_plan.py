@@ -1,0 +1,79 @@
+"""`isoloss plan` from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from llama.errors import UserError
+from sweeps.command import app
+from tests.sweeps.examples import SWEEP
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    text = "".join(f"the {word} of number {n} is {n * n % 97}\n" for n in range(20_000) for word in ("square", "root"))
+    (folder / "text.txt").write_text(text)
+    corpus = {
+        "domains": {"text": {"files": ["text.txt"], "weight": 1, "max_document_bytes": 2000}},
+        "tokenizer": {"vocab_size": 300},
+    }
+    spec = SWEEP | {"corpus": corpus, "evaluation": {"validation_tokens": 4096}}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(spec))
+    large = spec | {"ladder": {"widths": [64, 4096], "context_length": 128}, "budgets": {"flops": [1e18, 1e19]}}
+    large["recipe"] = {"name": "inverse_width", "reference_budget": 1e18}
+    (folder / "large.yaml").write_text(yaml.safe_dump(large | {"name": "large"}))
+    return folder
+
+
+def plan(folder: Path, *arguments: str, sweep: str = "sweep.yaml"):
+    return CliRunner().invoke(app, ["plan", str(folder / sweep), "--storage", str(folder / "storage"), *arguments])
+
+
+def test_a_cluster_is_planned_for_in_words_and_in_json(place: Path):
+    shown = plan(place, "--cluster", "64xH100")
+    assert shown.exit_code == 0, shown.output
+    for part in (
+        "on 64xH100",
+        "4 a GPU",
+        "GPU-hours in use",
+        "$3.99 a GPU-hour (Lambda",
+        "kWh",
+        "assumed: 40% of H100's",
+    ):
+        assert part in " ".join(shown.stdout.split())
+    found = json.loads(plan(place, "--cluster", "64xH100", "--json").stdout)
+    assert found["place"] == "64xH100: 8 nodes of 8, 12 cores a GPU"
+    assert (found["slots"], found["dtype"], found["cost"]["gpus"]) == (256, "bfloat16", 64)
+    halved = json.loads(plan(place, "--cluster", "64xH100", "--json", "--price-per-hour", "2", "--mfu", "0.01").stdout)
+    assert halved["cost"]["usd_per_gpu_hour"] == 2
+    assert halved["speeds"][1].startswith("assumed: 1% of H100's")
+
+
+def test_what_does_not_fit_is_shown_and_then_refused(place: Path):
+    shown = plan(place, "--cluster", "8xL4", sweep="large.yaml")
+    assert isinstance(shown.exception, UserError)
+    assert "large does not fit 8xL4: w4096: too large: needs" in str(shown.exception)
+    assert "on 8xL4" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cluster", "8xH10"], "did you mean 'H100'"),
+        (["--cluster", "8xH100", "--mfu", "40"], "--mfu is 40"),
+        (["--cluster", "8xH100", "--price-per-hour", "-1"], "--price-per-hour is -1"),
+        (["--mfu", "0.4"], "--mfu: this machine has no GPU that is known"),
+        (["--cluster", "8xH100", "--calibrate"], "run it on a node of that cluster"),
+    ],
+)
+def test_refusals(place: Path, arguments: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        CliRunner().invoke(
+            app,
+            ["plan", str(place / "sweep.yaml"), "--storage", str(place / "storage"), *arguments],
+            catch_exceptions=False,
+        )
