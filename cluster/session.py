@@ -172,6 +172,7 @@ def _authentication(host: str) -> dict[str, str]:
 def _connected(address: str, *, loopback: bool) -> Iterator[Session]:
     import ray
     from ray._private import ray_constants
+    from ray._private import worker as ray_worker
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     from cluster.ray_executor import RayExecutor
@@ -179,7 +180,9 @@ def _connected(address: str, *, loopback: bool) -> Iterator[Session]:
     # Ray read its settings and token when it was first imported, which may have been before ours were set.
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
-    outward = ray_constants.ENABLE_RAY_CLUSTER
+    outward, prints = ray_constants.ENABLE_RAY_CLUSTER, ray_worker.print_to_stdstream
+    # Ray prints of every killed worker and lost node into our standard output, where results go; outcomes tell us as much.
+    ray_worker.print_to_stdstream = lambda *_, **__: None
     ray_constants.ENABLE_RAY_CLUSTER = outward and not loopback  # or Ray swaps loopback for the outward address
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
@@ -190,7 +193,7 @@ def _connected(address: str, *, loopback: bool) -> Iterator[Session]:
             executor.close()
             ray.shutdown()
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = outward
+        ray_constants.ENABLE_RAY_CLUSTER, ray_worker.print_to_stdstream = outward, prints
 
 
 @contextmanager
