@@ -17,9 +17,9 @@ It holds every decision; the executor only runs what it is told where it is told
 
 Order and room are the queue's (`cluster.queue`): longest path first, large tasks and gangs by reservation, nothing starves.
 
-Retries: preemptions, lost nodes and gangs that did not gather say nothing of the task, and have a large budget. Crashes,
-deaths, hangs and want of memory have a small one. A `UserError`, a diverged run and a lost lease would end the same again,
-and get none. Pausing costs nothing of either.
+Retries: preemptions, lost nodes, gangs that did not gather and leases that others hold or took say nothing of the task, and
+have a large budget. Crashes, deaths, hangs and want of memory have a small one. A `UserError` and a diverged run would end the
+same again, and get none. Pausing costs nothing of either.
 
 Results live with the caller, who says by `is_done` which exist: after the death of the driver the same call goes on.
 """
@@ -74,8 +74,16 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.CANCELLED: frozenset(),
 }
 
-_HOPELESS = frozenset({FailureKind.USER_ERROR, FailureKind.NON_FINITE, FailureKind.FENCED})
-_FAULTLESS = frozenset({FailureKind.PREEMPTED, FailureKind.NODE_LOST, FailureKind.HELD, FailureKind.NOT_GATHERED})
+_HOPELESS = frozenset({FailureKind.USER_ERROR, FailureKind.NON_FINITE})
+_FAULTLESS = frozenset(
+    {
+        FailureKind.PREEMPTED,
+        FailureKind.NODE_LOST,
+        FailureKind.HELD,
+        FailureKind.FENCED,
+        FailureKind.NOT_GATHERED,
+    }
+)
 #: How an attempt ends that was asked to leave: as it should, or by the signal itself, since it had not begun to listen.
 _LEFT = frozenset({FailureKind.PREEMPTED, FailureKind.WORKER_DIED})
 
@@ -87,7 +95,7 @@ class Policy:
     failures: int = 2
     """Retries of one task after crashes, deaths, hangs and want of memory."""
     preemptions: int = 20
-    """Retries of one task after preemptions and lost nodes."""
+    """Retries of one task after preemptions, lost nodes and lost leases."""
     longest_delay_seconds: float = 60.0
     """A task's first retry is immediate; each later one waits twice as long as the one before, from 1 second up to this."""
     poll_seconds: float = 0.5

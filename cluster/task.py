@@ -70,7 +70,7 @@ class FailureKind(StrEnum):
     NON_FINITE = "non_finite"
     """The function raised `llama.errors.Diverged`."""
     FENCED = "fenced"
-    """The function raised `llama.errors.Fenced`: somebody else works on it."""
+    """The function raised `llama.errors.Fenced`: somebody else has taken over, and may have done it by the next attempt."""
     HELD = "held"
     """The function raised `llama.lease.LeaseHeld`: somebody else holds it now, and may be gone by the next attempt."""
     OUT_OF_MEMORY = "out_of_memory"

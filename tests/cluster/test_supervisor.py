@@ -298,7 +298,7 @@ def test_a_task_that_fails_blocks_what_hangs_on_it_and_nothing_else():
     [
         (FailureKind.USER_ERROR, 1),
         (FailureKind.NON_FINITE, 1),
-        (FailureKind.FENCED, 1),
+        (FailureKind.FENCED, 21),
         (FailureKind.CRASHED, 3),
         (FailureKind.WORKER_DIED, 3),
         (FailureKind.OUT_OF_MEMORY, 3),
