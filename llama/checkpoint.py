@@ -60,6 +60,7 @@ def save_checkpoint(
     step: int,
     tokens: int,
     journal_bytes: int,
+    journal_sha256: str | None = None,
     training_seconds: float,
     kept: bool,
 ) -> CheckpointMark:
@@ -90,7 +91,7 @@ def save_checkpoint(
             sync_folder(run_folder)
         temporary.mkdir()
         sha256 = {name: write_tensors(temporary / name, *content) for name, content in files.items()}
-        mark = CheckpointMark(**facts, sha256=sha256)
+        mark = CheckpointMark(**facts, journal_sha256=journal_sha256, sha256=sha256)
         if final.exists():  # unmarked, or its bytes were bad: this one replaces it
             drop_checkpoint(run_folder, step)
         temporary.rename(final)
@@ -128,7 +129,7 @@ def load_checkpoint(
     weights = _read_verified(folder / MODEL_FILE, mark, _header(config.key, step=step))
     state: dict[str, Tensor] | None = {}
     if optimizer is not None:
-        facts = mark.model_dump(exclude={"sha256"})
+        facts = mark.model_dump(exclude={"sha256", "journal_sha256"})
         state = _read_verified(folder / OPTIMIZER_FILE, mark, _header(config.key, **facts))
     if weights is None or state is None:
         return None

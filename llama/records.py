@@ -97,6 +97,8 @@ class CheckpointMark(Record):
     tokens: int
     journal_bytes: int
     """Length of the journal at this step: what a resume keeps, and what mirrors may show."""
+    journal_sha256: str | None = None
+    """Of that much of the journal; None where an older version made the checkpoint."""
     training_seconds: float
     kept: bool
     """False where the next checkpoint replaces it; a segment's end is kept, since branches fork there."""

@@ -30,6 +30,7 @@ from llama.errors import Diverged, Preempted, UserError
 from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
 from llama.garbage import no_collections
+from llama.journal import newest_vouched_step
 from llama.lease import STALE_SECONDS, Lease, acquire
 from llama.logbook import Logbook
 from llama.metric_names import SKIPPED_UPDATES, VAL_LOSS
@@ -153,7 +154,8 @@ class _Segment:
         )
         self.clock = StepClock(device)
         self.state = TrainingState(config, device)
-        own = self.latest_own = self.state.load(attempt.run_folder, at_most_step=attempt.until_step)
+        vouched_step = newest_vouched_step(attempt.run_folder, at_most_step=attempt.until_step)
+        own = self.latest_own = self.state.load(attempt.run_folder, at_most_step=vouched_step)
         self.earlier_seconds = 0.0 if own is None else own.training_seconds
         if own is None and attempt.parent_folder is not None and config.fork_step is not None:
             self.state.load(attempt.parent_folder, at_most_step=config.fork_step)
@@ -267,10 +269,14 @@ class _Segment:
             return  # a branch repeating its trunk's steps has nothing of its own yet
         self.lease.check()
         before = self.latest_own
-        journal_bytes = self.log.journal.flush(self.state.step)
+        written = self.log.journal.flush(self.state.step)
         try:
             self.latest_own = self.state.save(
-                self.attempt.run_folder, journal_bytes=journal_bytes, training_seconds=self._training_seconds, kept=kept
+                self.attempt.run_folder,
+                journal_bytes=written.bytes,
+                journal_sha256=written.sha256,
+                training_seconds=self._training_seconds,
+                kept=kept,
             )
         except OSError:
             self.log.journal.cut(0 if before is None else before.journal_bytes)

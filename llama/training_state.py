@@ -73,7 +73,9 @@ class TrainingState:
             self.step = mark.step
         return mark
 
-    def save(self, run_folder: Path, *, journal_bytes: int, training_seconds: float, kept: bool) -> CheckpointMark:
+    def save(
+        self, run_folder: Path, *, journal_bytes: int, journal_sha256: str, training_seconds: float, kept: bool
+    ) -> CheckpointMark:
         return save_checkpoint(
             run_folder,
             self.model,
@@ -83,6 +85,7 @@ class TrainingState:
             step=self.step,
             tokens=self.step * self.config.batch_tokens,
             journal_bytes=journal_bytes,
+            journal_sha256=journal_sha256,
             training_seconds=training_seconds,
             kept=kept,
         )

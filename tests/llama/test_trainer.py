@@ -372,8 +372,27 @@ def test_a_journal_that_lost_its_points_is_refused_not_padded(tiny_corpus: Corpu
     trunk = run_on(tiny_corpus).trunk()
     train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=16)
     (tmp_path / "metrics.jsonl").unlink()
-    with pytest.raises(UserError, match=r"metrics\.jsonl has 0 bytes"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl is damaged.*put the file back, or remove"):
         train_segment(trunk, run_folder=tmp_path, corpus=tiny_corpus, until_step=32)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a digit changed"])
+def test_lost_points_are_made_again_from_the_checkpoint_before_them(
+    tiny_corpus: Corpus, tmp_path: Path, damage: str
+) -> None:
+    trunk = run_on(tiny_corpus).trunk()
+    for name, ends in {"whole": (16, 40), "hurt": (16, 32)}.items():
+        for until_step in ends:
+            train_segment(trunk, run_folder=tmp_path / name, corpus=tiny_corpus, until_step=until_step)
+    journal = tmp_path / "hurt" / "metrics.jsonl"
+    lines = journal.read_bytes()
+    hurt = lines[:-9] if damage == "cut short" else lines[:-20] + bytes([lines[-20] ^ 1]) + lines[-19:]
+    journal.write_bytes(hurt)
+    with pytest.warns(UserWarning, match="going on from step 16"):
+        result = train_segment(trunk, run_folder=tmp_path / "hurt", corpus=tiny_corpus, until_step=40)
+    assert result.trained_steps == 24
+    assert journalled(tmp_path / "hurt") == journalled(tmp_path / "whole")
+    assert complete_steps(tmp_path / "hurt") == [16, 40]
 
 
 def test_a_run_that_was_taken_over_stops_before_it_commits(
