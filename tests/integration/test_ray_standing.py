@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from cluster.session import KEEPALIVE_SETTINGS, open_session
+from cluster.session import open_session
 from cluster.supervisor import Supervisor
 from cluster.task import Resources, Task
 from llama.errors import UserError
 from tests.cluster import jobs
 from tests.cluster.processes import is_alive, wait_for
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.cluster.ray_nodes import end, free_port, start_node
 
 
 @pytest.mark.parametrize(
@@ -58,33 +46,6 @@ def test_a_listener_that_is_no_ray_is_one_message(monkeypatch: pytest.MonkeyPatc
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UserError, match="doesn't answer as a Ray"), open_session(address=address):
             pass
-
-
-def start_node(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """`ray start` in the foreground, without a token, on loopback; its processes are all below it."""
-    ray = Path(sys.executable).with_name("ray")
-    common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats", "--block"]
-    environment = {
-        **os.environ,
-        **KEEPALIVE_SETTINGS,
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_TMPDIR": str(folder),
-        "PYTHONPATH": str(ROOT),
-    }
-    with open(folder / "start.log", "ab") as log:
-        return subprocess.Popen([ray, "start", *common, *arguments], env=environment, stdout=log, stderr=log)
-
-
-def end(process: subprocess.Popen[bytes]) -> list[int]:
-    """Kill it and all below it, by id."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        below = psutil.Process(process.pid).children(recursive=True)
-        for one in [psutil.Process(process.pid), *below]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait()
-        return [one.pid for one in below]
-    return []
 
 
 @pytest.fixture
