@@ -13,6 +13,7 @@ from llama.journal import Journal, WrittenJournal
 from llama.metric_names import FLOPS, GRAD_NORM, LEARNING_RATE, MFU, SKIPPED_UPDATES, TOKENS_PER_SECOND, TRAIN_LOSS
 from llama.records import DONE, HEARTBEAT, Done, Heartbeat, JournalPoint, complete_steps, write_record
 from llama.schedule import learning_rate
+from llama.system_metrics import SystemMetrics
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -29,6 +30,7 @@ class Logbook:
         self._logged_step = start_step
         self._latest: dict[str, float | None] = {}
         self._last_beat = time.monotonic()
+        self._system = SystemMetrics(attempt.run_folder, device)
         if max(complete_steps(attempt.run_folder), default=0) > attempt.until_step:
             # A fork asked for between two that exist: the steps are repeated for its checkpoint, not for the journal.
             self.journal: Journal | WrittenJournal = WrittenJournal(attempt.run_folder)
@@ -53,7 +55,7 @@ class Logbook:
         if self._peak_flops is not None:
             metrics[MFU] = tokens_per_second * self._flops_per_token / self._peak_flops
         self._latest = metrics
-        self.add(step, metrics)
+        self.add(step, metrics | self._system.sample_if_due())
 
     def add(self, step: int, metrics: dict[str, float | None]) -> None:
         """A branch that repeats its trunk's steps leaves them to the trunk's journal."""

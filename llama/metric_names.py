@@ -16,6 +16,21 @@ UNIQUE_TOKENS = "data/unique_tokens"
 REPETITIONS = "data/repetitions"
 """Tokens seen over unique ones."""
 
+# What the run's process and machine do, under MLflow's own names where it has one: its UI shows `system/...` on a page of its
+# own. A process that uses two cores whole is at 200 %. `gpu_0` is the GPU that the run trains on, whichever of the machine's.
+CPU_PERCENT = "system/cpu_utilization_percentage"
+MEMORY_MEGABYTES = "system/system_memory_usage_megabytes"
+MEMORY_PERCENT = "system/system_memory_usage_percentage"
+DISK_PERCENT = "system/disk_usage_percentage"
+DISK_AVAILABLE_MEGABYTES = "system/disk_available_megabytes"
+PROCESS_CPU_PERCENT = "system/process_cpu_percentage"
+PROCESS_MEMORY_MEGABYTES = "system/process_memory_megabytes"
+"""Resident memory."""
+GPU_PERCENT = "system/gpu_0_utilization_percentage"
+GPU_MEMORY_MEGABYTES = "system/gpu_0_memory_usage_megabytes"
+GPU_MEMORY_PERCENT = "system/gpu_0_memory_usage_percentage"
+GPU_POWER_WATTS = "system/gpu_0_power_usage_watts"
+
 # In MLflow alone, where sweeps.tracking writes and analysis reads them. Params are named as the fields of RunConfig's parts
 # (`d_model`, `peak_lr`, `seed` ...) and of ParameterCounts.
 

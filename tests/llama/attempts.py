@@ -100,8 +100,12 @@ def final_weights(folder: Path, config: RunConfig) -> dict[str, torch.Tensor]:
 
 def journalled(folder: Path) -> list[dict[str, float | None]]:
     """What the journal says that doesn't depend on when and where it was written."""
+
+    def of_the_moment(name: str) -> bool:
+        return name in (TOKENS_PER_SECOND, MFU) or name.startswith("system/")
+
     return [
-        {"step": point.step, **{k: v for k, v in point.metrics.items() if k not in (TOKENS_PER_SECOND, MFU)}}
+        {"step": point.step, **{name: value for name, value in point.metrics.items() if not of_the_moment(name)}}
         for point in read_journal(folder)
     ]
 
