@@ -19,6 +19,7 @@ from llama.errors import UserError
 from llama.metric_names import TAG_OUTCOME
 from llama.records import CONFIG, DONE, FAILURE, INFERENCE, JOURNAL, CheckpointMark, RunStatus, read_config
 from llama.sweep_index import SweepIndex, SweepRun
+from sweeps.tracking.datasets import corpus_inputs
 from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows, newest_complete_step, stamp
 from sweeps.tracking.journal_reader import Cursor, JournalReader, Row, short_hash
 from sweeps.tracking.names import (
@@ -62,7 +63,9 @@ class Replay:
         self._runs_folder = storage / "runs"
         self._index, self._store = index, store
         self._new_run_tags = new_run_tags or {}
+        self._inputs = corpus_inputs(storage / index.corpus_folder)
         self.parent = store.open_parent(index)
+        store.log_inputs(self.parent, self._inputs)
         self._mirrored = store.find_runs()
         self._retired = store.find_retired()
         self._readers = {} if readers is None else readers
@@ -186,6 +189,7 @@ class Replay:
         tags |= cursor | outcome_tags(outcome, reason, mirrored.tags)
         self._send(mirrored, params=params, metrics=rows, tags=tags)
         reader.take(slab)
+        self._store.log_inputs(mirrored, self._inputs)
         self._store.set_status(mirrored, _mlflow_status(outcome, evidence, live=live), evidence.end_ms)
         return True
 

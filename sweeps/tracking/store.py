@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from llama.metric_names import TAG_RUN_KEY, TAG_RUN_KIND
 from llama.sweep_index import SweepIndex
+from sweeps.tracking.datasets import DatasetInput
 from sweeps.tracking.journal_reader import Cursor
 from sweeps.tracking.moved import artifact_place, mend_artifact_places
 from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MEMBER, TAG_MIRROR_ID, TAG_REPORT, sweep_tags
@@ -55,6 +56,8 @@ class MlflowRun:
     tags: dict[str, str]
     param_names: set[str]
     status: str
+    inputs: set[tuple[str, str]]
+    """(name, digest) of its datasets."""
 
 
 class Store:
@@ -141,7 +144,7 @@ class Store:
     def create(self, name: str, *, tags: dict[str, str], start_ms: int | None) -> MlflowRun:
         with _translated():
             run = self._client.create_run(self.experiment_id, start_time=start_ms, tags=tags, run_name=name)
-        return MlflowRun(run_id=run.info.run_id, tags=dict(tags), param_names=set(), status="RUNNING")
+        return MlflowRun(run_id=run.info.run_id, tags=dict(tags), param_names=set(), status="RUNNING", inputs=set())
 
     def log(
         self,
@@ -170,6 +173,24 @@ class Store:
                 self._client.log_batch(run.run_id, some_rows, some_params, some_tags)
         run.param_names.update(map(sys.intern, new_params))
         run.tags.update(new_tags)
+
+    def log_inputs(self, run: MlflowRun, inputs: Sequence[DatasetInput]) -> None:
+        """Name the datasets that a run uses, those that are not there yet."""
+        from mlflow import entities
+
+        new = [used for used in inputs if (used.name, used.digest) not in run.inputs]
+        if not new:
+            return
+        notes = [
+            entities.DatasetInput(
+                entities.Dataset(used.name, used.digest, "local", used.source, used.schema, used.profile),
+                [entities.InputTag("mlflow.data.context", used.context)],
+            )
+            for used in new
+        ]
+        with _translated():
+            self._client.log_inputs(run.run_id, notes)
+        run.inputs.update((used.name, used.digest) for used in new)
 
     def set_status(self, run: MlflowRun, status: str, end_ms: int | None) -> None:
         """MLflow's RUNNING, FINISHED, FAILED or KILLED, where it is not that already."""
@@ -221,6 +242,7 @@ class Store:
                     tags={sys.intern(name): value for name, value in data.tags.items()},
                     param_names=set(map(sys.intern, data.params)),
                     status=str(run.info.status),
+                    inputs={(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs},
                 )
             token = page.token
             if not token:

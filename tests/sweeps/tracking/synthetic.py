@@ -8,6 +8,8 @@ import numpy as np
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import DataConfig, ModelConfig, Recipe, RunConfig, llama_d_ff
+from llama.data.corpus import MANIFEST, CorpusManifest, DomainManifest
+from llama.data.sources import CorpusSpec, DomainSpec
 from llama.metric_names import (
     FLOPS,
     GRAD_NORM,
@@ -249,6 +251,44 @@ def plan_sweep(
             )
     index = SweepIndex(sweep=name, sweep_id=f"id-{name}", corpus_folder="corpora/test", spec_folder=".", runs=runs)
     return index, configs
+
+
+def write_corpus(storage: Path, index: SweepIndex) -> CorpusManifest:
+    """The manifest of a corpus that these runs might have read, without its shards."""
+    domains = {
+        name: DomainManifest(
+            origin="made up",
+            train_documents=100,
+            validation_documents=5,
+            train_bytes=4_000_000,
+            validation_bytes=200_000,
+            train_tokens=1_000_000 * number,
+            validation_tokens=50_000 * number,
+            duplicates=0,
+            near_duplicates=0,
+            skipped={},
+            tokenizer_sample_bytes=1000,
+            held_out_grams=10,
+            held_out_grams_in_training=0,
+            train_sha256="a" * 64,
+            validation_sha256="b" * 64,
+        )
+        for number, name in enumerate(DOMAINS, start=1)
+    }
+    manifest = CorpusManifest(
+        format_version=1,
+        digest="c" * 64,
+        input_digest="d" * 64,
+        vocab_size=512,
+        tokenizer_sha256="e" * 64,
+        tokenizer_sample_sha256="f" * 64,
+        spec=CorpusSpec(domains={name: DomainSpec(stdlib="code", weight=1) for name in DOMAINS}),
+        domains=domains,
+    )
+    folder = storage / index.corpus_folder
+    folder.mkdir(parents=True)
+    write_record(folder / MANIFEST, manifest)
+    return manifest
 
 
 def train_sweep(storage: Path, index: SweepIndex, configs: dict[str, RunConfig]) -> None:
