@@ -83,8 +83,8 @@ def launch(
 @app.command()
 def status(sweep: SweepArgument, storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """Which runs of a sweep are finished, running, waiting, failed or diverged, and why."""
-    from sweeps.live import status_table
     from sweeps.status import sweep_status
+    from sweeps.status_table import status_table
     from sweeps.storage import open_storage, open_sweep
 
     found = sweep_status(open_sweep(sweep, open_storage(storage)))

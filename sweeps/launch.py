@@ -221,7 +221,15 @@ def _train(
         return time.time() - sign > HANG_SECONDS
 
     estimates = {segment.id: _estimated_seconds(prepared, segment) for segment in missing}
-    view = LiveView(missing, names, estimates, storage.runs, trouble=lambda: mirror.trouble, say=say)
+    view = LiveView(
+        missing,
+        names,
+        estimates,
+        storage.runs,
+        storage.sweep(prepared.spec.name),
+        trouble=lambda: mirror.trouble,
+        say=say,
+    )
 
     def on_event(event: Event) -> None:
         if event.state is State.RUNNING:

@@ -16,6 +16,10 @@ from analysis.results import Extrapolation, Fit
 from analysis.runs.table import RunTable
 from llama.errors import UserError
 
+#: Statuses of runs that have no final loss yet. A failed one goes on with the next launch.
+UNFINISHED = ("absent", "started", "failed")
+#: An interval whose half is more than this share of the loss says that the runs say nothing of it yet.
+VAGUE = 0.2
 DRAWS = 100
 WINDOWS, RATIO_WINDOWS = 3, 1
 
@@ -50,15 +54,27 @@ class LawSoFar:
     why_not: str | None
     """What the runs lack before they identify a law; None where `fit` is there."""
 
-    def project(self, n_params: float, tokens: float, unique_tokens: float = math.inf) -> Projection | None:
+    def project(self, n_params: float, n_tokens: float, unique_tokens: float = math.inf) -> Projection | None:
         """The final loss of a run of so many parameters (all of them) and tokens, of which `unique_tokens` are distinct; None
-        without a law.
+        without a law, and where the law is too vague there to say anything.
         """
         if self.fit is None:
             return None
-        told = forecast(self.fit, self.extrapolation, n_params, tokens, unique_tokens)
+        told = forecast(self.fit, self.extrapolation, n_params, n_tokens, unique_tokens)
         half = (told.ci95.hi - told.ci95.lo) / 2
-        return Projection(loss=told.loss, plus_minus=half) if math.isfinite(half) else None
+        return Projection(loss=told.loss, plus_minus=half) if half <= VAGUE * told.loss else None
+
+    def project_unfinished(self, table: RunTable) -> dict[str, Projection]:
+        """By run_id, of the runs that may still finish."""
+        rows = table.frame[table.frame["status"].isin(UNFINISHED)]
+        columns = (rows[name] for name in ("run_id", "n_params", "n_tokens", "unique_tokens"))
+        found = {}
+        for run_id, n_params, n_tokens, unique_tokens in zip(*columns, strict=True):
+            if n_params > 0 and n_tokens > 0:
+                told = self.project(n_params, n_tokens, math.inf if math.isnan(unique_tokens) else unique_tokens)
+                if told is not None:
+                    found[str(run_id)] = told
+        return found
 
     @property
     def outliers(self) -> dict[str, str]:

@@ -82,8 +82,10 @@ def read_sweep(folder: Path, where: Iterable[str] = ()) -> RunTable:
     for row in rows:
         if row["run_id"] in inference:
             row |= inference_columns(inference[row["run_id"]])
-        if row["run_id"] in configs:
-            unique = row.get("unique_tokens") or _unique_tokens(configs[row["run_id"]], *train_tokens)
+        # A branch that was not started draws from what its trunk draws from.
+        config = configs.get(row["run_id"]) or configs.get(row["group"])
+        if config is not None and row["n_tokens"] is not None:
+            unique = row.get("unique_tokens") or _unique_tokens(config, row["planned_tokens"], *train_tokens)
             row["unique_tokens"] = unique if unique is not None and unique < row["n_tokens"] else None
     frame = make_frame(rows)
     suspect = suspect_warning(frame)
@@ -116,16 +118,16 @@ def _train_tokens(corpus_folder: Path) -> tuple[str, dict[str, int]]:
     return manifest.digest, {name: domain.train_tokens for name, domain in manifest.domains.items()}
 
 
-def _unique_tokens(config: RunConfig, corpus_digest: str, train_tokens: dict[str, int]) -> float | None:
+def _unique_tokens(config: RunConfig, tokens: int, corpus_digest: str, train_tokens: dict[str, int]) -> float | None:
     """Distinct tokens that a run sees, as the run itself notes them when it ends; None where that can't be known."""
     from llama.data.mixture import repetition
 
     weights = config.data.weights
-    if config.tokens is None or config.data.corpus_digest != corpus_digest or not set(weights) <= set(train_tokens):
+    if config.data.corpus_digest != corpus_digest or not set(weights) <= set(train_tokens):
         return None
     context_length = config.model.context_length
     try:
-        return repetition(train_tokens, weights, context_length=context_length, tokens=config.tokens).unique_tokens
+        return repetition(train_tokens, weights, context_length=context_length, tokens=tokens).unique_tokens
     except UserError:  # a domain shorter than a sequence, which this run can't have been trained on
         return None
 
