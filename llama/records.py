@@ -8,6 +8,7 @@
         checkpoints/     step-00000400/{model,optimizer}.safetensors, COMPLETE
         inference.json   measured inference cost of this shape
         failure.json     why the latest attempt failed, if it did
+        attempts.jsonl   when each attempt began and ended, by the launcher (sweeps.attempts); nothing depends on it
         DONE             written last: how the run ended, with its final numbers
 
 A run's status is derived from these files and stored nowhere else. A trunk has no DONE unless it diverged: it is as long as

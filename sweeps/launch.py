@@ -28,6 +28,7 @@ from llama.records import (
     write_record,
 )
 from sweeps import worker
+from sweeps.attempts import AttemptLog
 from sweeps.calibration import TrainedShape, this_machine
 from sweeps.hardware.place import Place, this_place
 from sweeps.live import LiveView
@@ -231,7 +232,10 @@ def _train(
         say=say,
     )
 
+    attempts = AttemptLog(storage, segments)
+
     def on_event(event: Event) -> None:
+        attempts.on_event(event)
         if event.state is State.RUNNING:
             running_since[event.task.id] = time.time()
         if event.state in (State.RETRYING, State.FAILED) and isinstance(event.outcome, Failed):
@@ -263,7 +267,7 @@ def _train(
         stalled=stalled,
         on_event=on_event,
     )
-    with view:
+    with view, attempts:
         return supervisor.run()
 
 

@@ -43,7 +43,7 @@ _LEGEND_HANDLE = 0.5
 
 
 @contextmanager
-def _house_style(salt: str) -> Iterator[None]:
+def house_style(salt: str) -> Iterator[None]:
     """matplotlib's settings for one figure; `salt` keeps the ids of several SVGs on one page apart and stable."""
     settings: dict[Any, Any] = {
         "font.family": ["DejaVu Sans"],
@@ -70,7 +70,7 @@ def _house_style(salt: str) -> Iterator[None]:
 
 
 def png(picture: Picture) -> bytes:
-    with _house_style(picture.stem):
+    with house_style(picture.stem):
         figure = _draw(picture, standalone=True)
         buffer = io.BytesIO()
         FigureCanvasAgg(figure).print_figure(
@@ -81,7 +81,7 @@ def png(picture: Picture) -> bytes:
 
 def svg(picture: Picture, *, standalone: bool = True) -> str:
     """SVG with its text as text, without a date; `standalone=False` leaves title and caption to the page around it."""
-    with _house_style(picture.stem):
+    with house_style(picture.stem):
         figure = _draw(picture, standalone=standalone)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_figure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from sweeps.commands.terminal import note, print_json, print_table
 
 if TYPE_CHECKING:
     from sweeps.plan_records import Plan
+    from sweeps.prepare import Prepared
 
 PLACE_PANEL = "Where"
 
@@ -42,6 +44,16 @@ MfuOption = Annotated[
 ]
 
 
+GanttOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--gantt",
+        metavar="FILE",
+        help="Draw the schedule, as planned or with --compare as it was, into a .png or .svg.",
+    ),
+]
+
+
 def plan(
     sweep: SweepArgument,
     cluster: ClusterOption = None,
@@ -49,15 +61,19 @@ def plan(
     mfu: MfuOption = None,
     storage: StorageOption = None,
     calibrate: CalibrateOption = False,
+    gantt: GanttOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a sweep would run and cost, before anything is spent."""
+    from sweeps.gantt import check_suffix
     from sweeps.hardware.named_cluster import parse_cluster
     from sweeps.hardware.place import named_place, this_place
     from sweeps.plan_table import render
     from sweeps.prepare import Stated, prepare
     from sweeps.storage import open_storage
 
+    if gantt is not None:
+        check_suffix(gantt)
     place = this_place() if cluster is None else named_place(parse_cluster(cluster))
     _check_stated(mfu, price_per_hour, has_gpus=place.accelerator is not None)
     stated = Stated(mfu=mfu, usd_per_gpu_hour=price_per_hour)
@@ -76,7 +92,20 @@ def plan(
         print_json(prepared.plan.model_dump(mode="json"))
     else:
         print_table(render(prepared.plan))
+    if gantt is not None:
+        _draw(prepared, gantt)
     _refuse_what_does_not_fit(prepared.plan)
+
+
+def _draw(prepared: Prepared, path: Path) -> None:
+    from sweeps.gantt.bars import planned_gantt
+    from sweeps.gantt.picture import write_gantt
+
+    found = planned_gantt(prepared.design, prepared.schedule, place=prepared.plan.place.split(":")[0])
+    if found is None:
+        raise UserError("--gantt: not every size's speed is known, so there is no schedule to draw; see --calibrate")
+    write_gantt(found, path)
+    note(f"drawn: {path}")
 
 
 def _check_stated(mfu: float | None, price_per_hour: float | None, *, has_gpus: bool) -> None:
