@@ -28,8 +28,9 @@ from llama.config import RunConfig
 from llama.metric_names import FLOPS, TAG_OUTCOME, TOKENS_PER_SECOND, TRAIN_LOSS, TRAINING_SECONDS, VAL_LOSS
 from llama.records import CONFIG, DONE, JOURNAL, Done, JournalPoint, journal_line, write_record
 from llama.sweep_index import SWEEP_INDEX, SweepIndex, SweepRun
-from sweeps.design import CorpusFacts, make_design
+from sweeps.design import make_design
 from sweeps.numerics import resolve_numerics
+from sweeps.run_configs import CorpusFacts
 from sweeps.spec import load_sweep
 
 NAME = "made"

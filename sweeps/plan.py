@@ -17,6 +17,7 @@ from sweeps.design import Design, PlannedRun
 from sweeps.hardware.memory_fit import Fit, fit_on
 from sweeps.hardware.place import Place
 from sweeps.hardware.speeds import Speeds
+from sweeps.plan_designs import design_in_words, design_parts
 from sweeps.plan_records import Cost, DomainPlan, LeftOutCell, Plan, SizePlan
 from sweeps.plan_warnings import memory_warnings, warnings_of
 from sweeps.schedule import Schedule, capacity, taken
@@ -52,6 +53,8 @@ def make_plan(
     return Plan(
         sweep=spec.name,
         sweep_id=spec.digest[:16],
+        design=design_in_words(design),
+        parts=design_parts(design),
         recipe=spec.recipe.name,
         schedule=spec.recipe.effective_schedule,
         dtype=design.numerics.dtype,
@@ -74,7 +77,7 @@ def make_plan(
         checkpoint_bytes=sum(checkpoint_bytes(config.model) for config in saved),
         sizes=sizes,
         domains=domains,
-        left_out=[LeftOutCell(name=name, reason=reason) for name, reason in design.left_out],
+        left_out=[LeftOutCell(name=name, reason=reason) for name, reason, _ in design.left_out],
         warnings=[*warnings, *memory_warnings(sizes, slots, place.memory_bytes)],
     )
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Literal
 
 from llama.records import Record
+from sweeps.budgets import DesignKind
 from sweeps.calibration import SpeedSource
+
+
+class DesignPart(Record):
+    """One part of `budgets`."""
+
+    design: DesignKind
+    description: str
+    """`isoFLOP profiles: 2 sizes at 1e+11 to 4e+11 FLOPs (3 budgets)`."""
+    runs: int
+    shared_runs: int
+    """Of them, those that another part wants too: they are trained once."""
+    left_out: int
+    """Cells of it that no part runs."""
 
 
 class SizePlan(Record):
@@ -122,6 +136,10 @@ class Plan(Record):
 
     sweep: str
     sweep_id: str
+    design: str
+    """In words."""
+    parts: list[DesignPart]
+    """Of `budgets`."""
     recipe: str
     schedule: Literal["wsd", "cosine"]
     dtype: str

@@ -54,8 +54,17 @@ def render(plan: Plan) -> Group:
     lines = [Text(line) for line in _summary(plan)]
     lines += [Text(f"left out  {cell.name}: {cell.reason}", style="dim") for cell in plan.left_out]
     lines += [Text(f"warning   {warning.message}", style="yellow") for warning in plan.warnings]
-    tables = [shapes, runs, *([_layouts(plan)] if plan.cost is not None else []), domains]
-    return Group(*tables, *lines)
+    parts = [_parts(plan)] if len(plan.parts) > 1 else []
+    layouts = [_layouts(plan)] if plan.cost is not None else []
+    return Group(shapes, runs, *parts, *layouts, domains, *lines)
+
+
+def _parts(plan: Plan) -> Table:
+    """What the design unites."""
+    table = _table("parts of the design", "part", "runs", "shared", "left out")
+    for part in plan.parts:
+        table.add_row(part.description, str(part.runs), str(part.shared_runs), str(part.left_out))
+    return table
 
 
 def _layouts(plan: Plan) -> Table:
@@ -88,6 +97,7 @@ def _summary(plan: Plan) -> list[str]:
             f"({duration(plan.device_seconds)} of training steps in all; start-up, validation and checkpoints come on top)"
         )
     return [
+        f"design    {plan.design}",
         f"recipe    {plan.recipe}, {plan.schedule}",
         f"step      {_step(plan)}",
         f"compute   {plan.flops:.3g} FLOPs, {human(plan.trained_tokens)} tokens trained",

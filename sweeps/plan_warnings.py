@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llama.accounting import count_parameters
 from llama.data.mixture import EPOCHS_WORTH_NEW
 from sweeps.calibration import Calibration
-from sweeps.design import Design, PlannedRun, budget_tokens
+from sweeps.design import Design, PlannedRun
 from sweeps.plan_records import DomainPlan, PlanWarning, SizePlan
 
 #: The best learning rate falls about as the horizon^-0.3 (Bjorck et al. 2024): four times as long is 1.5 times off.
@@ -90,20 +90,18 @@ def memory_warnings(sizes: Sequence[SizePlan], slots: int, memory_bytes: int | N
 
 def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:
     """A trunk that runs far beyond the horizon its rule was given has too high a rate at its end."""
-    recipe, unit = design.spec.recipe, design.spec.budgets.unit
-    if recipe.reference_budget is None:
-        return []
+    horizons = {size: design.spec.reference_tokens(model) for size, model in design.models.items()}
     beyond = {
         run.size
         for run in finals
-        if _tokens(run) > FAR_BEYOND * budget_tokens(unit, recipe.reference_budget, run.config.model)
+        if (horizon := horizons[run.size]) is not None and _tokens(run) > FAR_BEYOND * horizon
     }
     if not beyond:
         return []
     sizes = ", ".join(size for size in design.models if size in beyond)
     message = (
-        f"budgets over {FAR_BEYOND:g} times recipe.reference_budget {recipe.reference_budget:g} at {sizes}: the learning rate "
-        "is set for a much shorter run"
+        f"budgets over {FAR_BEYOND:g} times recipe.reference_budget at {sizes}: the learning rate is "
+        " set for a much shorter run"
     )
     return [PlanWarning(code="horizon", message=message)]
 

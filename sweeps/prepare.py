@@ -13,7 +13,7 @@ from llama.data.corpus import Corpus, open_corpus
 from llama.records import read_record
 from llama.sweep_index import SWEEP_INDEX, SweepIndex
 from sweeps.calibration import Calibration, Setup, load
-from sweeps.design import CorpusFacts, Design, make_design
+from sweeps.design import Design, make_design
 from sweeps.finished_speeds import finished_speeds
 from sweeps.hardware.assumed_speed import AssumedSpeed
 from sweeps.hardware.place import Place
@@ -21,6 +21,7 @@ from sweeps.hardware.speeds import FinishedSpeeds, Speeds
 from sweeps.numerics import resolve_numerics
 from sweeps.plan import make_plan
 from sweeps.plan_records import Plan
+from sweeps.run_configs import CorpusFacts
 from sweeps.schedule import Schedule, foretell
 from sweeps.spec import SweepSpec, load_sweep
 from sweeps.storage import Storage, SweepSource, find_source

@@ -101,7 +101,12 @@ class Ladder(Config):
 
     @property
     def all_widths(self) -> list[int]:
-        return self.widths or [model.d_model for model in self.models(vocab_size=1).values()]
+        return list(self.width_by_size.values())
+
+    @property
+    def width_by_size(self) -> dict[str, int]:
+        """By label, as written."""
+        return {label: model.d_model for label, model in self.models(vocab_size=1).items()}
 
     def models(self, vocab_size: int) -> dict[str, ModelConfig]:
         """Shapes by label, as written."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from llama.config import ActivationCheckpointing, Config, DType, Positive, PositiveFloat, digest
+from llama.config import ActivationCheckpointing, Config, DType, ModelConfig, Positive, PositiveFloat, digest
 from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule, recipe_problems
+from sweeps.budgets import AnyBudgets, ByHand, OneBudget, Part, Seed, Wanted, budget_tokens, parts_of
 from sweeps.sizes import SHORT_NAME, Ladder
 from sweeps.tuning.spec import Tune
 from sweeps.yaml_lines import listed, load_record, nearest, refuse, repeated
-
-BudgetUnit = Literal["flops", "tokens", "tokens_per_parameter"]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _off_is_none(value: Any) -> Any:
@@ -26,65 +24,38 @@ def _auto_is_none(value: Any) -> Any:
     return None if value == "auto" else value
 
 
-def _unknown_widths(widths: dict[str, int], info: ValidationInfo) -> list[tuple[str, str]]:
+def _has_unit(value: Any) -> str:
+    return "with_unit" if isinstance(value, dict | OneBudget) else "number"
+
+
+def _unknown_widths(widths: dict[str, int], ladder: Ladder) -> list[tuple[str, str]]:
     """Problems of widths, by where each stands, that the ladder does not have."""
-    ladder: Ladder | None = info.data.get("ladder")
-    known = ladder.all_widths if ladder else []
+    known = ladder.all_widths
     return [
         (where, f"found width {width}; one of {listed(known)} is right, as in ladder")
         for where, width in widths.items()
-        if ladder and width not in known
+        if width not in known
     ]
 
 
-class Budgets(Config):
-    """How long each size trains: the same list for every size, in exactly one unit."""
+def _unknown_sizes(sizes: dict[str, str], ladder: Ladder) -> list[tuple[str, str]]:
+    """Problems of labels, by where each stands, that the ladder does not have."""
+    known = list(ladder.width_by_size)
+    return [
+        (where, f"found {size!r}; one of {', '.join(known)} is right, as in ladder{nearest(size, known)}")
+        for where, size in sizes.items()
+        if size not in known
+    ]
 
-    flops: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
-    """Training FLOPs, shared by the sizes, so that isoFLOP bowls exist: tokens = budget / FLOPs a token of the size."""
-    tokens: Annotated[list[Positive], Field(min_length=1)] | None = None
-    """Training tokens."""
-    tokens_per_parameter: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
-    """Training tokens over all parameters (`n_params`). A single ratio cannot identify a scaling law."""
 
-    by_width: dict[int, Annotated[list[PositiveFloat], Field(min_length=1)]] | None = None
-    """Another list for some widths, in the same unit."""
-    min_tokens_per_parameter: PositiveFloat | None = None
-    """Cells below this many tokens over `n_params` are left out, and the plan names them."""
-    max_tokens_per_parameter: PositiveFloat | None = None
-    """Cells above it are left out, and the plan names them."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Budgets:
-        units = get_args(BudgetUnit)
-        given = [unit for unit in units if getattr(self, unit) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(units)} is right; found {' and '.join(given) or 'none'}")
-        problems: list[tuple[str, str]] = [
-            (self.unit, f"budget {value:g} stands twice") for value in repeated(self.values)
-        ]
-        for width, values in (self.by_width or {}).items():
-            problems += [(f"by_width.{width}", f"budget {value:g} stands twice") for value in repeated(values)]
-        low, high = self.min_tokens_per_parameter, self.max_tokens_per_parameter
-        if low is not None and high is not None and low >= high:
-            problems.append(
-                ("max_tokens_per_parameter", f"found {high:g}; a number above the minimum {low:g} is right")
-            )
-        if problems:
-            refuse(*problems)
-        return self
-
-    @property
-    def unit(self) -> BudgetUnit:
-        return next(unit for unit in get_args(BudgetUnit) if getattr(self, unit) is not None)
-
-    @property
-    def values(self) -> list[float]:
-        return list(getattr(self, self.unit))
-
-    def for_width(self, d_model: int) -> list[float]:
-        """The budgets of a size, ascending."""
-        return sorted((self.by_width or {}).get(d_model, self.values))
+def _unknown_in_part(part: Part, ladder: Ladder) -> list[tuple[str, str]]:
+    """Problems of sizes and widths, by where each stands in the part."""
+    if isinstance(part, ByHand):
+        return _unknown_sizes({f"cells.{index}.size": cell.size for index, cell in enumerate(part.cells)}, ladder)
+    return [
+        *_unknown_sizes({f"sizes.{index}": size for index, size in enumerate(part.sizes or [])}, ladder),
+        *_unknown_widths({f"by_width.{width}": width for width in part.by_width or {}}, ladder),
+    ]
 
 
 class RecipeSpec(Overrides):
@@ -93,9 +64,16 @@ class RecipeSpec(Overrides):
     name: str
     lr_multipliers: list[PositiveFloat] = Field(default=[1.0], min_length=1)
     """More than one makes a learning-rate sweep: every cell is run at each multiple of the rule's rate."""
-    reference_budget: PositiveFloat | None = None
-    """The horizon that a WSD trunk's learning rate is set for, in the unit of `budgets`: what the rule takes as D. The middle
-    of the budgets is right, since all of them share the trunk. Unless given it is the size's largest budget, and then a
+    reference_budget: (
+        Annotated[
+            Annotated[OneBudget, Tag("with_unit")] | Annotated[PositiveFloat, Tag("number")],
+            Discriminator(_has_unit),
+        ]
+        | None
+    ) = None
+    """The horizon that a WSD trunk's learning rate is set for: what the rule takes as D. A number is in the unit of `budgets`;
+    where its parts have several, a block says which (`{tokens: 4e6}`). The middle of the budgets is right, since all of them
+    share the trunk. Unless given it is the size's largest budget, and then a
     larger budget added later gives the size's runs new keys: they train anew. State it, and every stored run stays."""
 
     @model_validator(mode="after")
@@ -121,9 +99,23 @@ class ExtraSeeds(Config):
     """More seeds for some cells: they tell noise from differences, where runs are cheap."""
 
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    widths: Annotated[list[Positive], Field(min_length=1)]
+    widths: Annotated[list[Positive], Field(min_length=1)] | None = None
+    # Left out of the spec's digest where it isn't said: older sweeps keep theirs.
+    sizes: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """Labels in the ladder, in place of widths."""
     budgets: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
-    """These budgets of the widths; all of them unless given."""
+    """These budgets of the sizes, whatever part they stand in; all of them unless given."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ExtraSeeds:
+        if (self.widths is None) == (self.sizes is None):
+            raise ValueError("give one of widths and sizes")
+        return self
+
+    def covers(self, size: str, d_model: int) -> bool:
+        return d_model in self.widths if self.widths is not None else size in (self.sizes or [])
 
 
 class Seeds(Config):
@@ -178,7 +170,7 @@ class SweepSpec(Config):
     """Names the sweep's folder and its MLflow experiment."""
     corpus: CorpusSpec
     ladder: Ladder
-    budgets: Budgets
+    budgets: AnyBudgets
     recipe: RecipeSpec
     seeds: Seeds = Seeds()
     held_out: HeldOut = HeldOut()
@@ -209,24 +201,50 @@ class SweepSpec(Config):
 
     @field_validator("budgets")
     @classmethod
-    def _check_budgets(cls, budgets: Budgets, info: ValidationInfo) -> Budgets:
-        if problems := _unknown_widths({f"by_width.{width}": width for width in budgets.by_width or {}}, info):
+    def _check_budgets(cls, budgets: Part | list[Part], info: ValidationInfo) -> Part | list[Part]:
+        ladder: Ladder | None = info.data.get("ladder")
+        problems = [
+            (f"{index}.{where}" if isinstance(budgets, list) else where, message)
+            for index, part in enumerate(parts_of(budgets))
+            for where, message in (_unknown_in_part(part, ladder) if ladder else [])
+        ]
+        if problems:
             refuse(*problems)
         return budgets
+
+    @field_validator("recipe")
+    @classmethod
+    def _check_recipe(cls, recipe: RecipeSpec, info: ValidationInfo) -> RecipeSpec:
+        budgets: Part | list[Part] | None = info.data.get("budgets")
+        reference, units = recipe.reference_budget, list(dict.fromkeys(part.unit for part in parts_of(budgets or [])))
+        if len(units) > 1 and isinstance(reference, float):
+            example = f"{{{units[0]}: {reference:g}}}"
+            message = f"found {reference:g}, but budgets are in {' and '.join(units)}: say its unit, as in {example}"
+            refuse(("reference_budget", message))
+        return recipe
 
     @field_validator("seeds")
     @classmethod
     def _check_seeds(cls, seeds: Seeds, info: ValidationInfo) -> Seeds:
-        budgets: Budgets | None = info.data.get("budgets")
+        ladder: Ladder | None = info.data.get("ladder")
+        budgets: Part | list[Part] | None = info.data.get("budgets")
         problems = []
-        for index, extra in enumerate(seeds.extra):
-            places = {f"extra.{index}.widths.{place}": width for place, width in enumerate(extra.widths)}
-            problems += _unknown_widths(places, info)
-            known = {value for width in extra.widths for value in (budgets.for_width(width) if budgets else [])}
+        for index, extra in enumerate(seeds.extra if ladder else []):
+            assert ladder is not None  # for the type checker: without one there is nothing to check against
+            widths = {f"extra.{index}.widths.{place}": width for place, width in enumerate(extra.widths or [])}
+            sizes = {f"extra.{index}.sizes.{place}": size for place, size in enumerate(extra.sizes or [])}
+            problems += _unknown_widths(widths, ladder) + _unknown_sizes(sizes, ladder)
+            known = {
+                wanted.budget
+                for size, width in ladder.width_by_size.items()
+                if extra.covers(size, width)
+                for part in parts_of(budgets or [])
+                for wanted in part.wanted(size, width)
+            }
             problems += [
                 (f"extra.{index}.budgets.{place}", f"found {value:g}; one of {listed(known)} is right, as in budgets")
                 for place, value in enumerate(extra.budgets or [])
-                if budgets and value not in known
+                if known and value not in known
             ]
         if problems:
             refuse(*problems)
@@ -248,10 +266,13 @@ class SweepSpec(Config):
     @classmethod
     def _check_tune(cls, tune: Tune | None, info: ValidationInfo) -> Tune | None:
         ladder: Ladder | None = info.data.get("ladder")
-        budgets: Budgets | None = info.data.get("budgets")
+        budgets: Part | list[Part] | None = info.data.get("budgets")
         if tune and ladder and budgets:
+            parts, sizes = parts_of(budgets), ladder.width_by_size.items()
             problems = tune.problems(
-                n_sizes=len(ladder.models(vocab_size=1)), n_budgets=len(budgets.values), unit=budgets.unit
+                n_sizes=len(sizes),
+                n_budgets=max(sum(len(part.wanted(size, width)) for part in parts) for size, width in sizes),
+                unit=" and ".join(sorted({part.unit for part in parts})),
             )
             if problems:
                 refuse(*problems)
@@ -263,12 +284,33 @@ class SweepSpec(Config):
         total = sum(domain.weight for domain in self.corpus.domains.values())
         return {name: domain.weight / total for name, domain in self.corpus.domains.items()}
 
-    def seeds_for(self, d_model: int, budget: float) -> list[int]:
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of `budgets`, as written."""
+        return parts_of(self.budgets)
+
+    def reference_tokens(self, model: ModelConfig) -> int | None:
+        """The stated horizon of a size's trunk, None where none is stated."""
+        reference = self.recipe.reference_budget
+        if isinstance(reference, OneBudget):
+            return budget_tokens(reference.unit, reference.value, model)
+        return None if reference is None else budget_tokens(self.parts[0].unit, reference, model)
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """Of any cell: the base ones, then the extra ones, then those of cells by hand."""
+        extra = [seed for more in self.seeds.extra for seed in more.seeds]
+        by_hand = [cell.seed for part in self.parts if isinstance(part, ByHand) for cell in part.cells]
+        return list(dict.fromkeys([*self.seeds.base, *extra, *sorted(seed for seed in by_hand if seed is not None)]))
+
+    def seeds_for(self, size: str, d_model: int, wanted: Wanted) -> list[int]:
         """Seeds of a cell, the base ones first."""
+        if wanted.seed is not None:
+            return [wanted.seed]
         extra = [
             seed
             for more in self.seeds.extra
-            if d_model in more.widths and (more.budgets is None or budget in more.budgets)
+            if more.covers(size, d_model) and (more.budgets is None or wanted.budget in more.budgets)
             for seed in more.seeds
         ]
         return list(dict.fromkeys([*self.seeds.base, *extra]))

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from llama.accounting import count_parameters
 from llama.config import ModelConfig, RunConfig
-from sweeps.design import CorpusFacts, budget_tokens, cell_name, lone_run
+from sweeps.cells import cell_name
 from sweeps.numerics import Numerics
+from sweeps.run_configs import CorpusFacts, lone_run
 from sweeps.spec import SweepSpec
 from sweeps.tuning.pruning import is_hopeless, judged_step
 from sweeps.tuning.rate_law import Place
@@ -52,13 +53,14 @@ def cells_of(spec: SweepSpec, corpus: CorpusFacts) -> list[Cell]:
     largest = max(models, key=lambda size: count_parameters(models[size]).n_params)
     return [
         Cell(
-            name=cell_name(size, spec.budgets.unit, budget),
+            name=cell_name(size, wanted.unit, wanted.budget),
             model=model,
-            tokens=budget_tokens(spec.budgets.unit, budget, model),
+            tokens=wanted.tokens(model),
             held_out=size == largest,
         )
         for size, model in models.items()
-        for budget in spec.budgets.for_width(model.d_model)
+        for part in spec.parts
+        for wanted in part.wanted(size, model.d_model)
     ]
 
 

@@ -7,12 +7,13 @@ from typing import Any
 from cluster.executor import Node
 from cluster.task import Resources
 from sweeps.calibration import Calibration, Machine
-from sweeps.design import CorpusFacts, Design, make_design
+from sweeps.design import Design, make_design
 from sweeps.hardware.place import Place
 from sweeps.hardware.speeds import Speeds
 from sweeps.numerics import Numerics
 from sweeps.plan import make_plan
 from sweeps.plan_records import Plan
+from sweeps.run_configs import CorpusFacts
 from sweeps.schedule import foretell
 from sweeps.spec import SweepSpec
 

@@ -201,7 +201,7 @@ def test_runs_too_short_for_their_recipe_are_left_out(recipe, reason):
 
 
 def test_a_sweep_with_nothing_left_is_refused():
-    with pytest.raises(UserError, match=r"sweep example has no runs, every cell of its grid is left out .*w16-C1e11"):
+    with pytest.raises(UserError, match=r"sweep example has no runs, every cell is left out .*w16-C1e11"):
         design(budgets__max_tokens_per_parameter=1e-3)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import sweeps
 from llama.errors import UserError
+from sweeps.budgets import Wanted
 from sweeps.spec import SweepSpec, load_sweep
 from sweeps.yaml_lines import parse_record
 from tests.sweeps.examples import sweep
@@ -240,6 +241,7 @@ def test_seeds_of_a_cell():
             "extra": [{"seeds": [1, 2], "widths": [16], "budgets": [1e11]}, {"seeds": [2, 3], "widths": [16]}],
         }
     )
-    assert spec.seeds_for(16, 1e11) == [0, 1, 2, 3]
-    assert spec.seeds_for(16, 2e11) == [0, 2, 3]
-    assert spec.seeds_for(32, 1e11) == [0]
+    assert spec.seeds_for("w16", 16, Wanted("flops", 1e11)) == [0, 1, 2, 3]
+    assert spec.seeds_for("w16", 16, Wanted("flops", 2e11)) == [0, 2, 3]
+    assert spec.seeds_for("w32", 32, Wanted("flops", 1e11)) == [0]
+    assert spec.seeds_for("w16", 16, Wanted("tokens", 1_000_000, seed=7)) == [7]
