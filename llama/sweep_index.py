@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from llama.records import Record
 
 SWEEP_INDEX = "runs.json"
@@ -26,6 +28,10 @@ class SweepRun(Record):
     """Planned; None for a trunk, which goes as far as its last branch forks."""
     fork_tokens: int | None = None
     """Where a branch leaves its trunk."""
+    censored: bool = False
+    """Stopped early by a tuning study, for good: it counts as ended, and is no point of any fit."""
+    tags: dict[str, str] = Field(default={})
+    """More tags for MLflow, such as a tuning study's trial."""
 
 
 class SweepIndex(Record):

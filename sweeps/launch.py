@@ -119,9 +119,11 @@ def launch_sweep(
         say(warning)
     with ExitStack() as stack:
         executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
-        place = this_place() if executor is None else _cluster_place(executor)
+        place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, storage, place, say=say)
-        stack.enter_context(_hold(storage, prepared.spec.name, wait=wait, say=say))
+        if prepared.spec.tune is not None:
+            raise UserError(f"{prepared.yaml_path} is a tuning study (it has a block tune): isoloss tune runs it")
+        stack.enter_context(hold_sweep(storage, prepared.spec.name, wait=wait, say=say))
         register_sweep(storage, prepared.index, prepared.yaml_path)
         missing = _missing(prepared)
         mirror = Mirror(storage.root, prepared.index, uri)
@@ -147,7 +149,7 @@ def launch_sweep(
         return _result(prepared, summary, trouble)
 
 
-def _cluster_place(executor: Executor) -> Place:
+def cluster_place(executor: Executor) -> Place:
     """What the nodes of a standing cluster have in all. Runs go to GPUs where there are any, whatever this machine has."""
     nodes = executor.capacity()
     gpus = sum(node.gpus for node in nodes)
@@ -155,7 +157,7 @@ def _cluster_place(executor: Executor) -> Place:
     return Place(machine=machine, nodes=tuple(nodes))
 
 
-def _hold(storage: Storage, name: str, *, wait: bool, say: Callable[[str], None]) -> Lease:
+def hold_sweep(storage: Storage, name: str, *, wait: bool, say: Callable[[str], None]) -> Lease:
     """The lease on launching this sweep."""
     try:
         return acquire(storage.sweep(name), attempt=1)
@@ -239,7 +241,7 @@ def _train(
         if event.state is State.RUNNING:
             running_since[event.task.id] = time.time()
         if event.state in (State.RETRYING, State.FAILED) and isinstance(event.outcome, Failed):
-            _record_failure(storage, segments[event.task.id].run_key, event.attempt, event.outcome)
+            record_failure(storage, segments[event.task.id].run_key, event.attempt, event.outcome)
         view.on_event(event)
 
     tasks = [
@@ -271,7 +273,7 @@ def _train(
         return supervisor.run()
 
 
-def _record_failure(storage: Storage, key: str, attempt: int, failed: Failed) -> None:
+def record_failure(storage: Storage, key: str, attempt: int, failed: Failed) -> None:
     """Leave the reason in the run's folder, for `isoloss status`; a diverged run says it in DONE."""
     folder = storage.run(key)
     if folder.exists() and read_status(folder) is not RunStatus.DIVERGED:

@@ -42,6 +42,7 @@ class Mirror:
 
     def __init__(self, storage: Path, index: SweepIndex, tracking_uri: str, *, poll_seconds: float = POLL_SECONDS):
         self._storage, self._index, self._tracking_uri = storage, index, tracking_uri
+        self._next_index = index
         self._poll_seconds = poll_seconds
         self._claim = Claim(storage, index.sweep)
         self._stopping, self._give_up = threading.Event(), threading.Event()
@@ -61,6 +62,10 @@ class Mirror:
 
     def start(self) -> None:
         self._thread.start()
+
+    def follow(self, index: SweepIndex) -> None:
+        """Mirror this index from the next pass on: a tuning study's runs are not known at its start."""
+        self._next_index = index
 
     def stop(self, timeout_seconds: float = 30.0) -> MirrorReport:
         """Send what is left, for at most `timeout_seconds`, and say how far MLflow came."""
@@ -102,6 +107,8 @@ class Mirror:
         return False
 
     def _pass(self, *, live: bool) -> bool:
+        if self._index is not self._next_index:
+            self._index, self._replay = self._next_index, None
         if not live and self._is_doubtful:
             self._replay = None
         if self._replay is None:

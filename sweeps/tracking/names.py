@@ -86,6 +86,7 @@ def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, s
         "corpus.digest": config.data.corpus_digest,
         "mlflow.source.name": "isoloss",
         "mlflow.runColor": run_color(count_parameters(config.model).n_params),
+        **run.tags,
     }
     if run.trunk is not None:
         tags[TAG_TRUNK] = run.trunk

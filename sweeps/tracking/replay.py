@@ -135,7 +135,7 @@ class Replay:
     def mark_parent(self, *, live: bool) -> None:
         """The parent is FINISHED when every run has ended, else RUNNING while a launcher lives, else KILLED."""
         ended = (RunStatus.FINISHED, RunStatus.DIVERGED)
-        runs = [self._mirrored.get(run.key) for run in self._index.runs]
+        runs = [self._mirrored.get(run.key) for run in self._index.runs if not run.censored]
         if all(run is not None and run.tags.get(TAG_OUTCOME) in ended for run in runs):
             status = "FINISHED"
         else:
@@ -190,7 +190,8 @@ class Replay:
         self._send(mirrored, params=params, metrics=rows, tags=tags)
         reader.take(slab)
         self._store.log_inputs(mirrored, self._inputs)
-        self._store.set_status(mirrored, _mlflow_status(outcome, evidence, live=live), evidence.end_ms)
+        status = _mlflow_status(outcome, evidence, live=live and not run.censored)
+        self._store.set_status(mirrored, status, evidence.end_ms)
         return True
 
     def _send(self, mirrored: MlflowRun, *, params: dict[str, str], metrics: list[Row], tags: dict[str, str]) -> None:

@@ -1,0 +1,157 @@
+"""Trials as runs: stretches trained side by side through the supervisor, under the run folder's contract."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from cluster.executor import Executor
+from cluster.supervisor import Event, State, Supervisor
+from cluster.task import Failed, Task
+from llama.accounting import training_flops_per_token
+from llama.config import RunConfig
+from llama.lease import current_owner
+from llama.metric_names import VAL_LOSS
+from llama.records import read_checkpoint_mark, read_done, read_heartbeat, read_journal
+from sweeps import worker
+from sweeps.launch import HANG_SECONDS, ORDERING_FLOPS_PER_SECOND, record_failure
+from sweeps.measuring import run_resources
+from sweeps.plan_table import duration
+from sweeps.prepare import Place, Prepared, gpu_share
+from sweeps.storage import Storage
+from sweeps.tuning.trials import Reached, Stretch
+
+
+class TrialsFailed(Exception):
+    """Runs that failed for good. Their trials stay suggested and untold: the same command tries them again."""
+
+
+class Progress:
+    """Share of the planned training that is done, by FLOPs, and the time that the rest takes if it goes on as so far."""
+
+    def __init__(self, planned_flops: float) -> None:
+        self._planned, self._done, self._found = planned_flops, 0.0, 0.0
+        self._started = time.monotonic()
+
+    def add(self, flops: float, *, found: bool = False) -> None:
+        """Work that was done now, or `found` done already or not needed."""
+        self._done += flops
+        self._found += flops if found else 0.0
+
+    def __str__(self) -> str:
+        elapsed, own = time.monotonic() - self._started, self._done - self._found
+        share = min(1.0, self._done / self._planned)
+        left = elapsed * (self._planned - self._done) / own if own > 0 else 0.0
+        to_go = f", about {duration(left)} to go" if left > 0 else ""
+        return f"{share:.0%} of the training; {duration(elapsed)} so far{to_go}"
+
+
+def flops_of(config: RunConfig, steps: int) -> float:
+    """Training FLOPs of so many steps."""
+    return float(steps * config.batch_tokens * training_flops_per_token(config.model))
+
+
+class Trainer:
+    """A `Train` that trains. The executor is kept from call to call, so processes start once."""
+
+    def __init__(
+        self, prepared: Prepared, place: Place, executor: Executor, progress: Progress, *, say: Callable[[str], None]
+    ) -> None:
+        self._prepared, self._place, self._executor = prepared, place, executor
+        self._progress, self._say = progress, say
+        self._counted: dict[str, int] = {}
+        """Steps of each run that are part of the progress, by its key."""
+
+    def __call__(self, stretches: Sequence[Stretch]) -> dict[str, Reached]:
+        """
+        Raises:
+            TrialsFailed: some runs failed, and trying again did not help.
+        """
+        storage, prepared = self._prepared.storage, self._prepared
+        by_id = {f"{stretch.config.key}@{stretch.until_step}": stretch for stretch in stretches}
+        running_since: dict[str, float] = {}
+
+        def stalled(task: Task) -> bool:
+            folder = storage.run(by_id[task.id].config.key)
+            if current_owner(folder) is None:
+                return False
+            beat = read_heartbeat(folder)
+            sign = max(running_since[task.id], beat.unix_ms / 1000 if beat is not None else 0.0)
+            return time.time() - sign > HANG_SECONDS
+
+        def on_event(event: Event) -> None:
+            stretch = by_id[event.task.id]
+            if event.state is State.RUNNING:
+                running_since[event.task.id] = time.time()
+            elif event.state in (State.RETRYING, State.FAILED) and isinstance(event.outcome, Failed):
+                record_failure(storage, stretch.config.key, event.attempt, event.outcome)
+                self._say(f"{stretch.name}: {event.reason}")
+            elif event.state in (State.DONE, State.SKIPPED):
+                self._count(stretch, found=event.state is State.SKIPPED)
+                loss = reached(storage, stretch).loss
+                if event.state is State.DONE and loss is not None:
+                    tokens = stretch.until_step * stretch.config.batch_tokens
+                    self._say(f"{stretch.name}: loss {loss:.4f} after {tokens:,} tokens  ({self._progress})")
+
+        tasks = [
+            Task(
+                id=id,
+                function=worker.train,
+                arguments={
+                    "storage": str(storage.root),
+                    "config": stretch.config.model_dump_json(),
+                    "corpus_folder": prepared.index.corpus_folder,
+                    "until_step": stretch.until_step,
+                    "threads": prepared.spec.resources.cpus,
+                    "gpu_share": gpu_share(prepared.design) if self._place.gpus else 0.0,
+                },
+                resources=run_resources(prepared, self._place),
+                estimated_seconds=flops_of(stretch.config, stretch.until_step) / ORDERING_FLOPS_PER_SECOND,
+            )
+            for id, stretch in by_id.items()
+        ]
+        summary = Supervisor(
+            tasks,
+            self._executor,
+            is_done=lambda task: _is_done(storage, by_id[task.id]),
+            stalled=stalled,
+            on_event=on_event,
+        ).run()
+        results = {stretch.config.key: reached(storage, stretch) for stretch in by_id.values()}
+        failed = {
+            by_id[id].name: failure.message
+            for id, failure in summary.failed.items()
+            if results[by_id[id].config.key].diverged is None
+        }
+        if failed:
+            name, message = next(iter(failed.items()))
+            raise TrialsFailed(
+                f"{len(failed)} trials failed, {name} with: {message}. The same command tries them again"
+            )
+        return results
+
+    def _count(self, stretch: Stretch, *, found: bool) -> None:
+        steps = stretch.until_step - self._counted.get(stretch.config.key, 0)
+        self._progress.add(flops_of(stretch.config, steps), found=found)
+        self._counted[stretch.config.key] = stretch.until_step
+
+
+def reached(storage: Storage, stretch: Stretch) -> Reached:
+    """What a stretch came to, from the run's folder."""
+    folder = storage.run(stretch.config.key)
+    done = read_done(folder)
+    if done is not None and done.outcome == "diverged" and done.step <= stretch.until_step:
+        return Reached(None, done.reason or "diverged")
+    if done is not None and stretch.until_step == stretch.config.steps:
+        return Reached(done.metrics.get(VAL_LOSS))
+    losses = [
+        p.metrics[VAL_LOSS] for p in read_journal(folder) if p.step == stretch.until_step and VAL_LOSS in p.metrics
+    ]
+    return Reached(losses[-1] if losses else None)
+
+
+def _is_done(storage: Storage, stretch: Stretch) -> bool:
+    folder = storage.run(stretch.config.key)
+    return read_done(folder) is not None or (
+        stretch.until_step != stretch.config.steps and read_checkpoint_mark(folder, stretch.until_step) is not None
+    )
