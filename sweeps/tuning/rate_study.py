@@ -13,7 +13,7 @@ from llama.config import RunConfig
 from llama.errors import UserError
 from llama.recipes.tuned_law import TunedLaw
 from llama.records import Record
-from sweeps.design import lone_run
+from sweeps.run_configs import lone_run
 from sweeps.spec import RecipeSpec
 from sweeps.tuning.optimum import Curve
 from sweeps.tuning.rate_law import FittedLaw, RateLaws, fit_rate_laws

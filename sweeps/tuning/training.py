@@ -14,10 +14,10 @@ from llama.lease import current_owner
 from llama.metric_names import VAL_LOSS
 from llama.records import read_checkpoint_mark, read_done, read_heartbeat, read_journal
 from sweeps import worker
+from sweeps.hardware.place import Place
 from sweeps.launch import HANG_SECONDS, ORDERING_FLOPS_PER_SECOND, record_failure
-from sweeps.measuring import run_resources
 from sweeps.plan_table import duration
-from sweeps.prepare import Place, Prepared, gpu_share
+from sweeps.prepare import Prepared, gpu_share, run_resources
 from sweeps.storage import Storage
 from sweeps.tuning.trials import Reached, Stretch
 
@@ -105,7 +105,7 @@ class Trainer:
                     "threads": prepared.spec.resources.cpus,
                     "gpu_share": gpu_share(prepared.design) if self._place.gpus else 0.0,
                 },
-                resources=run_resources(prepared, self._place),
+                resources=run_resources(prepared.design, self._place),
                 estimated_seconds=flops_of(stretch.config, stretch.until_step) / ORDERING_FLOPS_PER_SECOND,
             )
             for id, stretch in by_id.items()
