@@ -123,13 +123,14 @@ for _command in (pause, resume, cancel, plan, fit, recommend, compare, report, e
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted, 143 asked to leave by SIGTERM."""
+    """Entry point. Exit codes: 0 done, 1 work failed, 2 bad input, 130 interrupted, 138 and 143 asked to leave
+    by SIGUSR1 and SIGTERM."""
     try:
         app()
     except UserError as error:
         note(f"isoloss: {error}")
         sys.exit(2)
     except SystemExit as leave:
-        if leave.code in (130, 143):
+        if leave.code in (130, 138, 143):
             note("isoloss: interrupted; nothing finished is lost, the same command goes on from here")
         raise

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from cluster.executor import Executor
 from cluster.session import open_session
+from cluster.signals import signals_exit
 from cluster.supervisor import Event, State, Summary, Supervisor
 from cluster.task import Failed, Task
 from llama.errors import UserError
@@ -30,7 +31,9 @@ from llama.records import (
 from sweeps import worker
 from sweeps.attempts import AttemptLog
 from sweeps.calibration import TrainedShape, this_machine
+from sweeps.control import cancelled_segments, read_control
 from sweeps.hardware.place import Place, this_place
+from sweeps.heeding import Heeding
 from sweeps.live import LiveView
 from sweeps.measuring import calibrate_shapes, measure_inference, share_serving_costs
 from sweeps.plan_table import duration
@@ -61,6 +64,8 @@ class LaunchResult(Record):
     diverged: list[str]
     failed: dict[str, str]
     """Why, by run name, blocked ones included."""
+    cancelled: list[str]
+    """Runs that somebody cancelled before they were finished, and branches of cancelled trunks."""
     trained_tokens: int
     """By this launch."""
     training_wall_seconds: float
@@ -91,6 +96,8 @@ class LaunchResult(Record):
         lines = [f"{self.sweep}: {self.finished} runs finished"]
         lines += [f"diverged, and out of the fit: {name}" for name in self.diverged]
         lines += [f"not run: {name}: {reason}" for name, reason in self.failed.items()]
+        if self.cancelled:
+            lines.append(f"cancelled: {', '.join(self.cancelled)} (isoloss resume puts them back)")
         lines += [self.mirror_trouble] if self.mirror_trouble else []
         return "\n".join(lines)
 
@@ -118,6 +125,7 @@ def launch_sweep(
     if warning is not None:
         say(warning)
     with ExitStack() as stack:
+        stack.enter_context(signals_exit())
         executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, storage, place, say=say)
@@ -126,6 +134,10 @@ def launch_sweep(
         stack.enter_context(hold_sweep(storage, prepared.spec.name, wait=wait, say=say))
         register_sweep(storage, prepared.index, prepared.yaml_path)
         missing = _missing(prepared)
+        if executor is None:  # while nothing may run, there is no need for a Ray
+            _heeding(prepared, missing, say).wait_while_paused()
+        cancelled = cancelled_segments(read_control(storage.sweep(prepared.spec.name)), missing)
+        missing = [segment for segment in missing if segment.id not in cancelled]
         mirror = Mirror(storage.root, prepared.index, uri)
         if not missing and not remeasure and not share_serving_costs(prepared):
             mirror.start()
@@ -267,10 +279,16 @@ def _train(
         executor,
         is_done=lambda task: segment_is_done(storage, segments[task.id]),
         stalled=stalled,
+        orders=_heeding(prepared, missing, view.announce).orders,
         on_event=on_event,
     )
     with view, attempts:
         return supervisor.run()
+
+
+def _heeding(prepared: Prepared, missing: Sequence[Segment], say: Callable[[str], None]) -> Heeding:
+    names = {run.record.key: run.record.name for run in prepared.design.runs}
+    return Heeding(prepared.storage.sweep(prepared.spec.name), missing, names, say=say)
 
 
 def record_failure(storage: Storage, key: str, attempt: int, failed: Failed) -> None:
@@ -316,11 +334,17 @@ def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | N
         solo_seconds += value["trained_tokens"] / speed.tokens_per_second if speed is not None else float("nan")
     wall = summary.wall_seconds if summary is not None else 0.0
     share = solo_seconds / (wall * prepared.plan.slots) if wall and tokens else float("nan")
+    unfinished = [
+        run.record for run in finals if statuses[run.record.name] not in (RunStatus.FINISHED, RunStatus.DIVERGED)
+    ]
+    control = read_control(prepared.storage.sweep(prepared.spec.name))
+    cancelled = [run.name for run in unfinished if control.cancels(run.key) or control.cancels(run.trunk or "")]
     return LaunchResult(
         sweep=prepared.spec.name,
         finished=sum(status is RunStatus.FINISHED for status in statuses.values()),
         diverged=diverged,
         failed={name: reason for name, reason in failed.items() if name not in diverged},
+        cancelled=cancelled,
         trained_tokens=tokens,
         training_wall_seconds=wall,
         tokens_per_second=tokens / wall if tokens else None,

@@ -35,6 +35,8 @@ _ROW_STATES: Mapping[str, RowState] = {
     State.RETRYING: "retrying",
     State.FAILED: "failed",
     State.BLOCKED: "blocked",
+    State.PAUSED: "paused",
+    State.CANCELLED: "cancelled",
 }
 _ENDED = (State.DONE, State.SKIPPED)
 
@@ -97,14 +99,17 @@ class LiveView:
             if event.reason is not None:
                 self._reasons[segment.id] = f"attempt {event.attempt + 1} after {event.reason}"
         if event.state is State.DONE and segment.ends_run:
-            self._announce(self._finished_line(segment, name))
+            self.announce(self._finished_line(segment, name))
             self._law.run_ended()
         elif event.state is State.RETRYING:
-            self._announce(f"{name} is tried again: {event.reason}")
+            self.announce(f"{name} is tried again: {event.reason}")
+        elif event.state is State.PAUSED and event.outcome is not None:
+            self.announce(f"{name} has left at a checkpoint: paused")
         elif event.state is State.FAILED:  # what it blocks is told with the launch's result
-            self._announce(f"{name} failed: {event.reason}")
+            self.announce(f"{name} failed: {event.reason}")
 
-    def _announce(self, line: str) -> None:
+    def announce(self, line: str) -> None:
+        """A line of its own, above the table where there is one."""
         if self._live is None:
             self._say(line)
         else:

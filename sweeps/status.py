@@ -20,9 +20,10 @@ from llama.records import (
     read_status,
 )
 from llama.sweep_index import SweepRun
-from sweeps.storage import Storage, SweepFolder
+from sweeps.control import Control, read_control
+from sweeps.storage import SweepFolder
 
-State = Literal["finished", "diverged", "running", "stopped", "failed", "waiting", "blocked"]
+State = Literal["finished", "diverged", "running", "stopped", "failed", "waiting", "blocked", "paused", "cancelled"]
 
 
 class RunState(Record):
@@ -57,12 +58,12 @@ class SweepStatus(Record):
 def sweep_status(sweep: SweepFolder) -> SweepStatus:
     """Read every run folder of the sweep."""
     states: dict[str, RunState] = {}
-    owner = current_owner(sweep.folder)
+    owner, control = current_owner(sweep.folder), read_control(sweep.folder)
     # Trunks first: what a branch waits for, or is blocked by, is its trunk's state.
     for run in sorted(sweep.index.runs, key=lambda run: not run.is_trunk):
         branches = [other.key for other in sweep.index.runs if run.is_trunk and other.trunk == run.key]
         trunk = states.get(run.trunk or "")
-        states[run.key] = _state(sweep.storage, run, trunk, branches, is_launched=owner is not None)
+        states[run.key] = _state(sweep, run, trunk, branches, control, is_launched=owner is not None)
     return SweepStatus(
         sweep=sweep.index.sweep,
         launcher=None if owner is None else f"process {owner.pid} on {owner.host}",
@@ -71,8 +72,15 @@ def sweep_status(sweep: SweepFolder) -> SweepStatus:
 
 
 def _state(
-    storage: Storage, run: SweepRun, trunk: RunState | None, branches: list[str], *, is_launched: bool
+    sweep: SweepFolder,
+    run: SweepRun,
+    trunk: RunState | None,
+    branches: list[str],
+    control: Control,
+    *,
+    is_launched: bool,
 ) -> RunState:
+    storage = sweep.storage
     folder = storage.run(run.key)
     status = read_status(folder)
     beat = read_heartbeat(folder)
@@ -87,6 +95,14 @@ def _state(
         state, note = done.outcome, done.reason
     elif status is not RunStatus.ABSENT and current_owner(folder) is not None:
         state = "running"
+        if control.pauses(run.key):
+            note = "asked to leave at a checkpoint"
+    elif control.cancels(run.key):
+        state, note = "cancelled", f"{_resume(sweep, run, whole=control.cancelled)} puts it back"
+    elif trunk is not None and trunk.state == "cancelled":
+        state, note = "cancelled", f"its trunk {trunk.name} is"
+    elif branches and all(control.cancels(key) for key in branches):
+        state, note = "cancelled", "all its branches are"
     elif status is RunStatus.FAILED:
         failure = read_record(folder / FAILURE, Failure)
         assert failure is not None  # the status says so
@@ -95,6 +111,8 @@ def _state(
         state, note = "blocked", f"its trunk {trunk.name} {trunk.state}"
     elif run.is_trunk and all((storage.run(key) / CONFIG).exists() for key in branches):
         state, step = "finished", max(complete_steps(folder), default=step)
+    elif control.pauses(run.key):
+        state, note = "paused", f"until {_resume(sweep, run, whole=control.paused)}"
     elif status is RunStatus.STARTED and not is_launched:
         state, note = "stopped", "launch the sweep again to go on"
     return RunState(
@@ -108,3 +126,8 @@ def _state(
         tokens_per_second=speed,
         note=note,
     )
+
+
+def _resume(sweep: SweepFolder, run: SweepRun, *, whole: bool) -> str:
+    """The command that takes back what was asked."""
+    return f"isoloss resume {sweep.index.sweep}" + ("" if whole else f" --run {run.name}")

@@ -9,6 +9,7 @@ from llama.lease import acquire
 from llama.metric_names import VAL_LOSS
 from llama.records import CONFIG, DONE, FAILURE, HEARTBEAT, Done, Failure, Heartbeat, write_record
 from llama.sweep_index import SweepIndex, SweepRun
+from sweeps.control import ask, resume
 from sweeps.status import RunState, sweep_status
 from sweeps.storage import Storage, SweepFolder
 from tests.llama.shapes import branch_of, tiny_run
@@ -96,3 +97,19 @@ def test_a_diverged_trunk_blocks_its_branches_and_says_why(sweep: Sweep) -> None
     states = sweep.states()
     assert (states["trunk"].state, states["trunk"].note) == ("diverged", "train loss nan at step 40")
     assert (states["branch"].state, states["branch"].note) == ("blocked", "its trunk trunk diverged")
+
+
+def test_what_was_asked_of_runs_shows_with_the_command_that_takes_it_back(sweep: Sweep) -> None:
+    folder = sweep.storage.sweep("s")
+    ask(folder, "paused")
+    assert {(run.state, run.note) for run in sweep.states().values()} == {("paused", "until isoloss resume s")}
+    resume(folder)
+    ask(folder, "cancelled", [sweep.trunk.key])
+    states = sweep.states()
+    assert states["trunk"].note == "isoloss resume s --run trunk puts it back"
+    assert (states["branch"].state, states["branch"].note) == ("cancelled", "its trunk trunk is")
+    resume(folder, [sweep.trunk.key])
+    ask(folder, "cancelled", [sweep.branch.key])
+    assert sweep.states()["trunk"].note == "all its branches are"
+    sweep.end(sweep.branch, "finished")
+    assert sweep.states()["branch"].state == "finished"
