@@ -44,7 +44,7 @@ def started(launcher: Launcher) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 120) -> str:
+def finish(process: subprocess.Popen[str], seconds: float = 200) -> str:
     output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
     return output
@@ -56,15 +56,15 @@ def test_a_paused_sweep_waits_in_this_launch_and_the_next_and_ends_bit_identical
     launcher = launcher.with_changes(budgets=LONG, ladder={"widths": [16], "context_length": 32})
     launcher.launch(storage=tmp_path / "undisturbed")
     with started(launcher) as process:
-        wait_for(lambda: process.poll() is not None or trains(launcher), 60)
+        wait_for(lambda: process.poll() is not None or trains(launcher), 200)
         assert "heeds that within seconds" in launcher.run("pause", "tiny").stdout
-        wait_for(lambda: nobody_trains(launcher), 60)
+        wait_for(lambda: nobody_trains(launcher), 200)
         time.sleep(1.0)
         assert nobody_trains(launcher)
         assert process.poll() is None
         assert {run["state"] for run in statuses(launcher).values()} - {"finished"} == {"paused"}
         process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=200)
         assert process.returncode == 138
         assert "has left at a checkpoint: paused" in output
         assert "tried again" not in output
@@ -80,9 +80,9 @@ def test_a_paused_sweep_waits_in_this_launch_and_the_next_and_ends_bit_identical
 def test_a_cancelled_run_stays_so_until_it_is_resumed(launcher: Launcher) -> None:
     launcher = launcher.with_changes(budgets=LONG, ladder={"widths": [16], "context_length": 32})
     with started(launcher) as process:
-        wait_for(lambda: process.poll() is not None or trains(launcher), 60)
+        wait_for(lambda: process.poll() is not None or trains(launcher), 200)
         launcher.run("pause", "tiny")
-        wait_for(lambda: nobody_trains(launcher), 60)
+        wait_for(lambda: nobody_trains(launcher), 200)
         last = next(run for run in reversed(read_index(launcher.storage).runs) if not run.is_trunk).name
         assert f"cancelled: {last}" in launcher.run("cancel", "tiny", "--run", last).stdout
         launcher.run("resume", "tiny")

@@ -16,7 +16,7 @@ import pytest
 from cluster.executor import Finished
 from cluster.ray_executor import RayExecutor
 from cluster.session import open_session
-from cluster.supervisor import Event, Policy, State, Supervisor
+from cluster.supervisor import Event, Orders, Policy, State, Supervisor
 from cluster.task import Failed, FailureKind, Resources, Succeeded, Task
 from tests.cluster import jobs
 from tests.cluster.processes import is_alive, wait_for
@@ -141,6 +141,68 @@ def test_an_interruption_ends_the_attempts_and_a_second_run_goes_on(executor: Ra
     assert executor._attempts == {}
     (tmp_path / "go").touch()
     assert Supervisor(tasks, executor).run().ok
+
+
+def test_a_gang_sums_by_gloo_and_is_restarted_whole_when_a_member_is_lost(executor: RayExecutor, tmp_path: Path):
+    retries: list[Event] = []
+    task = Task(
+        id="gang",
+        function=jobs.all_reduce,
+        arguments={"folder": str(tmp_path), "dies": 1},
+        resources=Resources(cpus=1, members=2),
+    )
+    note = lambda event: retries.append(event) if event.state is State.RETRYING else None  # noqa: E731
+    summary = Supervisor([task], executor, on_event=note).run()
+    assert summary.done["gang"] == {"sum": 1.0, "world_size": 2, "attempt": 2}
+    (retry,) = retries
+    assert isinstance(retry.outcome, Failed)
+    assert (retry.outcome.kind, "member 1 of 2" in retry.outcome.message) == (FailureKind.WORKER_DIED, True)
+    assert not is_alive(int((tmp_path / "1-0").read_text()))
+    assert Supervisor([Task(id="wide", function=jobs.give, resources=Resources(cpus=2))], executor).run().ok
+
+
+def test_a_gang_for_which_ray_has_no_room_is_let_go(executor: RayExecutor, tmp_path: Path):
+    """Somebody else holds a core of which the supervisor knows nothing."""
+    (node,) = executor.capacity()
+    impatient = RayExecutor(gather_seconds=2.0)
+    impatient.capacity()
+    executor.submit(waiting("other", tmp_path, until="go"), 1, [node.id])
+    wait_for(tmp_path / "other")
+    gang = Task(id="gang", function=jobs.give, resources=Resources(cpus=1, members=2))
+    summary = Supervisor([gang], impatient, policy=Policy(preemptions=0)).run()
+    assert summary.failed["gang"].kind is FailureKind.NOT_GATHERED
+    (tmp_path / "go").touch()
+    wait_for(lambda: executor.poll(1.0))
+    assert Supervisor([Task(id="wide", function=jobs.give, resources=Resources(cpus=2))], executor).run().ok
+
+
+def test_a_paused_task_leaves_and_goes_on(executor: RayExecutor, tmp_path: Path):
+    task = Task(id="a", function=jobs.wait_to_be_asked, arguments={"folder": str(tmp_path)})
+    ever_paused: list[Event] = []
+
+    def note(event: Event) -> None:
+        if event.state is State.PAUSED:
+            ever_paused.append(event)
+
+    def orders() -> Orders:
+        return Orders(paused=frozenset({"a"}) if (tmp_path / "1").exists() and not ever_paused else frozenset())
+
+    supervisor = Supervisor([task], executor, orders=orders, on_event=note, policy=Policy(watch_seconds=0.05))
+    summary = supervisor.run()
+    assert (summary.done, summary.retries) == ({"a": 2}, 0)
+    (paused,) = ever_paused
+    assert isinstance(paused.outcome, Failed)
+    assert paused.outcome.message == "Preempted: SIGUSR1 came"
+
+
+def test_a_killed_workers_children_end_with_it(executor: RayExecutor, tmp_path: Path):
+    (node,) = executor.capacity()
+    task = Task(id="a", function=jobs.start_children, arguments={"folder": str(tmp_path), "until": "never"})
+    executor.submit(task, 1, [node.id])
+    pids = [int(wait_for(tmp_path / name).read_text()) for name in ("near", "apart", "worker")]
+    os.kill(pids[-1], signal.SIGKILL)
+    wait_for(lambda: executor.poll(1.0))
+    wait_for(lambda: not any(is_alive(pid) for pid in pids), 10)
 
 
 def test_an_attempt_on_a_node_that_is_gone_is_a_lost_node(executor: RayExecutor):
