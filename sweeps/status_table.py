@@ -16,6 +16,8 @@ STATE_COLOURS = {
     "failed": "bold red",
     "diverged": "red",
     "blocked": "yellow",
+    "paused": "yellow",
+    "cancelled": "dim",
 }
 
 
