@@ -15,8 +15,10 @@ import os
 import socket
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 from uuid import uuid4
 
 import psutil
@@ -121,6 +123,35 @@ def current_owner(folder: Path) -> Owner | None:
     if owner is None or path.stat().st_mtime == 0 or not _is_alive(owner, age_seconds):
         return None
     return owner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenure:
+    """One owner's time with a lease, for people to read: an attempt at a run's segment, or a launch of a sweep."""
+
+    number: int
+    owner: Owner | None
+    """None where its file is unreadable."""
+    end: Literal["held", "left", "died"]
+    """Held still; left in good order; or died without leaving it, killed or its machine gone."""
+
+
+def tenures(folder: Path) -> list[Tenure]:
+    """All who held the lease of `folder`, in order."""
+    found = []
+    live = current_owner(folder)
+    paths = sorted((folder / "lease").glob("[0-9]*.json"), key=lambda path: int(path.stem))
+    for path in paths:
+        try:
+            owner = read_record(path, Owner)
+            left = path.stat().st_mtime == 0
+        except (UserError, FileNotFoundError):
+            owner, left = None, False
+        end: Literal["held", "left", "died"] = "left" if left else "died"
+        if live is not None and path == paths[-1]:
+            end = "held"
+        found.append(Tenure(number=int(path.stem), owner=owner, end=end))
+    return found
 
 
 def _create(path: Path, owner: Owner) -> bool:

@@ -114,6 +114,8 @@ class Failure(Record):
     kind: str
     message: str
     unix_ms: int
+    final: bool = True
+    """Whether its launcher gives up; else another attempt follows while it lives."""
 
 
 class Quantiles(Record):

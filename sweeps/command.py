@@ -81,17 +81,27 @@ def launch(
 
 
 @app.command()
-def status(sweep: SweepArgument, storage: StorageOption = None, as_json: JsonOption = False) -> None:
-    """Which runs of a sweep are finished, running, waiting, failed or diverged, and why."""
+def status(
+    sweep: SweepArgument,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="One run in detail: attempts, files, last losses.")
+    ] = None,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What every run of a sweep does, why it waits, failed or is suspect, and what its final loss may be."""
+    from sweeps.run_detail import run_detail
     from sweeps.status import sweep_status
-    from sweeps.status_table import status_table
+    from sweeps.status_table import run_page, status_table
     from sweeps.storage import open_storage, open_sweep
 
-    found = sweep_status(open_sweep(sweep, open_storage(storage)))
+    folder = open_sweep(sweep, open_storage(storage))
+    found = sweep_status(folder)
+    detail = None if run is None else run_detail(folder, found, run)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json((found if detail is None else detail).model_dump(mode="json"))
     else:
-        print_table(status_table(found))
+        print_table(status_table(found) if detail is None else run_page(detail))
 
 
 @app.command()

@@ -9,6 +9,9 @@ launcher looks every few seconds, and a later launch finds the same files: what 
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -30,6 +33,8 @@ class Request(Record):
 
     wish: Wish
     unix_ms: int
+    by: str = ""
+    """Who asked, as `ann on host`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +61,8 @@ def read_control(folder: Path) -> Control:
         UserError: a file there holds no request.
     """
     by_wish: dict[Wish, set[str]] = {"paused": set(), "cancelled": set()}
-    for path in (folder / CONTROL).glob("[!.]*.json"):
-        request = read_record(path, Request)
-        if request is not None:  # or it was resumed this moment
-            by_wish[request.wish].add(path.stem)
+    for subject, request in _requests(folder).items():
+        by_wish[request.wish].add(subject)
     return Control(
         paused=_WHOLE_SWEEP in by_wish["paused"],
         cancelled=_WHOLE_SWEEP in by_wish["cancelled"],
@@ -68,10 +71,25 @@ def read_control(folder: Path) -> Control:
     )
 
 
+def asked_of(folder: Path) -> tuple[Request | None, dict[str, Request]]:
+    """What was asked of the whole sweep, and of single runs by key, with who asked and when.
+
+    Raises:
+        UserError: a file there holds no request.
+    """
+    requests = _requests(folder)
+    return requests.pop(_WHOLE_SWEEP, None), requests
+
+
+def _requests(folder: Path) -> dict[str, Request]:
+    found = {path.stem: read_record(path, Request) for path in (folder / CONTROL).glob("[!.]*.json")}
+    return {subject: request for subject, request in found.items() if request is not None}  # or resumed this moment
+
+
 def ask(folder: Path, wish: Wish, run_keys: Iterable[str] | None = None) -> None:
     """Ask it of these runs, or of the whole sweep in `folder`. What was asked of a subject before is replaced."""
     (folder / CONTROL).mkdir(parents=True, exist_ok=True)
-    request = Request(wish=wish, unix_ms=int(time.time() * 1000))
+    request = Request(wish=wish, unix_ms=int(time.time() * 1000), by=f"{_user()} on {socket.gethostname()}")
     for path in _files(folder, run_keys):
         write_record(path, request)
 
@@ -80,6 +98,13 @@ def resume(folder: Path, run_keys: Iterable[str] | None = None) -> None:
     """Take back what was asked of these runs, or of the whole sweep: then what was asked of single runs still holds."""
     for path in _files(folder, run_keys):
         path.unlink(missing_ok=True)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"user {os.getuid()}"
 
 
 def _files(folder: Path, run_keys: Iterable[str] | None) -> list[Path]:

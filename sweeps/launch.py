@@ -253,7 +253,8 @@ def _train(
         if event.state is State.RUNNING:
             running_since[event.task.id] = time.time()
         if event.state in (State.RETRYING, State.FAILED) and isinstance(event.outcome, Failed):
-            record_failure(storage, segments[event.task.id].run_key, event.attempt, event.outcome)
+            final = event.state is State.FAILED
+            record_failure(storage, segments[event.task.id].run_key, event.attempt, event.outcome, final=final)
         view.on_event(event)
 
     tasks = [
@@ -291,12 +292,16 @@ def _heeding(prepared: Prepared, missing: Sequence[Segment], say: Callable[[str]
     return Heeding(prepared.storage.sweep(prepared.spec.name), missing, names, say=say)
 
 
-def record_failure(storage: Storage, key: str, attempt: int, failed: Failed) -> None:
+def record_failure(storage: Storage, key: str, attempt: int, failed: Failed, *, final: bool) -> None:
     """Leave the reason in the run's folder, for `isoloss status`; a diverged run says it in DONE."""
     folder = storage.run(key)
     if folder.exists() and read_status(folder) is not RunStatus.DIVERGED:
         failure = Failure(
-            attempt=attempt, kind=failed.kind.value, message=failed.message, unix_ms=int(time.time() * 1000)
+            attempt=attempt,
+            kind=failed.kind.value,
+            message=failed.message,
+            unix_ms=int(time.time() * 1000),
+            final=final,
         )
         write_record(folder / FAILURE, failure)
 

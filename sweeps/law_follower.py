@@ -28,6 +28,8 @@ class Outlook:
     """None before the first look."""
     projections: Mapping[str, Projection]
     """Final losses of unfinished runs, by key."""
+    suspicions: Mapping[str, tuple[str, ...]]
+    """What speaks against finished runs, by key."""
 
     def __str__(self) -> str:
         return "" if self.law is None else str(self.law)
@@ -38,7 +40,7 @@ class LawFollower:
 
     def __init__(self, sweep_folder: Path) -> None:
         self._folder = sweep_folder
-        self.outlook = Outlook(projections={})
+        self.outlook = Outlook(projections={}, suspicions={})
         self._news, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="law-so-far")
 
@@ -82,7 +84,11 @@ def look(sweep_folder: Path) -> Outlook:
     """
     from analysis.forecasts.law_so_far import law_so_far
     from analysis.runs.read_sweep import read_sweep
+    from analysis.runs.suspect_runs import suspect_runs
 
     table = read_sweep(sweep_folder)
     law = law_so_far(table)
-    return Outlook(law=law, projections=law.project_unfinished(table))
+    suspicions = suspect_runs(table.frame)
+    for run_id, reason in law.outliers.items():
+        suspicions[run_id] = (*suspicions.get(run_id, ()), reason)
+    return Outlook(law=law, projections=law.project_unfinished(table), suspicions=suspicions)

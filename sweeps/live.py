@@ -33,6 +33,8 @@ _ROW_STATES: Mapping[str, RowState] = {
     State.READY: "ready",
     State.RUNNING: "running",
     State.RETRYING: "retrying",
+    State.PAUSED: "paused",
+    State.CANCELLED: "cancelled",
     State.FAILED: "failed",
     State.BLOCKED: "blocked",
     State.PAUSED: "paused",

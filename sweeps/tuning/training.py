@@ -84,7 +84,8 @@ class Trainer:
             if event.state is State.RUNNING:
                 running_since[event.task.id] = time.time()
             elif event.state in (State.RETRYING, State.FAILED) and isinstance(event.outcome, Failed):
-                record_failure(storage, stretch.config.key, event.attempt, event.outcome)
+                final = event.state is State.FAILED
+                record_failure(storage, stretch.config.key, event.attempt, event.outcome, final=final)
                 self._say(f"{stretch.name}: {event.reason}")
             elif event.state in (State.DONE, State.SKIPPED):
                 self._count(stretch, found=event.state is State.SKIPPED)

@@ -169,4 +169,4 @@ def test_the_follower_says_nothing_of_a_folder_that_cannot_be_read(tmp_path: Pat
         follower.run_ended()
     follower._thread.join(60)
     assert not follower._thread.is_alive()
-    assert follower.outlook == Outlook(projections={})
+    assert follower.outlook == Outlook(projections={}, suspicions={})
