@@ -49,8 +49,6 @@ class Mirror:
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
         self._replay: Replay | None = None
         self._readers: dict[str, JournalReader] = {}
-        self._is_doubtful = False
-        """Whether an answer was lost since the last search: the last pass then starts with a new one."""
         self._points = 0
         self._behind = [run.name for run in index.runs]
         self._trouble: str | None = None
@@ -83,13 +81,18 @@ class Mirror:
         return MirrorReport(points=self._points, behind=tuple(self._behind), trouble=trouble)
 
     def _run(self) -> None:
-        """Pass after pass until stopped; then the last ones, in which runs that have not ended are marked KILLED."""
+        """Pass after pass until stopped; then the last ones, in which runs that have not ended are marked KILLED.
+
+        They start with a new search. A request that timed out, even one of an uploader that has died since, may have been
+        carried out after this one's first search: it made a double, or put an old tag back.
+        """
         wait, failures = 0.0, 0
         while not self._stopping.wait(wait):
             has_more = self._try_pass(live=True)
             failures = failures + 1 if self._replay is None else 0
             wait = 0.0 if has_more else min(self._poll_seconds * 2 ** min(failures, 10), LONGEST_WAIT_SECONDS)
         for _ in range(LAST_TRIES):
+            self._replay = None
             while self._try_pass(live=False):
                 pass
             if self._trouble is None or self._give_up.wait(LAST_WAIT_SECONDS):
@@ -109,14 +112,11 @@ class Mirror:
     def _pass(self, *, live: bool) -> bool:
         if self._index is not self._next_index:
             self._index, self._replay = self._next_index, None
-        if not live and self._is_doubtful:
-            self._replay = None
         if self._replay is None:
             mirror_id = self._claim.acquire()
             store = Store(self._tracking_uri, storage=self._storage, index=self._index, mirror_id=mirror_id)
             tags = code_tags()
             self._replay = Replay(self._storage, self._index, store, new_run_tags=tags, readers=self._readers)
-            self._is_doubtful = self._is_doubtful and live
         replay = self._replay
         sent_before = replay.points
         try:
@@ -127,12 +127,10 @@ class Mirror:
         finally:
             self._points += replay.points - sent_before
             self._behind = replay.behind
-            self._is_doubtful = self._is_doubtful or replay.is_doubtful
         self._trouble = next((f"{name}: {why}" for name, why in replay.troubles.items()), None)
         return not is_all_sent
 
     def _fall_back(self, trouble: str) -> None:
         """Start afresh next time: after a lost answer only a new search tells what MLflow has."""
         self._replay = None
-        self._is_doubtful = True
         self._trouble = trouble

@@ -71,8 +71,6 @@ class Replay:
         self._readers = {} if readers is None else readers
         self._lost: set[str] = set()
         """Keys of runs of which MLflow did not confirm something: it may have it, or may yet."""
-        self.is_doubtful = False
-        """Whether an answer was lost: a late write of MLflow's may then have made a double, or put an old tag back."""
         self._branches: dict[str, list[SweepRun]] = {}
         for run in index.runs:
             if run.trunk is not None:
@@ -113,7 +111,6 @@ class Replay:
                 self.troubles[run.name] = str(error)
             except TrackingError as error:
                 self.troubles[run.name] = str(error)
-                self.is_doubtful = True
                 self._mirrored.pop(run.key, None)
                 self._lost.add(run.key)
                 failures += 1
