@@ -19,6 +19,7 @@ from sweeps.commands.plan import plan
 from sweeps.commands.recommend import recommend
 from sweeps.commands.report import report
 from sweeps.commands.terminal import note, print_json, print_table, say
+from sweeps.commands.tune import tune
 
 app = typer.Typer(
     name="isoloss",
@@ -128,7 +129,7 @@ def ui(
 
 
 app.add_typer(corpus.app, name="corpus")
-for _command in (pause, resume, cancel, plan, fit, recommend, compare, report, export):
+for _command in (tune, pause, resume, cancel, plan, fit, recommend, compare, report, export):
     app.command()(_command)
 
 

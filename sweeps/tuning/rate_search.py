@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llama.accounting import count_parameters
+from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import ModelConfig, RunConfig
 from sweeps.cells import cell_name
 from sweeps.numerics import Numerics
@@ -45,6 +45,11 @@ class Cell:
     @property
     def place(self) -> Place:
         return Place(n_params=count_parameters(self.model).n_params, tokens=self.tokens)
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs of one trial."""
+        return float(self.tokens * training_flops_per_token(self.model))
 
 
 def cells_of(spec: SweepSpec, corpus: CorpusFacts) -> list[Cell]:
@@ -143,6 +148,11 @@ class RateTrials:
             )
             for cell in self.cells
         }
+
+    def spared_flops(self, one: Tried) -> float:
+        """Training FLOPs that a trial which was stopped did not take."""
+        cell = next(cell for cell in self.cells if cell.name == one.cell)
+        return cell.flops * (1 - self.search.prune.at) if self.search.prune is not None else 0.0
 
     def tried(self, cell: Cell, suggestion: Suggestion) -> Tried:
         """A trial that has not ended."""

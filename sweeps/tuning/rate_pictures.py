@@ -1,0 +1,190 @@
+"""Pictures of a search for rates: the trials with their curves, the law, and the held-out size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.plots import style
+from analysis.plots.picture import Axis, Band, Layer, Line, Panel, Picture, Points
+from sweeps.tuning.optimum import Curve
+from sweeps.tuning.rate_law import Place, RateLaws
+from sweeps.tuning.rate_study import RateStudy
+from sweeps.tuning.trials import Tried
+
+_RATE = Axis(column="peak_lr", label="peak learning rate", unit="plain")
+_LOSS = Axis(column="loss", label="validation loss, nats a token", unit="plain", log=False)
+#: A panel shows losses up to so far above its lowest curve: what lies higher is far from any optimum.
+_SHOWN_EXCESS = 0.15
+
+
+def trials_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str, Curve]) -> Picture:
+    """Loss against rate, a panel a horizon (three at most: the shortest, the middle, the longest)."""
+    horizons = sorted({cell.tokens for cell in study.cells})
+    if len(horizons) > 3:
+        horizons = [horizons[0], horizons[len(horizons) // 2], horizons[-1]]
+    colours = style.size_colours(cell.n_params for cell in study.cells)
+    panels = []
+    for horizon in horizons:
+        layers: list[Layer] = []
+        cells = [cell for cell in study.cells if cell.tokens == horizon]
+        for cell in cells:
+            layers += _cell_layers(cell.cell, colours[cell.n_params], study, tried, curves[cell.cell])
+        lowest = min(cell.loss for cell in cells)
+        highest = max(cell.loss for cell in cells)
+        limits = (lowest - 0.03 * lowest, highest * (1 + _SHOWN_EXCESS))
+        title = f"{style.format_number(horizon, 'count')} tokens"
+        panels.append(Panel(x=_RATE, y=_limited(_LOSS, limits), layers=layers, title=title))
+    return Picture(
+        stem="rates",
+        title="Loss against learning rate, by size and horizon",
+        caption=(
+            "Points: finished trials; lines: least-squares parabolas in the logarithm of the rate (and of the batch, at its "
+            "best), trials far above the best weighing less; stars: their lowest points. Hollow: the held-out size. Censored "
+            f"trials are no points. A trial scatters about its curve by {study.noise:.3f} nats. N counts all parameters."
+        ),
+        panels=panels,
+        legend_title="parameters",
+    )
+
+
+def _cell_layers(name: str, colour: str, study: RateStudy, tried: Sequence[Tried], curve: Curve) -> list[Layer]:
+    cell = next(cell for cell in study.cells if cell.cell == name)
+    rows = [one for one in tried if one.cell == name and one.loss is not None]
+    points = pd.DataFrame([row.model_dump() for row in rows])
+    x = np.linspace(curve.x.min(), curve.x.max(), 60)
+    line = pd.DataFrame({"peak_lr": np.exp(x), "loss": curve.at(x, np.full_like(x, np.log(cell.batch_tokens)))})
+    star = pd.DataFrame({"peak_lr": [cell.peak_lr], "loss": [cell.loss]})
+    size = style.format_number(cell.n_params, "count") + (", held out" if cell.held_out else "")
+    return [
+        Line(table=line, series=f"{name} curve", colour=colour, width=1.2, framed=False),
+        Points(table=points, series=name, colour=colour, legend=size, size=4, hollow=cell.held_out),
+        Points(table=star, series=f"{name} best", colour=colour, marker="star", size=8, hollow=bool(cell.edges)),
+    ]
+
+
+def _limited(axis: Axis, limits: tuple[float, float]) -> Axis:
+    return Axis(column=axis.column, label=axis.label, unit=axis.unit, log=axis.log, limits=limits)
+
+
+def law_picture(study: RateStudy, laws: RateLaws) -> Picture:
+    """The best rate against size with the law's lines; beside it the best batch against tokens, where several were tried."""
+    panels = [_law_panel(study, laws)]
+    if any(law_cell.batch_tokens_ci95[0] != law_cell.batch_tokens_ci95[1] for law_cell in study.cells):
+        panels.append(_batch_panel(study, laws))
+    law = study.peak_lr
+    return Picture(
+        stem="law",
+        title="The best learning rate by size and horizon",
+        caption=(
+            f"Best rate ~ N^{law.n_exponent:.2f} D^{law.d_exponent:.2f}, 95 % [{law.n_exponent_ci95[0]:.2f}, "
+            f"{law.n_exponent_ci95[1]:.2f}] and [{law.d_exponent_ci95[0]:.2f}, {law.d_exponent_ci95[1]:.2f}], by least squares "
+            "in logarithms over the filled points; bars and bands: 95 % of a bootstrap of trials and cells. Hollow: held out, "
+            "and minima at an edge of what was tried, which are no points of the law. "
+            "Crosses: the sweep's own recipe. N counts all parameters."
+        ),
+        panels=panels,
+        legend_title="tokens",
+    )
+
+
+def _law_panel(study: RateStudy, laws: RateLaws) -> Panel:
+    colours = style.budget_colours(cell.tokens for cell in study.cells)
+    low, high = min(c.n_params for c in study.cells), max(c.n_params for c in study.cells)
+    n = np.geomspace(low, high, 40)
+    layers: list[Layer] = []
+    for horizon, colour in colours.items():
+        legend = style.format_number(horizon, "count")
+        values = [laws.peak_lr.at(Place(n_params=round(size), tokens=int(horizon))) for size in n]
+        table = pd.DataFrame(
+            {
+                "n_params": n,
+                "peak_lr": [value for value, _ in values],
+                "low": [interval[0] for _, interval in values],
+                "high": [interval[1] for _, interval in values],
+            }
+        )
+        layers.append(Band(table=table, series=f"law at {legend}, 95 %", colour=colour, opacity=0.12, framed=False))
+        layers.append(Line(table=table, series=f"law at {legend}", colour=colour, width=1.2))
+        cells = [cell for cell in study.cells if cell.tokens == horizon]
+        for hollow in (False, True):
+            rows = [cell for cell in cells if (cell.held_out or bool(cell.edges)) == hollow]
+            points = pd.DataFrame(
+                [
+                    {"n_params": c.n_params, "peak_lr": c.peak_lr, "low": c.peak_lr_ci95[0], "high": c.peak_lr_ci95[1]}
+                    for c in rows
+                ],
+                columns=["n_params", "peak_lr", "low", "high"],
+            )
+            text = None if hollow else legend
+            series = f"best at {legend}" + (", no point of the law" if hollow else "")
+            layers.append(Points(table=points, series=series, colour=colour, legend=text, hollow=hollow))
+        defaults = pd.DataFrame([{"n_params": c.n_params, "peak_lr": c.default_lr} for c in cells])
+        layers.append(
+            Points(table=defaults, series=f"the sweep's own recipe at {legend}", colour=colour, marker="cross", size=5)
+        )
+    return Panel(x=Axis(column="n_params", label="parameters N", unit="count"), y=_RATE, layers=layers)
+
+
+def _batch_panel(study: RateStudy, laws: RateLaws) -> Panel:
+    colours = style.budget_colours(cell.tokens for cell in study.cells)
+    middle = int(laws.batch_tokens.n.middle)
+    tokens = np.geomspace(min(colours), max(colours), 40)
+    values = [laws.batch_tokens.at(Place(n_params=middle, tokens=round(d))) for d in tokens]
+    table = pd.DataFrame(
+        {
+            "tokens": tokens,
+            "batch_tokens": [value for value, _ in values],
+            "low": [interval[0] for _, interval in values],
+            "high": [interval[1] for _, interval in values],
+        }
+    )
+    layers: list[Layer] = [
+        Band(table=table, series="law of the batch, 95 %", colour=style.GREY, opacity=0.15, framed=False),
+        Line(table=table, series="law of the batch", colour=style.GREY),
+    ]
+    for hollow in (False, True):
+        rows = [cell for cell in study.cells if (cell.cell not in study.batch_tokens.cells) == hollow]
+        for cell in rows:
+            row = {"tokens": [cell.tokens], "batch_tokens": [cell.batch_tokens]}
+            row |= {"low": [cell.batch_tokens_ci95[0]], "high": [cell.batch_tokens_ci95[1]]}
+            layers.append(
+                Points(table=pd.DataFrame(row), series=cell.cell, colour=colours[cell.tokens], hollow=hollow, size=5)
+            )
+    return Panel(
+        x=Axis(column="tokens", label="training tokens D", unit="count"),
+        y=Axis(column="batch_tokens", label="best batch, tokens", unit="count"),
+        layers=layers,
+    )
+
+
+def held_out_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str, Curve]) -> Picture:
+    """The held-out size: its own trials, and what both recipes came to there (three horizons at most, the longest ones)."""
+    panels = []
+    for check in study.held_out[-3:]:
+        layers = _cell_layers(check.cell, style.GREY, study, tried, curves[check.cell])
+        for label, rate, losses, colour, marker in (
+            ("tuned recipe", check.predicted_lr, check.tuned_losses, style.ACCENT, "diamond"),
+            ("the sweep's own recipe", check.default_lr, check.default_losses, style.SECOND, "square"),
+        ):
+            known = [loss for loss in losses if loss is not None]
+            table = pd.DataFrame({"peak_lr": [rate] * len(known), "loss": known})
+            layers.append(
+                Points(table=table, series=label, colour=colour, legend=label, marker=marker, size=5)  # type: ignore[arg-type]
+            )
+        shown = [loss for losses in (check.tuned_losses, check.default_losses) for loss in losses if loss is not None]
+        cell = next(cell for cell in study.cells if cell.cell == check.cell)
+        lowest = min([cell.loss, *shown])
+        limits = (lowest * 0.985, max([cell.loss, *shown]) * 1.08)
+        panels.append(Panel(x=_RATE, y=_limited(_LOSS, limits), layers=layers, title=check.cell))
+    return Picture(
+        stem="held-out",
+        title="Both recipes at the size that the law never saw",
+        caption=(
+            "Grey: the held-out size's own trials, their curve and its lowest point, which no law was fitted to. The recipes' "
+            f"points are one a seed. {'. '.join(check.words for check in study.held_out)}."
+        ),
+        panels=panels,
+    )

@@ -1,0 +1,236 @@
+"""`isoloss tune`: open the study, search through the supervisor, and leave what was found as a report and in MLflow.
+
+    <storage>/sweeps/<name>/tuning/
+        optuna.journal    every suggestion, written before it is tried, and what came of it (Optuna's JournalStorage)
+        decode/           a search for shapes: what each generation's serving cost was measured at
+        report/           study.json, trials.csv, the pictures, and recipe.yaml or front.csv
+
+Trials are runs of the sweep as any other: `isoloss status` lists them, `isoloss sync` mirrors them. A driver that is killed is
+gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC
+from pathlib import Path
+
+from cluster.executor import Executor
+from cluster.session import open_session
+from llama.config import digest
+from llama.errors import UserError
+from llama.records import Record, write_record
+from llama.sweep_index import SweepRun
+from sweeps.hardware.place import Place, this_place
+from sweeps.launch import INTERRUPTED_MIRROR_SECONDS, MIRROR_SECONDS, cluster_place, hold_sweep
+from sweeps.prepare import Prepared, prepare
+from sweeps.spec import load_sweep
+from sweeps.storage import Storage, find_source, open_sweep, register_sweep
+from sweeps.tracking import (
+    Mirror,
+    StudyReport,
+    TrackingError,
+    check_tracking,
+    default_tracking_uri,
+    log_report,
+    masked,
+)
+from sweeps.tuning.rate_report import rate_metrics, write_rate_report
+from sweeps.tuning.rate_search import RateTrials, cells_of, search_rates
+from sweeps.tuning.rate_study import RateStudy, check_held_out, check_runs, fit_study, recipe_of, study_of
+from sweeps.tuning.suggestions import Suggestions, open_journal
+from sweeps.tuning.training import Progress, Trainer
+from sweeps.tuning.trials import Tried
+
+TUNING = "tuning"
+STUDY = "study.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What a search works with."""
+
+    prepared: Prepared
+    place: Place
+    executor: Executor
+    mirror: Mirror
+    say: Callable[[str], None]
+
+    @property
+    def folder(self) -> Path:
+        return self.prepared.storage.sweep(self.prepared.spec.name) / TUNING
+
+    def show(self, runs: Sequence[SweepRun]) -> None:
+        """Make these runs the sweep's, for MLflow, status and sync. A run that two of them name is the first one's."""
+        by_key = {run.key: run for run in reversed(runs)}
+        index = self.prepared.index.model_copy(update={"runs": [run for run in runs if by_key[run.key] is run]})
+        register_sweep(self.prepared.storage, index, self.prepared.yaml_path)
+        self.mirror.follow(index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What a tuning came to."""
+
+    study: Record
+    report: Path
+    summary: str
+    mirror_trouble: str | None
+
+
+def tune_sweep(
+    argument: str,
+    storage: Storage,
+    *,
+    address: str | None = None,
+    tracking_uri: str | None = None,
+    wait: bool = False,
+    say: Callable[[str], None],
+) -> Tuned:
+    """Run what is missing of the study that SWEEP describes, on a local Ray or on the standing cluster at `address`.
+
+    Raises:
+        UserError: SWEEP is no tuning study, its trials tell nothing, or what `launch_sweep` refuses.
+        TrialsFailed: runs failed for good.
+    """
+    source = find_source(argument, storage)
+    if load_sweep(source.yaml_path).tune is None:
+        raise UserError(f"{source.yaml_path}: the block tune is missing: it says what to search (docs/tune.md)")
+    source.storage.require_writable()
+    uri = default_tracking_uri(source.storage.root, tracking_uri)
+    warning = check_tracking(uri)
+    if warning is not None:
+        say(warning)
+    with ExitStack() as stack:
+        executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
+        place = this_place() if executor is None else cluster_place(executor)
+        prepared = prepare(argument, source.storage, place, say=say)
+        stack.enter_context(hold_sweep(prepared.storage, prepared.spec.name, wait=wait, say=say))
+        if executor is None:
+            session = open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"])
+            executor = stack.enter_context(session).executor
+        return run_tuning(prepared, place, executor, uri, say=say)
+
+
+def run_tuning(
+    prepared: Prepared, place: Place, executor: Executor, tracking_uri: str, *, say: Callable[[str], None]
+) -> Tuned:
+    """The search on an executor that is open."""
+    empty = prepared.index.model_copy(update={"runs": []})
+    mirror = Mirror(prepared.storage.root, empty, tracking_uri)
+    bench = Bench(prepared=prepared, place=place, executor=executor, mirror=mirror, say=say)
+    with _mirrored(mirror, say) as trouble:
+        tuned = _tune_rates(bench)
+    logged = _log(prepared, tracking_uri, tuned, say)
+    return replace(tuned, mirror_trouble=trouble[0] or logged)
+
+
+@contextmanager
+def _mirrored(mirror: Mirror, say: Callable[[str], None]) -> Iterator[list[str | None]]:
+    """MLflow follows meanwhile; what kept it from having everything stands in the list at the end."""
+    trouble: list[str | None] = [None]
+    patience_seconds = INTERRUPTED_MIRROR_SECONDS
+    mirror.start()
+    try:
+        yield trouble
+        patience_seconds = MIRROR_SECONDS
+    finally:
+        say("bringing MLflow up to date")
+        trouble[0] = mirror.stop(patience_seconds).trouble
+
+
+def _tune_rates(bench: Bench) -> Tuned:
+    prepared = bench.prepared
+    spec, corpus, numerics = prepared.spec, prepared.design.corpus, prepared.design.numerics
+    assert spec.tune is not None
+    assert spec.tune.learning_rate is not None
+    search, cells = spec.tune.learning_rate, cells_of(spec, corpus)
+    trials = RateTrials(spec=spec, corpus=corpus, numerics=numerics, search=search, cells=cells)
+    studies = trials.open_studies(open_journal(bench.folder / "optuna.journal"), seed=spec.tune.seed)
+    progress = _progress(trials, studies)
+    trainer = Trainer(prepared, bench.place, bench.executor, progress, say=bench.say)
+    ended: set[tuple[str, int]] = {(name, told.number) for name, study in studies.items() for told in study.told}
+
+    def on_change(tried: Sequence[Tried]) -> None:
+        bench.show([_sweep_run(trials, one) for one in tried])
+        for one in tried:
+            if one.state != "running" and (one.cell, one.number) not in ended:
+                ended.add((one.cell, one.number))
+                if one.state == "censored":
+                    left = trials.spared_flops(one)
+                    progress.add(left, found=True)
+                if one.state != "finished":
+                    bench.say(
+                        f"{one.cell}-t{one.number}: {one.state} (rate {one.peak_lr:.3g}, batch {one.batch_tokens})"
+                    )
+
+    bench.say(f"{len(cells)} sizes and horizons, {search.trials} trials each")
+    tried = search_rates(trials, studies, trainer, on_change=on_change)
+    laws, curves = fit_study(trials, tried, seed=spec.tune.seed)
+    newest = max(told.datetime_complete for study in studies.values() for told in study.told)
+    tuned = recipe_of(trials, laws, date=newest.astimezone(UTC).date().isoformat())
+    checks = check_runs(trials, tuned)
+    bench.show(
+        [_sweep_run(trials, one) for one in tried]
+        + [
+            _entry(stretch.config.key, stretch.name, {"tune.study": cell, "tune.recipe": label}, held_out=True)
+            for (cell, label, _), stretch in checks.items()
+        ]
+    )
+    held_out = check_held_out(trials, laws, curves, tuned, trainer)
+    study = study_of(trials, tried, laws, tuned, held_out)
+    folder = bench.folder / "report"
+    write_rate_report(study, tried, laws, curves, folder)
+    write_record(folder / STUDY, study)
+    lines = [study.headline, *study.warnings, f"the recipe: {folder / 'recipe.yaml'}"]
+    return Tuned(study=study, report=folder, summary="\n".join(lines), mirror_trouble=None)
+
+
+def _progress(trials: RateTrials, studies: dict[str, Suggestions]) -> Progress:
+    whole = {cell.name: cell.flops for cell in trials.cells}
+    planned = sum(flops * trials.search.trials for flops in whole.values())
+    planned += sum(2 * len(trials.search.check_seeds) * whole[cell.name] for cell in trials.cells if cell.held_out)
+    progress = Progress(planned)
+    progress.add(sum(whole[name] * len(study.told) for name, study in studies.items()), found=True)
+    return progress
+
+
+def _sweep_run(trials: RateTrials, one: Tried) -> SweepRun:
+    held_out = next(cell.held_out for cell in trials.cells if cell.name == one.cell)
+    tags = {"tune.study": one.cell, "tune.trial": str(one.number), "tune.state": one.state}
+    return _entry(one.run_key, f"{one.cell}-t{one.number}", tags, held_out=held_out, censored=one.state == "censored")
+
+
+def _entry(key: str, name: str, tags: dict[str, str], *, held_out: bool = False, censored: bool = False) -> SweepRun:
+    return SweepRun(
+        key=key,
+        name=name,
+        trunk=None,
+        is_trunk=False,
+        flops_budget=None,
+        held_out=held_out,
+        censored=censored,
+        tags=tags,
+    )
+
+
+def _log(prepared: Prepared, tracking_uri: str, tuned: Tuned, say: Callable[[str], None]) -> str | None:
+    """The report onto the parent run; what kept it from there."""
+    assert isinstance(tuned.study, RateStudy)
+    report = StudyReport(
+        folder=tuned.report,
+        digest=digest(tuned.study.model_dump(mode="json")),
+        unix_ms=int(time.time() * 1000),
+        metrics=rate_metrics(tuned.study),
+        headline=tuned.study.headline,
+    )
+    try:
+        index = open_sweep(str(prepared.storage.sweep(prepared.spec.name)), prepared.storage).index
+        log_report(prepared.storage.root, index, tracking_uri, report)
+    except (TrackingError, UserError) as error:
+        return f"the report is not in MLflow at {masked(tracking_uri)} ({error}): the same command tries again"
+    say(f"the report is in MLflow at {masked(tracking_uri)}, on the parent run of {prepared.spec.name}")
+    return None
