@@ -40,6 +40,7 @@ from sweeps.plan_table import duration
 from sweeps.prepare import Prepared, gpu_share, prepare, run_resources
 from sweeps.segments import Segment, missing_segments
 from sweeps.storage import Storage, find_source, register_sweep
+from sweeps.stored_plan import keep_plan
 from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
 
 #: A running segment that gave no sign of life for this long is taken for hung: far beyond any start-up or compilation.
@@ -147,6 +148,7 @@ def launch_sweep(
             executor = session.executor
         if calibrate:
             prepared = calibrate_shapes(prepared, place, executor, say=say)
+        keep_plan(storage, prepared.plan, finished_runs=_result(prepared, None, None).finished)
         mirror.start()
         patience_seconds = INTERRUPTED_MIRROR_SECONDS
         try:

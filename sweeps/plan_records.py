@@ -106,6 +106,8 @@ class Foresight(Record):
     loss_ci95: tuple[float, float] | None
     fitted_runs: int
     """Held-out runs are none of them."""
+    unidentified: list[str]
+    """Directions of the law's parameters that no run tells of, in words."""
     assumptions: str
 
 

@@ -17,10 +17,10 @@ T = TypeVar("T", int, float)
 
 def render(plan: Plan) -> Group:
     """Tables of sizes and domains, a summary, what is left out, warnings."""
-    shapes = _table(
+    shapes = table(
         f"{plan.sweep}: sizes", *("size", "params", "non-emb.", "matmul", "layers", "heads", "d_ff", "peak LR", "batch")
     )
-    runs = _table(
+    runs = table(
         f"{plan.runs} runs, {plan.trunks} trunks, {plan.segments} segments",
         *("size", "runs", "tokens a run", "tokens/param", "FLOPs", "tokens/s", "time"),
     )
@@ -42,7 +42,7 @@ def render(plan: Plan) -> Group:
             "?" if size.tokens_per_second is None else estimated + human(size.tokens_per_second),
             "?" if size.device_seconds is None else estimated + duration(size.device_seconds),
         )
-    domains = _table("domains, in the longest run", "domain", "weight", "corpus tokens", "tokens drawn", "epochs")
+    domains = table("domains, in the longest run", "domain", "weight", "corpus tokens", "tokens drawn", "epochs")
     for domain in plan.domains:
         domains.add_row(
             domain.domain,
@@ -61,30 +61,30 @@ def render(plan: Plan) -> Group:
 
 def _parts(plan: Plan) -> Table:
     """What the design unites."""
-    table = _table("parts of the design", "part", "runs", "shared", "left out")
+    found = table("parts of the design", "part", "runs", "shared", "left out")
     for part in plan.parts:
-        table.add_row(part.description, str(part.runs), str(part.shared_runs), str(part.left_out))
-    return table
+        found.add_row(part.description, str(part.runs), str(part.shared_runs), str(part.left_out))
+    return found
 
 
 def _layouts(plan: Plan) -> Table:
     """How each size lies on the GPUs."""
     assert plan.cost is not None
-    table = _table(f"on {plan.place.split(':')[0]}", "size", "memory a run", "layout")
-    table.columns[-1].justify = "left"
-    table.columns[-1].no_wrap = False
+    found = table(f"on {plan.place.split(':')[0]}", "size", "memory a run", "layout")
+    found.columns[-1].justify = "left"
+    found.columns[-1].no_wrap = False
     for size in plan.sizes:
         style = "" if size.fits else "bold red"
-        table.add_row(size.size, f"{human(size.memory_bytes)}B", Text(size.layout or "", style=style))
-    return table
+        found.add_row(size.size, f"{human(size.memory_bytes)}B", Text(size.layout or "", style=style))
+    return found
 
 
-def _table(title: str, *headings: str) -> Table:
+def table(title: str, *headings: str) -> Table:
     """Numbers to the right, the first column to the left."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
-    return table
+        made.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    return made
 
 
 def _summary(plan: Plan) -> list[str]:
@@ -127,15 +127,16 @@ def _cost(cost: Cost) -> list[str]:
 
 
 def _foresight(seen: Foresight) -> list[str]:
-    size = _interval(seen.n_params, seen.n_params_ci95)
-    tokens = _interval(seen.n_tokens, seen.n_tokens_ci95)
+    size = interval(seen.n_params, seen.n_params_ci95)
+    tokens = interval(seen.n_tokens, seen.n_tokens_ci95)
     return [
         f"a fit     of these {seen.fitted_runs} runs would tell N* {size} and D* {tokens} at {seen.target}",
+        *(f"          nothing tells of {direction}" for direction in seen.unidentified),
         f"          {seen.assumptions}",
     ]
 
 
-def _interval(value: float, ci95: tuple[float, float] | None) -> str:
+def interval(value: float, ci95: tuple[float, float] | None) -> str:
     return f"{human(value)} (not at all)" if ci95 is None else f"{human(value)} ({human(ci95[0])} - {human(ci95[1])})"
 
 

@@ -101,7 +101,7 @@ def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[Plan
     sizes = ", ".join(size for size in design.models if size in beyond)
     message = (
         f"budgets over {FAR_BEYOND:g} times recipe.reference_budget at {sizes}: the learning rate is "
-        " set for a much shorter run"
+        "set for a much shorter run"
     )
     return [PlanWarning(code="horizon", message=message)]
 

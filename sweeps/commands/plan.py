@@ -12,12 +12,19 @@ from sweeps.commands.options import CalibrateOption, JsonOption, StorageOption
 from sweeps.commands.terminal import note, print_json, print_table
 
 if TYPE_CHECKING:
+    from sweeps.hardware.place import Place
     from sweeps.plan_records import Plan
     from sweeps.prepare import Prepared
 
 PLACE_PANEL = "Where"
 
-SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's YAML, its folder, or its name.")]
+SweepsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="SWEEP...", help="A sweep's YAML, its folder, or its name; several to compare them."),
+]
+CompareOption = Annotated[
+    bool, typer.Option("--compare", help="Hold the plan of the sweep's first launch against what happened.")
+]
 ClusterOption = Annotated[
     str | None,
     typer.Option(
@@ -54,47 +61,135 @@ GanttOption = Annotated[
 ]
 
 
+TARGET_PANEL = "What a fit could tell"
+TargetFlopsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--target-flops",
+        help="Training compute at which the optimum is asked (default: 10 times the longest run's).",
+        rich_help_panel=TARGET_PANEL,
+    ),
+]
+TargetLossOption = Annotated[
+    float | None,
+    typer.Option("--target-loss", help="Or the loss that it reaches.", rich_help_panel=TARGET_PANEL),
+]
+
+
 def plan(
-    sweep: SweepArgument,
+    sweeps: SweepsArgument,
     cluster: ClusterOption = None,
     price_per_hour: PriceOption = None,
     mfu: MfuOption = None,
+    target_flops: TargetFlopsOption = None,
+    target_loss: TargetLossOption = None,
     storage: StorageOption = None,
     calibrate: CalibrateOption = False,
     gantt: GanttOption = None,
+    compare: CompareOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What a sweep would run and cost, before anything is spent."""
+    """What a sweep would run and cost, before anything is spent; of several sweeps, side by side."""
     from sweeps.gantt import check_suffix
     from sweeps.hardware.named_cluster import parse_cluster
     from sweeps.hardware.place import named_place, this_place
-    from sweeps.plan_table import render
     from sweeps.prepare import Stated, prepare
     from sweeps.storage import open_storage
 
+    _check_together(sweeps, cluster, calibrate, gantt, compare)
+    _check_target(target_flops, target_loss)
     if gantt is not None:
         check_suffix(gantt)
     place = this_place() if cluster is None else named_place(parse_cluster(cluster))
     _check_stated(mfu, price_per_hour, has_gpus=place.accelerator is not None)
     stated = Stated(mfu=mfu, usd_per_gpu_hour=price_per_hour)
-    prepared = prepare(sweep, open_storage(storage), place, stated=stated, say=note)
+    found = [prepare(sweep, open_storage(storage), place, stated=stated, say=note) for sweep in sweeps]
+    if compare:
+        _compare(found[0], sweeps[0], gantt, as_json=as_json)
+        return
     if calibrate:
-        if cluster is not None:
-            raise UserError(
-                "--calibrate measures this machine, --cluster names another: run it on a node of that cluster"
-            )
-        from cluster.local_executor import LocalExecutor
-        from sweeps.measuring import calibrate_shapes
-
-        with LocalExecutor() as executor:
-            prepared = calibrate_shapes(prepared, place, executor, say=note)
-    if as_json:
-        print_json(prepared.plan.model_dump(mode="json"))
-    else:
-        print_table(render(prepared.plan))
+        found = _calibrated(found, place)
+    plans = _with_foresight(found, target_flops, target_loss)
+    _show(plans, as_json=as_json)
     if gantt is not None:
-        _draw(prepared, gantt)
-    _refuse_what_does_not_fit(prepared.plan)
+        _draw(found[0], gantt)
+    _refuse_what_does_not_fit(plans)
+
+
+def _check_together(sweeps: list[str], cluster: str | None, calibrate: bool, gantt: Path | None, compare: bool) -> None:
+    """Raise UserError for options that mean nothing beside each other."""
+    if calibrate and cluster is not None:
+        raise UserError("--calibrate measures this machine, --cluster names another: run it on a node of that cluster")
+    if compare and cluster is not None:
+        raise UserError("--compare holds a plan against what happened where the sweep ran: leave out --cluster")
+    if len(sweeps) > 1 and (gantt is not None or compare):
+        raise UserError(f"{'--gantt' if gantt is not None else '--compare'} takes one sweep, {len(sweeps)} were named")
+
+
+def _check_target(target_flops: float | None, target_loss: float | None) -> None:
+    if target_flops is not None and target_loss is not None:
+        raise UserError("--target-flops and --target-loss: the target is one of the two")
+    for option, value in (("--target-flops", target_flops), ("--target-loss", target_loss)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"{option} is {value:g}; a number above 0 is right")
+
+
+def _calibrated(found: list[Prepared], place: Place) -> list[Prepared]:
+    from cluster.local_executor import LocalExecutor
+    from sweeps.measuring import calibrate_shapes
+
+    with LocalExecutor() as executor:
+        return [calibrate_shapes(prepared, place, executor, say=note) for prepared in found]
+
+
+def _with_foresight(found: list[Prepared], target_flops: float | None, target_loss: float | None) -> list[Plan]:
+    """What a fit of each could tell, by one law and at one target: the first sweep's, so that they compare."""
+    from sweeps.foresight import default_target_flops, foresee, known_law
+    from sweeps.plan_records import Foresight
+
+    if target_flops is None and target_loss is None:
+        target_flops = default_target_flops(prepared.design for prepared in found)
+    law = known_law(found[0].design, found[0].storage)
+    plans = []
+    for prepared in found:
+        seen = foresee(prepared.design, law, target_flops=target_flops, target_loss=target_loss)
+        if isinstance(seen, Foresight):
+            plans.append(prepared.plan.model_copy(update={"foresight": seen}))
+        else:
+            plans.append(prepared.plan.model_copy(update={"warnings": [*prepared.plan.warnings, seen]}))
+    return plans
+
+
+def _show(plans: list[Plan], *, as_json: bool) -> None:
+    """One plan whole, several side by side."""
+    from sweeps.plan_table import render
+    from sweeps.plan_tables import side_by_side
+
+    if as_json:
+        documents = [plan.model_dump(mode="json") for plan in plans]
+        print_json(documents[0] if len(plans) == 1 else {"plans": documents})
+    else:
+        print_table(render(plans[0]) if len(plans) == 1 else side_by_side(plans))
+
+
+def _compare(prepared: Prepared, argument: str, gantt: Path | None, *, as_json: bool) -> None:
+    from sweeps.gantt.bars import happened_gantt
+    from sweeps.gantt.picture import write_gantt
+    from sweeps.plan_compare import compare_plan
+    from sweeps.plan_tables import comparison_tables
+    from sweeps.storage import open_sweep
+
+    comparison = compare_plan(prepared, open_sweep(argument, prepared.storage))
+    if as_json:
+        print_json(comparison.model_dump(mode="json"))
+    else:
+        print_table(comparison_tables(comparison))
+    if gantt is not None:
+        drawn = happened_gantt(prepared.design, prepared.storage)
+        if drawn is None:
+            raise UserError("--gantt: no launcher noted an attempt at this sweep's runs, so there is nothing to draw")
+        write_gantt(drawn, gantt)
+        note(f"drawn: {gantt}")
 
 
 def _draw(prepared: Prepared, path: Path) -> None:
@@ -123,8 +218,13 @@ def _check_stated(mfu: float | None, price_per_hour: float | None, *, has_gpus: 
         raise UserError(f"{' and '.join(named)}: this machine has no GPU that is known; name GPUs with --cluster")
 
 
-def _refuse_what_does_not_fit(plan: Plan) -> None:
-    """The plan was shown; it can't be carried out as it stands."""
-    reasons = [f"{size.size}: {size.layout}" for size in plan.sizes if not size.fits]
+def _refuse_what_does_not_fit(plans: list[Plan]) -> None:
+    """The plans were shown; these can't be carried out as they stand."""
+    reasons = [
+        f"{plan.sweep} does not fit {plan.place.split(':')[0]}: {size.size}: {size.layout}"
+        for plan in plans
+        for size in plan.sizes
+        if not size.fits
+    ]
     if reasons:
-        raise UserError(f"{plan.sweep} does not fit {plan.place.split(':')[0]}: {'; '.join(reasons)}")
+        raise UserError("\n".join(reasons))
