@@ -144,6 +144,15 @@ class Recipe(Config):
     skips none."""
 
 
+class CommandTrainer(Config):
+    """Another program that trains, in place of `llama.trainer` (docs/trainer-command.md)."""
+
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    """The program and its arguments; relative to the folder of the sweep's YAML."""
+    version: Annotated[str, Field(min_length=1)]
+    """Its user's word for what it does. Runs of another version are other runs."""
+
+
 class RunConfig(Config):
     """All that decides one trained model's numbers.
 
@@ -167,6 +176,9 @@ class RunConfig(Config):
     parent: str | None = None
     """Key of the trunk that a branch forks from."""
     fork_step: int | None = None
+    # Left out of the key and of config.json where it is our own, as in every run from before there were others.
+    trainer: CommandTrainer | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What trains the run; None is `llama.trainer`."""
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
@@ -183,6 +195,8 @@ class RunConfig(Config):
             raise ValueError(f"parent {self.parent} is not the key of this branch's trunk, {self.trunk().key}")
         if self.fork_step is not None and (self.tokens is None or self.fork_step != self.cooldown_start_step):
             raise ValueError("a branch forks where its cooldown starts")
+        if self.trainer is not None and (self.is_trunk or self.parent is not None):
+            raise ValueError("a run that a command trains stands alone: it is no trunk and no branch")
         return self
 
     @property

@@ -69,11 +69,10 @@ def make_cells(
     horizon = stated if stated is not None else max((ask.tokens for ask in asked), default=0)
     together: dict[tuple[float, int, Recipe], list[_Asked]] = {}
     for ask in asked:
-        is_branch = spec.recipe.effective_schedule == "wsd"
         recipe = make_recipe(
             spec.recipe.name,
             model,
-            horizon if is_branch else ask.tokens,
+            horizon if spec.has_trunks else ask.tokens,
             spec.recipe,
             lr_multiplier=ask.lr_multiplier,
         )

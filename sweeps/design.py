@@ -84,7 +84,7 @@ def _runs(spec: SweepSpec, size: str, cells: list[Cell], seed: int, held_out_siz
     """The runs of one size, learning rate and seed: the trunk before its branches, or lone runs."""
     configs = [cell.config.model_copy(update={"seed": seed}) for cell in cells]
     trunk_key = None
-    if configs[0].recipe.schedule == "wsd":
+    if spec.has_trunks:
         trunk = configs[0].trunk()
         trunk_key = trunk.key
         record = SweepRun(

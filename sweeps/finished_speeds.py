@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from llama.config import CommandTrainer
 from llama.errors import UserError
 from llama.records import DONE, Done, read_config, read_done
 from sweeps.calibration import Setup, SpeedPoint, TrainedShape
@@ -15,15 +16,18 @@ from sweeps.storage import Storage
 NEWEST_RUNS = 1000
 
 
-def finished_speeds(storage: Storage, setup: Setup, *, gpu_share: float) -> FinishedSpeeds:
-    """Speeds of the runs in `storage`, of any sweep, that trained on the same device with the same share of it: tokens over
-    seconds of each shape's own training steps, warm-up and compilation included, all its runs together.
+def finished_speeds(
+    storage: Storage, setup: Setup, *, gpu_share: float, trainer: CommandTrainer | None = None
+) -> FinishedSpeeds:
+    """Speeds of the runs in `storage`, of any sweep, that the same trainer (None: our own) made on the same device with the
+    same share of it: tokens over seconds of each shape's own training steps, warm-up and compilation included, all its runs
+    together.
     """
     tokens: defaultdict[TrainedShape, int] = defaultdict(int)
     seconds: defaultdict[TrainedShape, float] = defaultdict(float)
     runs = 0
     for folder in _newest_finished(storage):
-        found = _speed(folder, setup, gpu_share)
+        found = _speed(folder, setup, gpu_share, trainer)
         if found is not None:
             shape, own_tokens, own_seconds = found
             tokens[shape] += own_tokens
@@ -38,13 +42,17 @@ def _newest_finished(storage: Storage) -> list[Path]:
     return [done.parent for done in ended[:NEWEST_RUNS]]
 
 
-def _speed(folder: Path, setup: Setup, gpu_share: float) -> tuple[TrainedShape, int, float] | None:
+def _speed(
+    folder: Path, setup: Setup, gpu_share: float, trainer: CommandTrainer | None
+) -> tuple[TrainedShape, int, float] | None:
     """Shape, own tokens and own seconds; None for a run of another set-up. A folder that can't be read is no evidence."""
     try:
         done, config = read_done(folder), read_config(folder)
     except UserError:
         return None
     if done is None or config is None or done.outcome != "finished" or not _is_like(done, setup, gpu_share):
+        return None
+    if config.trainer != trainer:
         return None
     if (config.dtype, config.attention_kernel) != (setup.numerics.dtype, setup.numerics.attention_kernel):
         return None

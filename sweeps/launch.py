@@ -268,6 +268,7 @@ def _train(
                 "config": segment.config.model_dump_json(),
                 "corpus_folder": prepared.index.corpus_folder,
                 "until_step": segment.end_step,
+                "spec_folder": prepared.index.spec_folder,
                 "threads": prepared.spec.resources.cpus,
                 "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
             },

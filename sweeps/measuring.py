@@ -19,7 +19,13 @@ CALIBRATION_SECONDS = 1.5
 
 
 def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
-    """Measure the training speed of every shape that the cache lacks, alone on this machine, and plan anew with it."""
+    """Measure the training speed of every shape that the cache lacks, alone on this machine, and plan anew with it.
+
+    Raises:
+        UserError: a command trains the sweep, or the measurement failed.
+    """
+    if prepared.spec.trainer is not None:
+        raise UserError("--calibrate measures isoloss's own trainer; a command's speeds come from its finished runs")
     shapes = {TrainedShape.of(run.config): run.config for run in prepared.design.runs}
     known = {point.shape for point in prepared.calibration.points}
     wanted = {f"{n}": config for n, (shape, config) in enumerate(shapes.items()) if shape not in known}

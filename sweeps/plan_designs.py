@@ -38,7 +38,12 @@ def design_in_words(design: Design) -> str:
     """The whole: `union of 2 parts, isoFLOP profiles and cells by hand; every run a cooldown branch off a WSD trunk`."""
     names = list(dict.fromkeys(_CALLED[part.design] for part in design.spec.parts))
     union = f"union of {len(design.spec.parts)} parts, " if len(design.spec.parts) > 1 else ""
-    if design.spec.recipe.effective_schedule == "wsd":
+    trainer = design.spec.trainer
+    if trainer is not None:
+        return (
+            f"{union}{_and(names)}; every run from scratch by `{' '.join(trainer.command)}`, version {trainer.version}"
+        )
+    if design.spec.has_trunks:
         return f"{union}{_and(names)}; every run a cooldown branch off its size's WSD trunk"
     return f"{union}{_and(names)}; every run from scratch on a cosine of its own length"
 

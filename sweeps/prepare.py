@@ -86,7 +86,9 @@ def prepare(
     )
     setup = Setup(place.machine, design.numerics, spec.resources.cpus)
     share = run_resources(design, place).gpus
-    calibration, finished = load(setup), finished_speeds(storage, setup, gpu_share=share)
+    # What was measured alone is our own trainer's speed.
+    calibration = load(setup) if spec.trainer is None else Calibration(points=())
+    finished = finished_speeds(storage, setup, gpu_share=share, trainer=spec.trainer)
     speeds, schedule, plan = _plan(design, place, calibration, finished, stated)
     return Prepared(
         storage=storage,

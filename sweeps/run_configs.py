@@ -61,6 +61,7 @@ def run_config(
         attention_kernel=numerics.attention_kernel,
         micro_batch_sequences=micro_batch(recipe.batch_sequences, spec.micro_batch),
         activation_checkpointing=spec.activation_checkpointing,
+        trainer=spec.trainer,
     )
 
 

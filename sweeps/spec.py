@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from llama.config import ActivationCheckpointing, Config, DType, ModelConfig, Positive, PositiveFloat, digest
+from llama.config import (
+    ActivationCheckpointing,
+    CommandTrainer,
+    Config,
+    DType,
+    ModelConfig,
+    Positive,
+    PositiveFloat,
+    digest,
+)
 from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule, recipe_problems
 from sweeps.budgets import AnyBudgets, ByHand, OneBudget, Part, Seed, Wanted, budget_tokens, parts_of
@@ -187,6 +196,9 @@ class SweepSpec(Config):
     micro_batch: Positive | None = None
     """At most so many sequences go through the model at once; gradients add up to the recipe's batch."""
     resources: Resources = Resources()
+    # Left out of the digest where it is our own: older sweeps keep theirs.
+    trainer: CommandTrainer | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A command that trains in place of `llama.trainer`, every run from scratch (docs/trainer-command.md)."""
     tune: Tune | None = None
     """Makes the sweep a tuning study, for `isoloss tune`."""
 
@@ -262,9 +274,21 @@ class SweepSpec(Config):
                 )
         return inference
 
+    @field_validator("trainer")
+    @classmethod
+    def _check_trainer(cls, trainer: CommandTrainer | None, info: ValidationInfo) -> CommandTrainer | None:
+        recipe: RecipeSpec | None = info.data.get("recipe")
+        if trainer and recipe and recipe.reference_budget is not None:
+            raise ValueError(
+                "every run of a command stands alone, at a rate for its own length: leave recipe.reference_budget out"
+            )
+        return trainer
+
     @field_validator("tune")
     @classmethod
     def _check_tune(cls, tune: Tune | None, info: ValidationInfo) -> Tune | None:
+        if tune and info.data.get("trainer") is not None:
+            raise ValueError("a tuning study trains by isoloss's own trainer: leave trainer out")
         ladder: Ladder | None = info.data.get("ladder")
         budgets: Part | list[Part] | None = info.data.get("budgets")
         if tune and ladder and budgets:
@@ -283,6 +307,11 @@ class SweepSpec(Config):
         """Sampling weights by domain, summing to 1."""
         total = sum(domain.weight for domain in self.corpus.domains.values())
         return {name: domain.weight / total for name, domain in self.corpus.domains.items()}
+
+    @property
+    def has_trunks(self) -> bool:
+        """Whether a size's runs share a trunk: a command can't fork from a checkpoint of ours, so its runs stand alone."""
+        return self.recipe.effective_schedule == "wsd" and self.trainer is None
 
     @property
     def parts(self) -> list[Part]:

@@ -20,14 +20,29 @@ def train(
     until_step: int,
     threads: int,
     gpu_share: float,
+    spec_folder: str,
 ) -> dict[str, float]:
-    """Train one segment of the run whose RunConfig is in `config` (JSON). Returns the attempt's own steps and seconds."""
+    """Train one segment of the run whose RunConfig is in `config` (JSON). Returns the attempt's own steps and seconds.
+    `spec_folder` is where a command that trains is run.
+    """
     _keep_to_cpu(gpu_share == 0)
+    run = RunConfig.model_validate_json(config)
+    runs = Path(storage) / "runs"
+    if run.trainer is not None:
+        from sweeps.trainer_command.train import train_by_command
+
+        return train_by_command(
+            run,
+            run_folder=runs / run.key,
+            corpus_folder=Path(storage) / corpus_folder,
+            cwd=Path(spec_folder),
+            attempt=attempt,
+            threads=threads,
+            gpu_share=gpu_share,
+        )
     from llama.data.corpus import open_corpus
     from llama.trainer import train_segment
 
-    run = RunConfig.model_validate_json(config)
-    runs = Path(storage) / "runs"
     result = train_segment(
         run,
         run_folder=runs / run.key,
