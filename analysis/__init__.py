@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from analysis.downstream.forms import fit_downstream
     from analysis.fitting.extrapolation import expanding_window, forecast
     from analysis.fitting.fit import fit
+    from analysis.fitting.information import predicted_optimum_interval
     from analysis.fitting.residual_structure import residual_structure
     from analysis.forecasts.forecast_check import check_forecasts
     from analysis.forecasts.freeze import freeze, read_frozen
+    from analysis.next.suggest import next_runs
     from analysis.page.report import report
     from analysis.results import Comparison, Fit, Recommendation, Study
     from analysis.runs.load import load_curves, load_runs
@@ -46,6 +48,8 @@ _HOMES = {
     "freeze": "analysis.forecasts.freeze",
     "load_curves": "analysis.runs.load",
     "load_runs": "analysis.runs.load",
+    "next_runs": "analysis.next.suggest",
+    "predicted_optimum_interval": "analysis.fitting.information",
     "read_frozen": "analysis.forecasts.freeze",
     "recommend": "analysis.decisions.recommend",
     "report": "analysis.page.report",
@@ -71,6 +75,8 @@ __all__ = [
     "freeze",
     "load_curves",
     "load_runs",
+    "next_runs",
+    "predicted_optimum_interval",
     "read_frozen",
     "recommend",
     "report",

@@ -9,12 +9,13 @@ from typing import Literal, TypeVar, Unpack
 import numpy as np
 
 from analysis.answer import NO_PAIR, put_in_words
+from analysis.decisions.ask import check_demand, check_question
 from analysis.decisions.costs import Prices, decide_costs, flops_costs, training_flops
 from analysis.decisions.family import Members
 from analysis.decisions.lifetime import k_curve, lifetime
 from analysis.decisions.limits import Limits
 from analysis.decisions.matched_pairs import fitted_pair, loss_noise, matched_pairs
-from analysis.decisions.recommend import check_demand, check_question, recommend
+from analysis.decisions.recommend import recommend
 from analysis.decisions.search import surface
 from analysis.decisions.serving import measure_serving
 from analysis.fitting.extrapolation import expanding_window

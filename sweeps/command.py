@@ -14,6 +14,7 @@ from sweeps.commands.compare import compare
 from sweeps.commands.control import cancel, pause, resume
 from sweeps.commands.export import export
 from sweeps.commands.fit import fit
+from sweeps.commands.next import next_command
 from sweeps.commands.options import CalibrateOption, JsonOption, StorageOption, TrackingOption
 from sweeps.commands.plan import plan
 from sweeps.commands.recommend import recommend
@@ -131,6 +132,7 @@ def ui(
 app.add_typer(corpus.app, name="corpus")
 for _command in (tune, pause, resume, cancel, plan, fit, recommend, compare, report, export):
     app.command()(_command)
+app.command("next")(next_command)
 
 
 def main() -> None:

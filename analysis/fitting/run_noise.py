@@ -2,9 +2,11 @@
 
     log loss = log L(N, D) + the law's misfit at (N, D) + the seed's noise
 
-The misfit belongs to a cell: seeds of one (N, D) share it, and repeating them doesn't average it away. The seed's noise is
-shared in part by branches of one trunk (0.80 of its variance was measured, docs/studies/trunk-and-branch.md). Cells are taken
-to misfit independently of each other, which is generous to designs that crowd their runs.
+The misfit belongs to a cell: seeds of one (N, D) share it, and repeating them doesn't average it away. Neighbours share it in
+part, by exp(-h^2 / 2) at a distance of h lengths in (ln N, ln D), as a Gaussian process about the law (Sacks et al. 1989;
+Kennedy and O'Hagan 2001); with a length of 0 every cell has one of its own, which is generous to designs that crowd their
+runs. The seed's noise is shared in part by branches of one trunk (0.80 of its variance was measured,
+docs/studies/trunk-and-branch.md).
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ class RunNoise:
     """Between seeds of one cell."""
     misfit_sd: float = 0.0
     """Of the law at a cell, whatever the seed."""
+    misfit_length: float = 0.0
+    """In ln N and ln D: how far a misfit reaches."""
     trunk_share: float = 0.0
     """Share of the seeds' variance that branches of one trunk have in common."""
 
@@ -44,6 +48,8 @@ class RunNoise:
             raise UserError(f"the noise's sd is {self.sd:g}; that of log loss between seeds is right, such as 0.005")
         if not (np.isfinite(self.misfit_sd) and self.misfit_sd >= 0):
             raise UserError(f"the noise's misfit_sd is {self.misfit_sd:g}; 0 or more is right")
+        if not (np.isfinite(self.misfit_length) and self.misfit_length >= 0):
+            raise UserError(f"the noise's misfit_length is {self.misfit_length:g}; 0 or more is right")
         if not 0 <= self.trunk_share < 1:
             raise UserError(f"the trunk_share is {self.trunk_share:g}; a share from 0 up to, not including, 1 is right")
 
@@ -114,11 +120,21 @@ def variance(runs: DesignRuns, noise: RunNoise) -> Array:
 
 
 def covariance(left: DesignRuns, right: DesignRuns, noise: RunNoise) -> Array:
-    """Between the log losses of runs of `left` and *other* runs of `right` (n, m): trunk and cell are all they may share."""
-    same_cell = (left.n_params_n[:, None] == right.n_params_n) & (left.n_tokens_n[:, None] == right.n_tokens_n)
+    """Between the log losses of runs of `left` and *other* runs of `right` (n, m): trunk and misfit are all they may share."""
     same_trunk = (left.trunk_n[:, None] == right.trunk_n) & (left.trunk_n[:, None] != "")
     seeds = noise.trunk_share * noise.sd**2 * np.outer(left.scale_n, right.scale_n)
-    return np.asarray(np.where(same_trunk, seeds, 0.0) + np.where(same_cell, noise.misfit_sd**2, 0.0))
+    return np.asarray(np.where(same_trunk, seeds, 0.0) + misfit_covariance(left, right, noise))
+
+
+def misfit_covariance(left: DesignRuns, right: DesignRuns, noise: RunNoise) -> Array:
+    """Between what the law misses at the cells of two sets of runs (n, m)."""
+    squared = sum(
+        np.subtract.outer(np.log(a), np.log(b)) ** 2
+        for a, b in ((left.n_params_n, right.n_params_n), (left.n_tokens_n, right.n_tokens_n))
+    )
+    if noise.misfit_length == 0:
+        return np.asarray(np.where(squared == 0, noise.misfit_sd**2, 0.0))
+    return np.asarray(noise.misfit_sd**2 * np.exp(-squared / (2 * noise.misfit_length**2)))
 
 
 def covariance_within(runs: DesignRuns, noise: RunNoise) -> Array:

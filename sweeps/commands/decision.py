@@ -13,7 +13,10 @@ QUESTION, COSTS, LIMITS, FAMILY = "The question", "What it costs", "Limits", "Mo
 
 
 def decision_options(
-    compute: Annotated[float | None, typer.Option(help="Training FLOPs to spend.", rich_help_panel=QUESTION)] = None,
+    compute: Annotated[
+        float | None,
+        typer.Option("--compute", "--target-flops", help="Training FLOPs to spend.", rich_help_panel=QUESTION),
+    ] = None,
     target_loss: Annotated[float | None, typer.Option(help="Nats a token to reach.", rich_help_panel=QUESTION)] = None,
     budget: Annotated[
         float | None,
