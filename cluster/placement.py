@@ -165,19 +165,6 @@ def fits_somewhere(resources: Resources, nodes: Iterable[Node]) -> bool:
     return sum(_Room(node).slots(_need(resources)) for node in nodes) >= resources.members
 
 
-def largest(nodes: Iterable[Node]) -> str:
-    """What there is, for the message about a request that doesn't fit."""
-    nodes = list(nodes)
-    biggest = max(nodes, key=lambda node: (node.gpus, node.cpus), default=None)
-    if biggest is None:
-        return "no node is alive"
-    alone = f"the largest node has {biggest.cpus:g} CPU and {biggest.gpus} GPU"
-    if len(nodes) == 1:
-        return alone
-    total = f"{sum(node.cpus for node in nodes):g} CPU and {sum(node.gpus for node in nodes)} GPU"
-    return f"{alone}, all {len(nodes)} have {total}"
-
-
 class Ledger:
     """Who holds what of which node."""
 

@@ -34,15 +34,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from cluster.admission import largest, require_feasible
 from cluster.attempts import Attempt, Attempts, Intent
 from cluster.clock import Clock, MonotonicClock
 from cluster.executor import Executor, Finished
 from cluster.graph import Graph
-from cluster.placement import Ledger, Placement, fits_somewhere, largest
+from cluster.placement import Ledger, Placement
 from cluster.queue import ReadyQueue
 from cluster.signals import exit_code, signals_exit
-from cluster.task import Failed, FailureKind, Outcome, Resources, Succeeded, Task
-from llama.errors import UserError
+from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
 
 
 class State(StrEnum):
@@ -260,7 +260,8 @@ class Supervisor:
         self._skip_what_exists()
         self._heed_orders()
         self._look_at_nodes()
-        self._refuse_infeasible()
+        open_tasks = (task for id, task in self._graph.tasks.items() if TRANSITIONS[self._states[id]])
+        require_feasible(((f"task {task.id}", task.resources) for task in open_tasks), self._ledger.nodes)
         self._queue_what_needs_nothing()
 
     def _step(self) -> None:
@@ -290,19 +291,6 @@ class Supervisor:
         for task in self._graph.tasks.values():
             if self._is_done(task):
                 self._move(task.id, State.SKIPPED)
-
-    def _refuse_infeasible(self) -> None:
-        nodes = self._ledger.nodes
-        feasible: dict[Resources, bool] = {}
-        for id, task in self._graph.tasks.items():
-            if not TRANSITIONS[self._states[id]]:
-                continue
-            if task.resources not in feasible:
-                feasible[task.resources] = fits_somewhere(task.resources, nodes)
-            if not feasible[task.resources]:
-                raise UserError(
-                    f"task {id} asks for {task.resources}, but {largest(nodes)}: ask for less, or add a node"
-                )
 
     def _queue_what_needs_nothing(self) -> None:
         for id, state in list(self._states.items()):

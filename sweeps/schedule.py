@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cluster.admission import require_feasible
 from cluster.executor import Node
 from cluster.simulation import Slot, simulate
 from cluster.task import Resources, Task
@@ -35,8 +36,9 @@ def foretell(design: Design, speeds: Speeds, nodes: Sequence[Node], resources: M
     """Time every segment and place it.
 
     Raises:
-        UserError: a run asks for more than any node has.
+        UserError: a run asks for more than the nodes have.
     """
+    require_feasible(((f"a run of {size}", asked) for size, asked in resources.items()), nodes)
     shapes = {segment.id: TrainedShape.of(segment.config) for segment in design.segments}
     found = {shape: speeds.speed(shape) for shape in dict.fromkeys(shapes.values())}
     seconds: dict[str, float] = {}
