@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING
 from cluster import local_ray
 from cluster.machine import available_cpus, visible_gpus
 from cluster.probe import answers, probe
+from cluster.signals import signals_held
 from cluster.worker import THREAD_VARIABLES
 from llama.errors import UserError
 
@@ -185,7 +186,8 @@ def _connected(address: str, *, loopback: bool) -> Iterator[Session]:
     ray_worker.print_to_stdstream = lambda *_, **__: None
     ray_constants.ENABLE_RAY_CLUSTER = outward and not loopback  # or Ray swaps loopback for the outward address
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        with signals_held():
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
         executor = RayExecutor()
         try:
             yield Session(address=address, executor=executor)
