@@ -25,7 +25,8 @@ StorageOption = Annotated[
 TrackingOption = Annotated[
     str | None,
     typer.Option(
-        "--tracking-uri", help="MLflow server or store (default: MLFLOW_TRACKING_URI, else SQLite in the storage)."
+        "--tracking-uri",
+        help="MLflow server or store, or off (default: MLFLOW_TRACKING_URI, else SQLite in the storage).",
     ),
 ]
 CalibrateOption = Annotated[

@@ -13,7 +13,7 @@ from sweeps.tracking.code import code_tags
 from sweeps.tracking.journal_reader import JournalReader
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import Store, TrackingError
-from sweeps.tracking.uri import masked
+from sweeps.tracking.uri import OFF, masked
 
 POLL_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 60.0
@@ -59,7 +59,8 @@ class Mirror:
         return self._trouble
 
     def start(self) -> None:
-        self._thread.start()
+        if self._tracking_uri != OFF:
+            self._thread.start()
 
     def follow(self, index: SweepIndex) -> None:
         """Mirror this index from the next pass on: a tuning study's runs are not known at its start."""
@@ -67,6 +68,10 @@ class Mirror:
 
     def stop(self, timeout_seconds: float = 30.0) -> MirrorReport:
         """Send what is left, for at most `timeout_seconds`, and say how far MLflow came."""
+        later = f"The run folders have everything: run `isoloss sync {self._index.sweep}` later"
+        if self._tracking_uri == OFF:
+            off = f"MLflow was off. {later}, here or beside a copy of the storage, with --tracking-uri"
+            return MirrorReport(points=0, behind=tuple(self._behind), trouble=off)
         self._stopping.set()
         self._thread.join(timeout_seconds)
         trouble = self._trouble
@@ -76,7 +81,7 @@ class Mirror:
         if trouble is not None:
             trouble = (
                 f"MLflow at {masked(self._tracking_uri)} lacks {len(self._behind)} of {len(self._index.runs)} runs: {trouble}. "
-                f"The run folders have everything: run `isoloss sync {self._index.sweep}` later"
+                f"{later}"
             )
         return MirrorReport(points=self._points, behind=tuple(self._behind), trouble=trouble)
 

@@ -13,7 +13,7 @@ from sweeps.tracking.claim import Claim, Claimed
 from sweeps.tracking.names import TAG_ANSWER, TAG_REPORT
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import MlflowRun, Store
-from sweeps.tracking.uri import check_tracking, masked
+from sweeps.tracking.uri import masked, require_tracking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def _put(store: Store, parent: MlflowRun, report: StudyReport) -> None:
 
 @contextmanager
 def _opened(storage: Path, index: SweepIndex, tracking_uri: str) -> Iterator[Store]:
-    check_tracking(tracking_uri)
+    require_tracking(tracking_uri)
     try:
         with Claim(storage, index.sweep) as mirror_id:
             yield Store(tracking_uri, storage=storage, index=index, mirror_id=mirror_id)

@@ -21,7 +21,7 @@ from types import FrameType
 from llama.errors import UserError
 from sweeps.tracking.moved import mend_artifact_places
 from sweeps.tracking.names import TAG_MIRROR_ID
-from sweeps.tracking.uri import check_tracking, is_server, masked, sqlite_path
+from sweeps.tracking.uri import is_server, masked, require_tracking, sqlite_path
 from sweeps.tracking.view import comparison_path
 
 START_SECONDS = 90.0
@@ -36,7 +36,7 @@ def serve_ui(
     Raises:
         UserError: there is no store yet or it is damaged, the port is taken, or the host is not this machine's.
     """
-    check_tracking(tracking_uri)
+    require_tracking(tracking_uri)
     if is_server(tracking_uri):
         say(f"MLflow's server has its own UI: open {masked(tracking_uri)}")
         return

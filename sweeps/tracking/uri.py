@@ -16,6 +16,8 @@ from llama.errors import UserError
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CHECK_SECONDS = 3.0
+OFF = "off"
+"""In the place of a tracking URI: no MLflow at all, as on a cluster without one. `sync` makes up for it elsewhere."""
 
 
 def default_tracking_uri(storage: Path, chosen: str | None = None) -> str:
@@ -49,12 +51,21 @@ def masked(text: str) -> str:
     return re.sub(r"(?i)(password|token|secret)=[^&\s'\"]+", r"\1=***", text)
 
 
+def require_tracking(tracking_uri: str) -> None:
+    """Raise UserError where there can be no MLflow: the URI can't work, or says that there is none."""
+    if tracking_uri == OFF:
+        raise UserError("tracking is off: name an MLflow store or server with --tracking-uri, as sqlite:///mlflow.db")
+    check_tracking(tracking_uri)
+
+
 def check_tracking(tracking_uri: str) -> str | None:
     """A verdict in at most a few seconds: None when all looks well, else one warning. Training goes on in either case.
 
     Raises:
         UserError: the URI can never work, whatever happens later.
     """
+    if tracking_uri == OFF:
+        return None
     _refuse_impossible(tracking_uri)
     if is_server(tracking_uri):
         return _check_server(tracking_uri)

@@ -14,11 +14,11 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service import utils
 
 from llama.errors import UserError
-from sweeps.tracking import Mirror, StudyReport, TrackingError, log_report, sync
+from sweeps.tracking import Mirror, StudyReport, TrackingError, check_tracking, log_report, serve_ui, sync
 from sweeps.tracking.claim import Claim
 from sweeps.tracking.moved import mend_artifact_places
 from sweeps.tracking.store import Store
-from sweeps.tracking.uri import default_tracking_uri, sqlite_uri
+from sweeps.tracking.uri import OFF, default_tracking_uri, sqlite_uri
 from tests.sweeps.tracking.reading import assert_mirrors, mirrored_rows, mirrored_runs
 from tests.sweeps.tracking.synthetic import plan_sweep, train_sweep
 
@@ -258,3 +258,15 @@ def test_a_move_leaves_the_experiments_of_others_where_they_are(tmp_path: Path, 
     ours = client.get_experiment_by_name("demo")
     assert ours is not None
     assert ours.artifact_location == (tmp_path / "mlflow-artifacts" / "demo").as_uri()
+
+
+def test_where_tracking_is_off_nothing_is_sent_and_it_is_said_how_to_make_up_for_it(tmp_path: Path) -> None:
+    assert check_tracking(OFF) is None
+    mirror = Mirror(tmp_path, INDEX, OFF)
+    mirror.start()
+    report = mirror.stop(60)
+    assert (report.points, len(report.behind)) == (0, len(INDEX.runs))
+    assert "isoloss sync demo" in (report.trouble or "")
+    for refusing in (lambda: sync(tmp_path, INDEX, OFF), lambda: serve_ui(OFF)):
+        with pytest.raises(UserError, match="--tracking-uri"):
+            refusing()
