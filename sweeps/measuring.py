@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cluster.executor import Executor
 from cluster.supervisor import Supervisor
 from cluster.task import Task
+from llama.config import ModelConfig
 from llama.errors import UserError
 from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
 from sweeps import worker
@@ -102,14 +103,35 @@ def measure_inference(
     if protocol is None or not by_size or not (again or share_serving_costs(prepared)):
         return
     say(f"measuring what serving costs at {len(by_size)} sizes, nothing else running")
+    try:
+        measure_shapes(prepared, executor, place, {size: prepared.design.models[size] for size in by_size}, by_size)
+    except UserError as error:
+        say(str(error))
+
+
+def measure_shapes(
+    prepared: Prepared,
+    executor: Executor,
+    place: Place,
+    shapes: Mapping[str, ModelConfig],
+    run_keys: Mapping[str, Sequence[str]],
+) -> dict[str, InferenceCost]:
+    """Measure what serving each shape costs, interleaved in one task with a node to itself, and leave it in the folders of the
+    runs that have the shape.
+
+    Raises:
+        UserError: the measurement failed, or the sweep says not how to measure.
+    """
+    if prepared.spec.inference is None:
+        raise UserError("inference: off says not how serving is measured")
     task = Task(
         id="inference",
         function=worker.measure_inference,
         arguments={
             "storage": str(prepared.storage.root),
-            "shapes": {size: prepared.design.models[size].model_dump_json() for size in by_size},
-            "run_keys": by_size,
-            "protocol": protocol.model_dump_json(),
+            "shapes": {name: model.model_dump_json() for name, model in shapes.items()},
+            "run_keys": {name: list(keys) for name, keys in run_keys.items()},
+            "protocol": prepared.spec.inference.model_dump_json(),
             "dtype": prepared.design.numerics.dtype,
             "threads": prepared.spec.resources.cpus,
             "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
@@ -118,4 +140,5 @@ def measure_inference(
     )
     summary = Supervisor([task], executor).run()
     if not summary.ok:
-        say(f"serving cost was not measured: {summary.failed[task.id].message}")
+        raise UserError(f"serving cost was not measured: {summary.failed[task.id].message}")
+    return {name: InferenceCost.model_validate_json(cost) for name, cost in summary.done[task.id].items()}

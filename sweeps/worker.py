@@ -88,9 +88,9 @@ def measure_inference(
     dtype: DType,
     threads: int,
     gpu_share: float,
-) -> None:
+) -> dict[str, str]:
     """Measure the serving cost of each shape (ModelConfig as JSON, by name) and write it into the folder of every run that
-    has the shape.
+    has the shape. Returns each InferenceCost as JSON.
     """
     _keep_to_cpu(gpu_share == 0)
     from llama.inference_cost import measure_inference
@@ -100,6 +100,7 @@ def measure_inference(
     for name, keys in run_keys.items():
         for key in keys:
             write_record(Path(storage) / "runs" / key / INFERENCE, costs[name])
+    return {name: cost.model_dump_json() for name, cost in costs.items()}
 
 
 def _keep_to_cpu(wanted: bool) -> None:

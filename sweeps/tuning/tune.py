@@ -12,7 +12,7 @@ gone on with by the same command.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -38,15 +38,20 @@ from sweeps.tracking import (
     log_report,
     masked,
 )
-from sweeps.tuning.rate_report import rate_metrics, write_rate_report
+from sweeps.tuning import shape_study
+from sweeps.tuning.decode_bench import DecodeBench
+from sweeps.tuning.rate_report import RECIPE, rate_metrics, write_rate_report
 from sweeps.tuning.rate_search import RateTrials, cells_of, search_rates
-from sweeps.tuning.rate_study import RateStudy, check_held_out, check_runs, fit_study, recipe_of, study_of
+from sweeps.tuning.rate_study import check_held_out, check_runs, fit_study, recipe_of, study_of
+from sweeps.tuning.shape_search import Shaped, ShapeTrials, search_shapes
+from sweeps.tuning.spec import Tune
 from sweeps.tuning.suggestions import Suggestions, open_journal
 from sweeps.tuning.training import Progress, Trainer
 from sweeps.tuning.trials import Tried
 
 TUNING = "tuning"
 STUDY = "study.json"
+JOURNAL = "optuna.journal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +82,11 @@ class Tuned:
 
     study: Record
     report: Path
+    headline: str
+    metrics: Mapping[str, float]
+    """For MLflow's parent run."""
     summary: str
-    mirror_trouble: str | None
+    mirror_trouble: str | None = None
 
 
 def tune_sweep(
@@ -123,7 +131,7 @@ def run_tuning(
     mirror = Mirror(prepared.storage.root, empty, tracking_uri)
     bench = Bench(prepared=prepared, place=place, executor=executor, mirror=mirror, say=say)
     with _mirrored(mirror, say) as trouble:
-        tuned = _tune_rates(bench)
+        tuned = _tune_rates(bench) if _spec(bench).learning_rate is not None else _tune_shapes(bench)
     logged = _log(prepared, tracking_uri, tuned, say)
     return replace(tuned, mirror_trouble=trouble[0] or logged)
 
@@ -142,14 +150,19 @@ def _mirrored(mirror: Mirror, say: Callable[[str], None]) -> Iterator[list[str |
         trouble[0] = mirror.stop(patience_seconds).trouble
 
 
+def _spec(bench: Bench) -> Tune:
+    assert bench.prepared.spec.tune is not None  # `tune_sweep` refuses
+    return bench.prepared.spec.tune
+
+
 def _tune_rates(bench: Bench) -> Tuned:
     prepared = bench.prepared
     spec, corpus, numerics = prepared.spec, prepared.design.corpus, prepared.design.numerics
-    assert spec.tune is not None
-    assert spec.tune.learning_rate is not None
-    search, cells = spec.tune.learning_rate, cells_of(spec, corpus)
+    tune = _spec(bench)
+    assert tune.learning_rate is not None
+    search, cells = tune.learning_rate, cells_of(spec, corpus)
     trials = RateTrials(spec=spec, corpus=corpus, numerics=numerics, search=search, cells=cells)
-    studies = trials.open_studies(open_journal(bench.folder / "optuna.journal"), seed=spec.tune.seed)
+    studies = trials.open_studies(open_journal(bench.folder / JOURNAL), seed=tune.seed)
     progress = _progress(trials, studies)
     trainer = Trainer(prepared, bench.place, bench.executor, progress, say=bench.say)
     ended: set[tuple[str, int]] = {(name, told.number) for name, study in studies.items() for told in study.told}
@@ -169,7 +182,7 @@ def _tune_rates(bench: Bench) -> Tuned:
 
     bench.say(f"{len(cells)} sizes and horizons, {search.trials} trials each")
     tried = search_rates(trials, studies, trainer, on_change=on_change)
-    laws, curves = fit_study(trials, tried, seed=spec.tune.seed)
+    laws, curves = fit_study(trials, tried, seed=tune.seed)
     newest = max(told.datetime_complete for study in studies.values() for told in study.told)
     tuned = recipe_of(trials, laws, date=newest.astimezone(UTC).date().isoformat())
     checks = check_runs(trials, tuned)
@@ -185,8 +198,55 @@ def _tune_rates(bench: Bench) -> Tuned:
     folder = bench.folder / "report"
     write_rate_report(study, tried, laws, curves, folder)
     write_record(folder / STUDY, study)
-    lines = [study.headline, *study.warnings, f"the recipe: {folder / 'recipe.yaml'}"]
-    return Tuned(study=study, report=folder, summary="\n".join(lines), mirror_trouble=None)
+    lines = [study.headline, *study.warnings, f"the recipe: {folder / RECIPE}"]
+    return Tuned(
+        study=study,
+        report=folder,
+        headline=study.headline,
+        metrics=rate_metrics(study),
+        summary="\n".join(lines),
+    )
+
+
+def _tune_shapes(bench: Bench) -> Tuned:
+    prepared, tune = bench.prepared, _spec(bench)
+    assert tune.shape is not None
+    trials = ShapeTrials(
+        spec=prepared.spec, corpus=prepared.design.corpus, numerics=prepared.design.numerics, search=tune.shape
+    )
+    suggestions = trials.open_study(open_journal(bench.folder / JOURNAL), seed=tune.seed)
+    done = len(suggestions.told)
+    trial_flops = trials.flops * len(prepared.spec.seeds.base)
+    progress = Progress(trial_flops * (tune.shape.trials + 1))
+    progress.add(trial_flops * done, found=True)
+    trainer = Trainer(prepared, bench.place, bench.executor, progress, say=bench.say)
+
+    def on_change(shaped: Sequence[Shaped]) -> None:
+        bench.show([run for one in shaped for run in _shape_runs(one)])
+
+    bench.say(f"{tune.shape.trials} shapes at {trials.flops:g} FLOPs each, {done} of them known")
+    measure = DecodeBench(prepared, bench.place, bench.executor, bench.folder / "decode")
+    shaped = search_shapes(trials, suggestions, trainer, measure, on_change=on_change)
+    study = shape_study.study_of(trials, suggestions, shaped, measure, seed=tune.seed)
+    folder = bench.folder / "report"
+    shape_study.write_shape_report(study, shaped, folder)
+    write_record(folder / STUDY, study)
+    lines = [study.headline, *study.warnings, f"the front: {folder / shape_study.FRONT}"]
+    return Tuned(
+        study=study,
+        report=folder,
+        headline=study.headline,
+        metrics=shape_study.shape_metrics(study),
+        summary="\n".join(lines),
+    )
+
+
+def _shape_runs(one: Shaped) -> list[SweepRun]:
+    name = "reference" if one.number < 0 else f"shape-t{one.number}"
+    tags = {"tune.study": "shape", "tune.trial": str(one.number), "tune.state": one.state}
+    if len(one.run_keys) == 1:
+        return [_entry(one.run_keys[0], name, tags)]
+    return [_entry(key, f"{name}-{place}", tags) for place, key in enumerate(one.run_keys)]
 
 
 def _progress(trials: RateTrials, studies: dict[str, Suggestions]) -> Progress:
@@ -219,13 +279,12 @@ def _entry(key: str, name: str, tags: dict[str, str], *, held_out: bool = False,
 
 def _log(prepared: Prepared, tracking_uri: str, tuned: Tuned, say: Callable[[str], None]) -> str | None:
     """The report onto the parent run; what kept it from there."""
-    assert isinstance(tuned.study, RateStudy)
     report = StudyReport(
         folder=tuned.report,
         digest=digest(tuned.study.model_dump(mode="json")),
         unix_ms=int(time.time() * 1000),
-        metrics=rate_metrics(tuned.study),
-        headline=tuned.study.headline,
+        metrics=tuned.metrics,
+        headline=tuned.headline,
     )
     try:
         index = open_sweep(str(prepared.storage.sweep(prepared.spec.name)), prepared.storage).index
