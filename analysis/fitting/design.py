@@ -112,17 +112,32 @@ def check_condition(law: Law, n_params_n: Array, n_tokens_n: Array, unique_token
 
 def design_condition(law: Law, n_params_n: Array, n_tokens_n: Array, unique_tokens_n: Array | None = None) -> float:
     """Condition number on these runs of a `law` through losses of the usual shape, whatever was measured."""
+    problem, theta_P = _usual(law, n_params_n, n_tokens_n, unique_tokens_n, 1.0)
+    return condition_number(problem, theta_P, felt_only=True)
+
+
+def usual_shape(
+    law: Law, n_params_n: Array, n_tokens_n: Array, unique_tokens_n: Array | None, mean_loss: float
+) -> Array:
+    """Parameters (P,) of a `law` near losses of the usual shape (`REFERENCE`) on these runs, `mean_loss` in their middle."""
+    problem, theta_P = _usual(law, n_params_n, n_tokens_n, unique_tokens_n, mean_loss)
+    return np.asarray(problem.to_params(theta_P[None])[0])
+
+
+def _usual(
+    law: Law, n_params_n: Array, n_tokens_n: Array, unique_tokens_n: Array | None, mean_loss: float
+) -> tuple[Problem, Array]:
     limit, of_size, of_data, exponent = REFERENCE
     log_n, log_d = np.log(n_params_n), np.log(n_tokens_n)
     if law.uses_unique_tokens and unique_tokens_n is not None:
         log_d = np.log(effective_tokens(n_tokens_n, unique_tokens_n))
-    loss = (
+    loss = mean_loss * (
         limit
         + of_size * np.exp(-exponent * (log_n - log_n.mean()))
         + of_data * np.exp(-exponent * (log_d - log_d.mean()))
     )
     problem = law.problem(n_params_n, n_tokens_n, loss, unique_tokens_n)
-    return condition_number(problem, problem.starts(loss / problem.scale, np.ones_like(loss))[0], felt_only=True)
+    return problem, problem.starts(loss / problem.scale, np.ones_like(loss))[0]
 
 
 def identifies(n_params_n: Array, n_tokens_n: Array) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,48 +24,87 @@ BEYOND = 4.0
 MOST = 2_000
 
 
+class Size(NamedTuple):
+    """A size that runs could be made of."""
+
+    label: str
+    """In a sweep's ladder; "" where there is none."""
+    n_params: float
+    """As the fit counts."""
+    flops_per_token: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
     """Runs with names and costs."""
 
     names: tuple[str, ...]
+    sizes: tuple[str, ...]
+    """Labels in a sweep's ladder; "" where there are none."""
     runs: DesignRuns
     flops_m: Array
 
     def only(self, mask_m: NDArray[np.bool_]) -> Candidates:
         rows = np.flatnonzero(mask_m)
         return Candidates(
-            names=tuple(self.names[row] for row in rows), runs=self.runs.take(rows), flops_m=self.flops_m[rows]
+            names=tuple(self.names[row] for row in rows),
+            sizes=tuple(self.sizes[row] for row in rows),
+            runs=self.runs.take(rows),
+            flops_m=self.flops_m[rows],
         )
 
 
-def around(fit: Fit, train_flops: TokenCost) -> Candidates:
-    """A grid: every size that was fitted, one more up and down, at lengths a factor of 2 apart.
+def sizes_around(fit: Fit, train_flops: TokenCost) -> list[Size]:
+    """Every size that was fitted, one more up and one down at their usual step."""
+    sizes = np.unique([point.n_params for point in fit.points if not point.held_out])
+    step = max(float(np.median(sizes[1:] / sizes[:-1])), LEAST_SIZE_STEP)
+    return [
+        Size("", float(n), float(train_flops(n)))
+        for n in np.concatenate([[sizes[0] / step], sizes, [sizes[-1] * step]])
+    ]
+
+
+def grid(fit: Fit, sizes: Sequence[Size], train_flops: TokenCost) -> Candidates:
+    """Each size at lengths a factor of 2 apart.
 
     Lengths lie a factor of 2 around the fitted tokens a parameter, and cost from the cheapest finished run to four times the
     dearest. A cell that has a run is another seed of it.
     """
-    sizes = np.unique([point.n_params for point in fit.points if not point.held_out])
-    step = max(float(np.median(sizes[1:] / sizes[:-1])), LEAST_SIZE_STEP)
-    sizes = np.concatenate([[sizes[0] / step], sizes, [sizes[-1] * step]])
     ratios, tokens = fit.fitted_range.tokens_per_param, fit.fitted_range.n_tokens
     made = np.array([train_flops(point.n_params) * point.n_tokens for point in fit.points if not point.held_out])
-    lengths = tokens.lo * TOKENS_STEP ** np.arange(-1, np.ceil(np.log(tokens.hi / tokens.lo) / np.log(TOKENS_STEP)) + 3)
-    n, d = (grid.ravel() for grid in np.meshgrid(sizes, lengths, indexing="ij"))
-    flops = train_flops(n) * d
-    fits = (flops >= made.min()) & (flops <= BEYOND * made.max())
-    fits &= (d / n >= ratios.lo / TOKENS_STEP) & (d / n <= ratios.hi * TOKENS_STEP)
-    return of_arrays(fit, n[fits], d[fits], flops[fits])
+    last = np.ceil(np.log(tokens.hi / tokens.lo) / np.log(TOKENS_STEP)) + 3
+    lengths = tokens.lo * TOKENS_STEP ** np.arange(-1, last)
+    rows = [
+        (size, float(d), size.flops_per_token * float(d))
+        for size in sizes
+        for d in lengths
+        if made.min() <= size.flops_per_token * d <= BEYOND * made.max()
+        and ratios.lo / TOKENS_STEP <= d / size.n_params <= ratios.hi * TOKENS_STEP
+    ]
+    return of_arrays(
+        fit,
+        np.array([size.n_params for size, _, _ in rows]),
+        np.array([d for _, d, _ in rows]),
+        np.array([flops for _, _, flops in rows]),
+        sizes=tuple(size.label for size, _, _ in rows),
+    )
 
 
 def of_arrays(
-    fit: Fit, n_params_m: Array, n_tokens_m: Array, flops_m: Array, names: tuple[str, ...] | None = None
+    fit: Fit,
+    n_params_m: Array,
+    n_tokens_m: Array,
+    flops_m: Array,
+    *,
+    names: tuple[str, ...] | None = None,
+    sizes: tuple[str, ...] | None = None,
 ) -> Candidates:
     """Candidates at these sizes and lengths. One at a size whose runs branch off a trunk branches off its first."""
     trunk_of = {point.n_params: point.group for point in reversed(fit.points) if point.group and not point.held_out}
     trunks = [trunk_of.get(n, f"new-{n:.17g}" if trunk_of else "") for n in n_params_m.tolist()]
     return Candidates(
         names=names or tuple(f"{count(n)} on {count(d)}" for n, d in zip(n_params_m, n_tokens_m, strict=True)),
+        sizes=sizes or ("",) * len(n_params_m),
         runs=DesignRuns(
             n_params_n=n_params_m,
             n_tokens_n=n_tokens_m,
@@ -108,4 +149,4 @@ def of_file(path: Path, fit: Fit, train_flops: TokenCost) -> Candidates:
         raise UserError(f"--candidates {path} has {len(frame):,} rows; at most {MOST:,} are weighed")
     n, d = values["n_params"], values["n_tokens"]
     names = tuple(frame["name"].astype(str)) if "name" in frame else None
-    return of_arrays(fit, n, d, values.get("flops", train_flops(n) * d), names)
+    return of_arrays(fit, n, d, values.get("flops", train_flops(n) * d), names=names)

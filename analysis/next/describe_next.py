@@ -39,8 +39,17 @@ def describe_next(found: NextRuns) -> list[str]:
 def cells_yaml(found: NextRuns) -> list[str]:
     """The runs that are worth making, or the batch where none is, to be copied: sizes as the fit counts them, and tokens."""
     batch = found.chosen[: found.stop.worth or len(found.chosen)]
+    if not batch:
+        return []
+    spent = f"the next {len(batch)} runs, {flops(batch[-1].spent_flops)} from scratch"
+    if all(step.run.size for step in batch):
+        return [
+            f"# {spent}: a part more of the sweep's budgets",
+            "- cells:",
+            *(f"    - {{size: {step.run.size}, tokens: {step.run.n_tokens:.0f}}}" for step in batch),
+        ]
     return [
-        f"# {found.fit.counting} and tokens of the next runs, {flops(batch[-1].spent_flops) if batch else 'none'} in all",
+        f"# {spent}: {found.fit.counting} and tokens",
         *(f"- {{n_params: {step.run.n_params:.0f}, tokens: {step.run.n_tokens:.0f}}}" for step in batch),
     ]
 
@@ -107,6 +116,7 @@ def next_json(found: NextRuns) -> dict[str, Any]:
 def _candidate(run: CandidateRun) -> dict[str, Any]:
     return {
         "name": run.name,
+        "size": run.size or None,
         "n_params": finite(run.n_params),
         "tokens": finite(run.n_tokens),
         "flops": finite(run.flops),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -15,6 +16,7 @@ from analysis.decisions.costs import Prices
 from analysis.decisions.limits import Limits
 from analysis.decisions.search import total_cost
 from analysis.fitting.bootstrap import TRUNK_SHARE, seed_noise
+from analysis.fitting.design import usual_shape
 from analysis.fitting.fit import fit as fit_law
 from analysis.fitting.information import RELATIVE, relative_gradient
 from analysis.fitting.options import FitOptions
@@ -22,7 +24,7 @@ from analysis.fitting.run_noise import DesignRuns, RunNoise
 from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
-from analysis.next.candidates import Candidates, around, of_file
+from analysis.next.candidates import Candidates, Size, grid, of_file, sizes_around
 from analysis.next.choice import expected_waste, when_to_stop
 from analysis.next.narrowing import Goal, Narrowing, best_for_cost
 from analysis.results import Array, Fit, Interval
@@ -30,10 +32,12 @@ from analysis.results.next_runs import CandidateRun, Narrow, NextRun, NextRuns
 from analysis.runs.table import RunTable
 from llama.errors import UserError
 
+#: What the law's usual shape counts beside the resamples, in runs: those of a dozen runs send exponents anywhere.
+PRIOR_RUNS = 10
 #: Resamples that shares are averaged over: the average over 100 stands to a few per cent of itself.
 RESAMPLES = 100
 #: Share of the residuals' variance that is the law's misfit, where no repeated seeds can show it, and how far it reaches.
-MISFIT_SHARE, MISFIT_LENGTH = 0.8, 2.0
+MISFIT_SHARE, MISFIT_LENGTH = 0.85, 3.0
 #: The least noise, as a share of the residuals' sd.
 LEAST_NOISE = 0.1
 #: What is narrowed, as `Pick` calls it.
@@ -44,7 +48,7 @@ def next_runs(
     table: RunTable,
     *,
     narrow: Narrow = "n",
-    candidates: Path | Candidates | None = None,
+    candidates: Path | Sequence[Size] | Callable[[Fit], Candidates] | None = None,
     runs: int | None = None,
     spend: float | None = None,
     flops: float | None = None,
@@ -65,8 +69,8 @@ def next_runs(
         table: the runs so far, from `load_runs`.
         narrow: n or d, the size or tokens of the model that is chosen; loss, what it reaches; dollars, what it costs (in the
             unit of the costs).
-        candidates: a CSV (`next.candidates.of_file`), runs, or None for a grid around those of the table. Those as dear
-            as the target itself are left out of the grid.
+        candidates: a CSV (`next.candidates.of_file`), what makes runs of a fit, sizes for a grid of lengths, or None for the
+            sizes of the table and their neighbours. What is as dear as the target itself is left out of a grid.
         runs: how many to name, or
         spend: training FLOPs to spend on them. Neither: eight runs.
         flops, target_loss, budget and what follows: the decision, as `recommend` takes it.
@@ -106,7 +110,7 @@ def next_runs(
     options = _candidates(candidates, fitted, setting, chosen_today)
     noise, noise_rule = noise_of(table, fitted)
     made = made_runs(fitted)
-    params_KP, gradients = _gradients(setting, law, fitted.draws_KP, drawn, QUANTITIES[narrow])
+    params_KP, gradients = _gradients(setting, law, resamples(fitted, law), QUANTITIES[narrow])
     narrowing = Narrowing(law=law, params_KP=params_KP, made=made, candidates=options.runs, noise=noise)
     place = DesignRuns.of_cells([(float(chosen_today.n_params), float(chosen_today.n_tokens), 1)])
     goal = Goal(gradient_KP=gradients[QUANTITIES[narrow]], place=place if narrow == "loss" else None)
@@ -175,6 +179,24 @@ def made_runs(fit: Fit) -> DesignRuns:
     )
 
 
+def resamples(fit: Fit, law: Law) -> Array:
+    """Parameters (K, P) to judge runs at: the fit's resamples, and the law's usual shape (`fitting.design`) through its runs.
+
+    The shape stands in for 10 of 10 + n of them: what was known before the n runs, worth ten. Few runs resampled give laws far
+    from any that was ever fitted, and what is best under those is best for nobody.
+    """
+    assert fit.draws_KP is not None
+    points = [point for point in fit.points if not point.held_out]
+    n, d, unique, loss = (
+        np.array([getattr(point, name) for point in points])
+        for name in ("n_params", "n_tokens", "unique_tokens", "loss")
+    )
+    usual = usual_shape(law, n, d, unique if law.uses_unique_tokens else None, float(np.exp(np.log(loss).mean())))
+    ratio = PRIOR_RUNS / len(points)
+    drawn_KP = fit.draws_KP[np.isfinite(fit.draws_KP).all(-1)][: round(RESAMPLES / (1 + ratio))]
+    return np.concatenate([drawn_KP, np.repeat(usual[None], round(len(drawn_KP) * ratio), axis=0)])
+
+
 def noise_of(table: RunTable, fit: Fit) -> tuple[RunNoise, str]:
     """The noise between seeds and the law's misfit, told apart by repeated seeds where there are some; and that in words."""
     seeds = seed_noise(table.fitted)
@@ -236,42 +258,44 @@ def _picks(setting: Setting, law: Law, fit: Fit) -> tuple[Pick, Pick]:
     return today, drawn
 
 
-def _gradients(setting: Setting, law: Law, draws_KP: Array, drawn: Pick, name: str) -> tuple[Array, dict[str, Array]]:
-    """Resamples at which the decision has derivatives, and these, by quantity."""
-    known = np.isfinite(np.stack([drawn.n_params, drawn.n_tokens, drawn.loss, drawn.cost])).all(0)
-    params_KP = draws_KP[known][:RESAMPLES]
+def _gradients(setting: Setting, law: Law, params_KP: Array, name: str) -> tuple[Array, dict[str, Array]]:
+    """Laws at which the decision has derivatives, and these, by quantity."""
     gradients = relative_gradient(lambda params: pick(setting, law, params)._asdict(), params_KP)
     sound = np.ones(len(params_KP), dtype=np.bool_)
     for quantity in {name, "n_params"}:
         sound &= np.isfinite(gradients[quantity]).all(-1) & (np.abs(gradients[quantity]).max(-1) > 0)
-    if sound.sum() < RESAMPLES // 10:
+    if sound.sum() < len(params_KP) // 2:
         raise UserError(
-            f"{int(sound.sum())} of {len(draws_KP)} resampled laws have an answer to this question, too few to judge runs by. "
+            f"{int(sound.sum())} of {len(params_KP)} resampled laws have an answer to this question, too few to judge runs by. "
             "Ask for a nearer target"
         )
     return params_KP[sound], {quantity: rows[sound] for quantity, rows in gradients.items()}
 
 
-def _candidates(given: Path | Candidates | None, fit: Fit, setting: Setting, today: Pick) -> Candidates:
-    if isinstance(given, Candidates):
-        return given
-    if given is not None:
+def _candidates(
+    given: Path | Sequence[Size] | Callable[[Fit], Candidates] | None, fit: Fit, setting: Setting, today: Pick
+) -> Candidates:
+    if isinstance(given, Path):
         return of_file(given, fit, setting.train_flops)
-    grid = around(fit, setting.train_flops)
-    cheaper = grid.flops_m < float(setting.train_flops(today.n_params) * today.n_tokens)
+    if callable(given):
+        return given(fit)
+    found = grid(fit, given or sizes_around(fit, setting.train_flops), setting.train_flops)
+    cheaper = found.flops_m < float(setting.train_flops(today.n_params) * today.n_tokens)
     if not cheaper.any():
         raise UserError(
             "the target's own training costs less than any run of the grid: train it. Other candidates can be named in a file "
             "(--candidates)"
         )
-    return grid.only(cheaper)
+    return found.only(cheaper)
 
 
 def _named(options: Candidates, cost_m: Array, share_m: Array) -> tuple[CandidateRun, ...]:
     columns = (options.runs.n_params_n, options.runs.n_tokens_n, options.flops_m, cost_m, share_m)
     return tuple(
-        CandidateRun(name=name, n_params=n, n_tokens=d, flops=flops, cost=cost, share=share)
-        for name, n, d, flops, cost, share in zip(options.names, *(column.tolist() for column in columns), strict=True)
+        CandidateRun(name=name, size=size, n_params=n, n_tokens=d, flops=flops, cost=cost, share=share)
+        for name, size, n, d, flops, cost, share in zip(
+            options.names, options.sizes, *(column.tolist() for column in columns), strict=True
+        )
     )
 
 

@@ -19,6 +19,8 @@ class CandidateRun:
     """A run that could be made."""
 
     name: str
+    size: str
+    """Label of its shape in a sweep's ladder; "" where there is none."""
     n_params: float
     n_tokens: float
     flops: float

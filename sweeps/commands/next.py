@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,14 +16,18 @@ from sweeps.commands.decision import decision_options
 from sweeps.commands.options import JsonOption, RunsArgument, StorageOption, fit_options, runs_query
 from sweeps.commands.takes import takes
 from sweeps.commands.terminal import note, print_json, print_table, say, say_wrapped
-from sweeps.runs_query import RunsQuery, open_runs
+from sweeps.runs_query import RunsQuery, is_table, open_runs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from analysis.next.candidates import Candidates, Size
+    from analysis.results import Fit
     from analysis.results.next_runs import NextRuns
 
 NEXT_PANEL = "The next runs"
+#: In place of a file: the sweep's own runs.
+MISSING = Path("missing")
 
 
 @takes(decision=decision_options, query=runs_query, fitting=fit_options)
@@ -39,8 +45,9 @@ def next_command(
     candidates: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.csv",
-            help="Runs to choose from: n_params, n_tokens, optional flops and name (default: a grid around those made).",
+            metavar="FILE.csv|missing",
+            help="Runs to choose from: a file with n_params, n_tokens, optional flops and name, or the sweep's own unfinished "
+            "ones (default: a grid of its sizes and their neighbours).",
             rich_help_panel=NEXT_PANEL,
         ),
     ] = None,
@@ -69,7 +76,7 @@ def next_command(
     found = next_runs(
         open_runs(runs, storage, query),
         narrow=narrow,
-        candidates=candidates,
+        candidates=_offered(runs, candidates, storage, fitting),
         runs=number,
         spend=spend,
         **question,  # type: ignore[arg-type]
@@ -89,6 +96,29 @@ def next_command(
     say_wrapped(rest)
     for line in cells_yaml(found):
         say(line)
+
+
+def _offered(
+    runs: str, candidates: Path | None, storage: Path | None, fitting: FitOptions
+) -> Path | list[Size] | Callable[[Fit], Candidates] | None:
+    """What `next_runs` takes for the candidates that were asked for; a sweep's grid is of shapes that its ladder can make."""
+    if is_table(runs):
+        if candidates == MISSING:
+            raise UserError(
+                f"--candidates {MISSING} names a sweep's unfinished runs, and {runs} is a table: name a file"
+            )
+        return candidates
+    from sweeps.next_candidates import ladder_sizes, missing_runs
+    from sweeps.storage import open_storage, open_sweep
+
+    where = open_storage(storage)
+    if candidates == MISSING:
+        from sweeps.hardware.place import this_place
+        from sweeps.prepare import prepare
+
+        prepared = prepare(runs, where, this_place(), say=note)
+        return partial(missing_runs, prepared.design, prepared.storage)
+    return candidates or ladder_sizes(open_sweep(runs, where), fitting["counting"])
 
 
 def _table(found: NextRuns) -> Table:

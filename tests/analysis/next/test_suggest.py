@@ -12,7 +12,7 @@ import pytest
 
 from analysis import fit, next_runs
 from analysis.decisions.costs import flops_rule
-from analysis.next.candidates import around
+from analysis.next.candidates import Candidates, grid, sizes_around
 from analysis.next.choice import when_to_stop
 from analysis.next.describe_next import describe_next, next_json
 from analysis.plots.next_runs import next_runs_picture
@@ -33,6 +33,11 @@ def table(noise: float = 0.005, sizes: int = 6, largest: float = 1e9, seeds: int
     loss = predict(BESIROGLU, n, n * r) * np.exp(noise * rng.standard_normal(len(n)))
     designs = [f"{a:.0f}-{b:.0f}" for a, b in zip(n, r, strict=True)] if seeds > 1 else None
     return make_table(n, n * r, loss, flops=6 * n * n * r, designs=designs)
+
+
+def around(fitted: Fit) -> Candidates:
+    six_nd = flops_rule(6.0, "6 N")
+    return grid(fitted, sizes_around(fitted, six_nd), six_nd)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,7 @@ def test_the_expected_interval_is_what_the_runs_then_give() -> None:
     def width(ci95: object) -> float:
         return float(np.log(ci95.hi / ci95.lo))  # type: ignore[attr-defined]
 
-    assert width(found.chosen[-1].ci95) < 0.8 * width(found.ci95)
+    assert width(found.chosen[-1].ci95) < 0.9 * width(found.ci95)
     assert width(then.ci95) == pytest.approx(width(found.chosen[-1].ci95), rel=0.4)
 
 
@@ -104,12 +109,12 @@ def test_what_is_to_be_spent_is_not_passed(made: RunTable, fitted: Fit) -> None:
 
 
 def test_the_grid_goes_around_the_runs_and_stays_cheaper_than_the_target(made: RunTable, fitted: Fit) -> None:
-    grid = around(fitted, flops_rule(6.0, "6 N"))
+    offered = around(fitted)
     sizes = np.unique(made.frame["n_params"])
-    assert np.unique(grid.runs.n_params_n).max() > sizes.max()
-    assert np.unique(grid.runs.n_params_n).min() < sizes.min()
-    assert set(sizes) <= set(grid.runs.n_params_n)
-    assert grid.flops_m.max() > made.frame["flops"].max()
+    assert np.unique(offered.runs.n_params_n).max() > sizes.max()
+    assert np.unique(offered.runs.n_params_n).min() < sizes.min()
+    assert set(sizes) <= set(offered.runs.n_params_n)
+    assert offered.flops_m.max() > made.frame["flops"].max()
     found = next_runs(made, flops=1e20, runs=1, fit=fitted)
     assert max(run.flops for run in found.candidates) < 1e20
 
@@ -118,8 +123,8 @@ def test_branches_are_offered_off_the_trunk_of_their_size() -> None:
     made = table()
     frame = made.frame.assign(group=[f"trunk-{n:.0f}" for n in made.frame["n_params"]])
     fitted = fit(replace(made, frame=frame), bootstrap=200)
-    grid = around(fitted, flops_rule(6.0, "6 N"))
-    for n, trunk in zip(grid.runs.n_params_n, grid.runs.trunk_n, strict=True):
+    offered = around(fitted)
+    for n, trunk in zip(offered.runs.n_params_n, offered.runs.trunk_n, strict=True):
         assert trunk == (f"trunk-{n:.0f}" if n in set(frame["n_params"]) else f"new-{n:.17g}")
 
 
