@@ -31,7 +31,7 @@ class SweepRun(Record):
     censored: bool = False
     """Stopped early by a tuning study, for good: it counts as ended, and is no point of any fit."""
     tags: dict[str, str] = Field(default={})
-    """More tags for MLflow, such as a tuning study's trial."""
+    """More tags for MLflow: its size and budget as its name has them, or a tuning study's trial."""
 
 
 class SweepIndex(Record):

@@ -27,6 +27,8 @@ class Cell:
 
     name: str
     """`w32-C3.2e11`, or `w32-lr2-C3.2e11`."""
+    budget: str
+    """`C3.2e11`."""
     lr_multiplier: float
     flops_budget: float | None
     """The declared compute budget, where one declares it."""
@@ -145,6 +147,7 @@ def _cell(
             parts_by_seed.setdefault(seed, {})[ask.part] = None
     return Cell(
         name=naming.name,
+        budget=budget_label(naming.wanted.unit, naming.wanted.budget),
         lr_multiplier=multiplier,
         flops_budget=naming.wanted.budget if naming.wanted.unit == "flops" else None,
         config=config,
@@ -158,7 +161,11 @@ def rate_label(size: str, multiplier: float) -> str:
 
 def cell_name(size: str, unit: BudgetUnit, budget: float) -> str:
     """A size at a budget, as runs are called: `w32-C3.2e11`."""
-    return f"{size}-{_BUDGET_LETTER[unit]}{_short(budget)}"
+    return f"{size}-{budget_label(unit, budget)}"
+
+
+def budget_label(unit: BudgetUnit, budget: float) -> str:
+    return f"{_BUDGET_LETTER[unit]}{_short(budget)}"
 
 
 def _short(value: float) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from llama.accounting import count_parameters
 from llama.config import ModelConfig, RunConfig
 from llama.errors import UserError
+from llama.metric_names import TAG_BUDGET, TAG_SIZE
 from llama.sweep_index import SweepRun
 from sweeps.cells import Cell, LeftOut, make_cells, rate_label
 from sweeps.numerics import Numerics
@@ -95,6 +96,7 @@ def _runs(spec: SweepSpec, size: str, cells: list[Cell], seed: int, held_out_siz
             flops_budget=None,
             held_out=False,
             n_params=count_parameters(trunk.model).n_params,
+            tags={TAG_SIZE: size},
         )
         yield PlannedRun(config=trunk, record=record, size=size, parts=())
     ratio_limit = spec.held_out.tokens_per_parameter_above
@@ -115,6 +117,7 @@ def _runs(spec: SweepSpec, size: str, cells: list[Cell], seed: int, held_out_siz
             n_params=n_params,
             tokens=config.tokens,
             fork_tokens=None if config.fork_step is None else config.fork_step * config.batch_tokens,
+            tags={TAG_SIZE: size, TAG_BUDGET: cell.budget},
         )
         yield PlannedRun(config=config, record=record, size=size, parts=cell.parts_by_seed[seed])
 

@@ -15,9 +15,10 @@ from llama.metric_names import (
     FLOPS,
     PARAM_FLOPS,
     PARAM_TOKENS,
-    TAG_FLOPS_BUDGET,
+    TAG_BUDGET,
     TAG_HELD_OUT,
     TAG_OUTCOME,
+    TAG_SIZE,
     TOKENS_PER_SECOND,
     TRAIN_LOSS,
     VAL_BPB,
@@ -46,9 +47,10 @@ def experiment_tags() -> dict[str, str]:
         _line("bpb-tokens", VAL_BPB, xAxisScaleType="log", displayPoints=True),
         _scatter("loss-speed", DECODE_SPEED, VAL_LOSS),
     ]
-    columns = [f"params.`{name}`" for name in ("n_params", PARAM_TOKENS, PARAM_FLOPS)]
+    columns = ["attributes.`Dataset`"]
+    columns += [f"tags.`{name}`" for name in (TAG_SIZE, TAG_BUDGET, TAG_OUTCOME, TAG_HELD_OUT)]
+    columns += [f"params.`{name}`" for name in ("n_params", PARAM_TOKENS, PARAM_FLOPS, "seed")]
     columns += [f"metrics.`{name}`" for name in (VAL_LOSS, VAL_BPB, DECODE_SPEED, TOKENS_PER_SECOND)]
-    columns += [f"tags.`{name}`" for name in (TAG_OUTCOME, TAG_FLOPS_BUDGET, TAG_HELD_OUT)]
     section = {
         "uuid": SHARE_KEY,
         "name": "Scaling",

@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 240.0
 
 #: MLflow opens an assistant's panel and, on a shared view, a banner: both are closed before the picture.
 CLOSE_PANELS = """
