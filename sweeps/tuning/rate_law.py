@@ -118,6 +118,11 @@ def fit_rate_laws(
         warnings += ["the best batch is known at too few cells for a law: one batch stands for all"] if several else []
     lr_law = _fit(log_lrs, lr_values, places, with_rate, generator)
     batch_law = _fit(log_batches, batch_values, places, with_batch, generator, constant=constant_batch)
+    warnings += [
+        f"{field} of the rate's law is beyond {EXPONENT_LIMIT:g}, more than any rule has, and was kept there"
+        for field, value in zip(("n_exponent", "d_exponent"), lr_law.coefficients[1:], strict=True)
+        if abs(value) == EXPONENT_LIMIT
+    ]
     warnings += [f"{field} of the rate's law can't be told from these cells, and is 0" for field in lr_law.fixed]
     return RateLaws(
         peak_lr=lr_law,

@@ -302,6 +302,6 @@ def study_of(
         peak_lr=Law.of(laws.peak_lr),
         batch_tokens=Law.of(laws.batch_tokens),
         held_out=list(checks),
-        recipe=tuned.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
+        recipe={"name": tuned.name} | tuned.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         warnings=list(laws.warnings),
     )

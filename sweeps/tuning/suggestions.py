@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Parameters = Mapping[str, Any]
 
 #: Draws of one suggestion before a space is called empty.
-MOST_DRAWS = 1000
+MOST_DRAWS = 200
 _IDENTITY = "isoloss.identity"
 
 
@@ -175,6 +175,4 @@ class Suggestions:
             if self._accepts(drawn.params):
                 return dict(drawn.params)
             copy.tell(drawn, state=TrialState.FAIL)
-        raise UserError(
-            f"tune: none of {MOST_DRAWS} shapes that were drawn has as many parameters as n_params asks for"
-        )
+        raise UserError(f"tune: none of {MOST_DRAWS} suggestions fits: widen tune.shape.n_params, or train for longer")
