@@ -6,7 +6,9 @@ starting processes, validation and checkpoints come on top.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from llama.accounting import checkpoint_bytes, count_parameters
 from llama.config import Device, RunConfig
@@ -21,6 +23,7 @@ from sweeps.plan_designs import design_in_words, design_parts
 from sweeps.plan_records import Cost, DomainPlan, LeftOutCell, Plan, SizePlan
 from sweeps.plan_warnings import memory_warnings, warnings_of
 from sweeps.schedule import Schedule, capacity, taken
+from sweeps.segments import Segment
 
 #: A worker process with torch loaded and nothing trained, measured on Linux.
 PROCESS_BYTES = 400_000_000
@@ -45,9 +48,9 @@ def make_plan(
     spec = design.spec
     finals = [run for run in design.runs if not run.record.is_trunk]
     timed = schedule.slots is not None
-    sizes = [plan for size in design.models if (plan := _size_plan(design, size, place, schedule)) is not None]
+    by_size = _by_size(design)
+    sizes = [_size_plan(size, by_size[size], place, schedule) for size in design.models if by_size[size].finals]
     domains = _domain_plans(design, finals)
-    saved = [segment.config for segment in design.segments] + [run.config for run in design.runs]
     slots = run_slots(place, schedule)
     warnings = warnings_of(design, domains, speeds.calibration, timed=timed)
     return Plan(
@@ -74,7 +77,10 @@ def make_plan(
         utilisation=_utilisation(design, schedule),
         speeds=_speeds_in_words(design, speeds),
         cost=_cost(design, place, schedule, usd_per_gpu_hour),
-        checkpoint_bytes=sum(checkpoint_bytes(config.model) for config in saved),
+        checkpoint_bytes=sum(
+            checkpoint_bytes(design.models[size]) * (len(parts.segments) + parts.runs)
+            for size, parts in by_size.items()
+        ),
         sizes=sizes,
         domains=domains,
         left_out=[LeftOutCell(name=name, reason=reason) for name, reason, _ in design.left_out],
@@ -158,13 +164,32 @@ def _speeds_in_words(design: Design, speeds: Speeds) -> list[str]:
     return lines
 
 
-def _size_plan(design: Design, size: str, place: Place, schedule: Schedule) -> SizePlan | None:
-    """None for a size without runs."""
-    model, runs = design.models[size], [run for run in design.runs if run.size == size and not run.record.is_trunk]
-    if not runs:
-        return None
+class _Parts(NamedTuple):
+    """What a size has in a design."""
+
+    finals: list[PlannedRun]
+    segments: list[Segment]
+    runs: int
+    """Trunks included."""
+
+
+def _by_size(design: Design) -> dict[str, _Parts]:
+    sizes = {run.record.key: run.size for run in design.runs}
+    finals: defaultdict[str, list[PlannedRun]] = defaultdict(list)
+    segments: defaultdict[str, list[Segment]] = defaultdict(list)
+    for run in design.runs:
+        if not run.record.is_trunk:
+            finals[run.size].append(run)
+    for segment in design.segments:
+        segments[sizes[segment.run_key]].append(segment)
+    runs = Counter(sizes.values())
+    return {size: _Parts(finals[size], segments[size], runs[size]) for size in design.models}
+
+
+def _size_plan(size: str, parts: _Parts, place: Place, schedule: Schedule) -> SizePlan:
+    runs, segments = parts.finals, parts.segments
+    model = runs[0].config.model
     counts, tokens = count_parameters(model), [_run_tokens(run) for run in runs]
-    segments = [segment for segment in design.segments if segment.config.model == model]
     timed = all(segment.id in schedule.seconds for segment in segments)
     batches = sorted({run.config.recipe.batch_sequences for run in runs})
     speed = schedule.speeds[TrainedShape.of(max(runs, key=lambda run: run.config.recipe.batch_sequences).config)]

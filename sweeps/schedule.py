@@ -39,11 +39,12 @@ def foretell(design: Design, speeds: Speeds, nodes: Sequence[Node], resources: M
         UserError: a run asks for more than the nodes have.
     """
     require_feasible(((f"a run of {size}", asked) for size, asked in resources.items()), nodes)
-    shapes = {segment.id: TrainedShape.of(segment.config) for segment in design.segments}
+    shapes = {run.record.key: TrainedShape.of(run.config) for run in design.runs}
     found = {shape: speeds.speed(shape) for shape in dict.fromkeys(shapes.values())}
+    by_run = {key: found[shape] for key, shape in shapes.items()}
     seconds: dict[str, float] = {}
     for segment in design.segments:
-        speed = found[shapes[segment.id]]
+        speed = by_run[segment.run_key]
         if speed is not None:
             seconds[segment.id] = segment.tokens / speed.tokens_per_second
     return Schedule(
