@@ -74,6 +74,7 @@ def make_plan(
         place=_in_words(place),
         device_seconds=sum(schedule.seconds.values()) if timed else None,
         wall_seconds=schedule.wall_seconds,
+        chain_seconds=schedule.chain_seconds,
         utilisation=_utilisation(design, schedule),
         speeds=_speeds_in_words(design, speeds),
         cost=_cost(design, place, schedule, usd_per_gpu_hour),
@@ -138,7 +139,7 @@ def _cost(design: Design, place: Place, schedule: Schedule, usd_per_gpu_hour: fl
 
 def _in_words(place: Place) -> str:
     if place.cluster is not None:
-        return f"{place.cluster.name}: {place.cluster.layout}"
+        return place.cluster.name
     count = f"{place.gpus} GPU{'s' if place.gpus > 1 else ''}" if place.gpus else f"{place.cpus} cores"
     return f"{count} of {place.machine.name}"
 

@@ -160,10 +160,12 @@ class Plan(Record):
     slots: int
     """Runs that go side by side, at most."""
     place: str
-    """Where, in words."""
+    """`64xH100`, `2 cores of <processor>`."""
     device_seconds: float | None
     wall_seconds: float | None
     """By the launcher's own schedule, longest path first; None where a speed is missing."""
+    chain_seconds: float | None
+    """Of the longest trunk with its last branch, or lone run: no cluster ends the sweep sooner."""
     utilisation: float | None
     """Share of the place's GPUs, or cores, that runs hold until the last one ends."""
     speeds: list[str]

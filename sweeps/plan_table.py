@@ -70,7 +70,7 @@ def _parts(plan: Plan) -> Table:
 def _layouts(plan: Plan) -> Table:
     """How each size lies on the GPUs."""
     assert plan.cost is not None
-    found = table(f"on {plan.place.split(':')[0]}", "size", "memory a run", "layout")
+    found = table(f"on {plan.place}, {plan.cost.nodes}", "size", "memory a run", "layout")
     found.columns[-1].justify = "left"
     found.columns[-1].no_wrap = False
     for size in plan.sizes:
@@ -91,9 +91,10 @@ def _summary(plan: Plan) -> list[str]:
     memory = max((size.memory_bytes for size in plan.sizes), default=0)
     time = "unknown: no measured speed of this machine"
     if plan.wall_seconds is not None and plan.device_seconds is not None:
-        busy = "" if plan.utilisation is None else f", {plan.utilisation:.0%} of {plan.place.split(':')[0]} in use"
+        busy = "" if plan.utilisation is None else f", {plan.utilisation:.0%} of {plan.place} in use"
+        chain = "" if plan.chain_seconds is None else f"; no cluster ends it before {duration(plan.chain_seconds)}"
         time = (
-            f"{duration(plan.wall_seconds)} with {plan.slots} at once at most{busy} "
+            f"{duration(plan.wall_seconds)} with {plan.slots} at once at most{busy}{chain} "
             f"({duration(plan.device_seconds)} of training steps in all; start-up, validation and checkpoints come on top)"
         )
     return [
@@ -137,7 +138,7 @@ def _foresight(seen: Foresight) -> list[str]:
 
 
 def interval(value: float, ci95: tuple[float, float] | None) -> str:
-    return f"{human(value)} (not at all)" if ci95 is None else f"{human(value)} ({human(ci95[0])} - {human(ci95[1])})"
+    return f"{human(value)} (unbounded)" if ci95 is None else f"{human(value)} ({human(ci95[0])} - {human(ci95[1])})"
 
 
 def _step(plan: Plan) -> str:

@@ -15,7 +15,8 @@ from sweeps.plan_table import duration, human, interval, table
 
 def side_by_side(plans: Sequence[Plan]) -> Group:
     """A column a plan: what each costs and how long it takes, and what a fit of it could tell."""
-    found = table(f"on {plans[0].place}", "", *(plan.sweep for plan in plans))
+    nodes = "" if plans[0].cost is None else f", {plans[0].cost.nodes}"
+    found = table(f"on {plans[0].place}{nodes}", "", *(plan.sweep for plan in plans))
     for heading, cell in _ROWS:
         found.add_row(heading, *(cell(plan) for plan in plans))
     seen = next((plan.foresight for plan in plans if plan.foresight is not None), None)

@@ -27,6 +27,9 @@ class Schedule:
     slots: Sequence[Slot] | None
     """Where and when each segment would run, by end; None where a speed is not known."""
 
+    chain_seconds: float | None
+    """Of the longest chain of segments that need each other: no cluster is faster. None where a speed is not known."""
+
     @property
     def wall_seconds(self) -> float | None:
         return None if self.slots is None else max((slot.end_seconds for slot in self.slots), default=0.0)
@@ -47,13 +50,22 @@ def foretell(design: Design, speeds: Speeds, nodes: Sequence[Node], resources: M
         speed = by_run[segment.run_key]
         if speed is not None:
             seconds[segment.id] = segment.tokens / speed.tokens_per_second
+    timed = len(seconds) == len(design.segments)
     return Schedule(
         nodes=tuple(nodes),
         resources=resources,
         speeds=found,
         seconds=seconds,
-        slots=simulate(_tasks(design, seconds, resources), nodes) if len(seconds) == len(design.segments) else None,
+        slots=simulate(_tasks(design, seconds, resources), nodes) if timed else None,
+        chain_seconds=_longest_chain(design, seconds) if timed else None,
     )
+
+
+def _longest_chain(design: Design, seconds: Mapping[str, float]) -> float:
+    ends: dict[str, float] = {}
+    for segment in design.segments:  # what a segment needs stands before it
+        ends[segment.id] = seconds[segment.id] + max((ends[need] for need in segment.needs), default=0.0)
+    return max(ends.values(), default=0.0)
 
 
 def _tasks(design: Design, seconds: Mapping[str, float], resources: Mapping[str, Resources]) -> list[Task]:

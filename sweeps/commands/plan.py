@@ -196,7 +196,7 @@ def _draw(prepared: Prepared, path: Path) -> None:
     from sweeps.gantt.bars import planned_gantt
     from sweeps.gantt.picture import write_gantt
 
-    found = planned_gantt(prepared.design, prepared.schedule, place=prepared.plan.place.split(":")[0])
+    found = planned_gantt(prepared.design, prepared.schedule, place=prepared.plan.place)
     if found is None:
         raise UserError("--gantt: not every size's speed is known, so there is no schedule to draw; see --calibrate")
     write_gantt(found, path)
@@ -221,7 +221,7 @@ def _check_stated(mfu: float | None, price_per_hour: float | None, *, has_gpus: 
 def _refuse_what_does_not_fit(plans: list[Plan]) -> None:
     """The plans were shown; these can't be carried out as they stand."""
     reasons = [
-        f"{plan.sweep} does not fit {plan.place.split(':')[0]}: {size.size}: {size.layout}"
+        f"{plan.sweep} does not fit {plan.place}: {size.size}: {size.layout}"
         for plan in plans
         for size in plan.sizes
         if not size.fits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Inches.
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 9.5, 0.95, 1.75, 0.45, 0.72
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 9.5, 0.95, 1.75, 0.45, 0.6
 _ROW, _LEAST_HEIGHT, _MOST_HEIGHT = 0.32, 0.7, 6.4
 _USE_HEIGHT, _BETWEEN = 0.9, 0.12
-_CHARACTER = 0.066
+_CHARACTER, _CAPTION_CHARACTER = 0.066, 0.062
+_CAPTION_LINE, _LEGEND_LINE = 0.145, 0.19
 #: Rows at least so high have names in their bars and a line around each.
 _READABLE_ROW = 0.15
 #: Rows at least so high are set apart.
@@ -54,13 +56,16 @@ def write_gantt(gantt: Gantt, path: Path) -> None:
 
 
 def _draw(gantt: Gantt) -> Figure:
-    rows = sum(gantt.node_rows)
-    height = min(max(_ROW * rows, _LEAST_HEIGHT), _MOST_HEIGHT)
-    whole = _TOP + height + _BETWEEN + _USE_HEIGHT + _BOTTOM
+    rows, entries = sum(gantt.node_rows), list(_legend(gantt))
+    least = max(_LEAST_HEIGHT, _LEGEND_LINE * (len(entries) + 2) - _BETWEEN - _USE_HEIGHT)
+    height = min(max(_ROW * rows, least), max(_MOST_HEIGHT, least))
+    caption = textwrap.wrap(gantt.caption, int((_WIDTH - 0.3) / _CAPTION_CHARACTER))
+    bottom = _BOTTOM + _CAPTION_LINE * len(caption)
+    whole = _TOP + height + _BETWEEN + _USE_HEIGHT + bottom
     figure = Figure(figsize=(_WIDTH, whole), dpi=PNG_DOTS_PER_INCH, facecolor="white")
     width = (_WIDTH - _LEFT - _RIGHT) / _WIDTH
-    upper = figure.add_axes((_LEFT / _WIDTH, (_BOTTOM + _USE_HEIGHT + _BETWEEN) / whole, width, height / whole))
-    lower = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / whole, width, _USE_HEIGHT / whole))
+    upper = figure.add_axes((_LEFT / _WIDTH, (bottom + _USE_HEIGHT + _BETWEEN) / whole, width, height / whole))
+    lower = figure.add_axes((_LEFT / _WIDTH, bottom / whole, width, _USE_HEIGHT / whole))
     scale, unit = next(((s, u) for s, u in _TIMES if gantt.end_seconds >= 2 * s), _TIMES[-1])
     end = max(gantt.end_seconds / scale, 1e-9)
     _draw_rows(upper, gantt, scale, end, row_inches=height / max(rows, 1))
@@ -68,9 +73,9 @@ def _draw(gantt: Gantt) -> Figure:
     lower.set_xlabel(unit)
     place = (0.15 / _WIDTH, 1 - 0.14 / whole)
     figure.text(*place, gantt.title, fontsize=10.5, fontweight="bold", va="top", color=style.INK)
-    figure.text(0.15 / _WIDTH, 0.1 / whole, gantt.caption, fontsize=7.5, color="#4d4d4d", va="bottom", wrap=True)
+    figure.text(0.15 / _WIDTH, 0.1 / whole, "\n".join(caption), fontsize=7.5, color="#4d4d4d", va="bottom")
     figure.legend(
-        handles=list(_legend(gantt)),
+        handles=entries,
         loc="upper left",
         bbox_to_anchor=(1 - (_RIGHT - 0.12) / _WIDTH, 1 - _TOP / whole),
         frameon=False,
@@ -196,7 +201,16 @@ def _draw_use(axes: Axes, gantt: Gantt, scale: float, end: float) -> None:
     mean = float(np.sum(use[:-1] * np.diff(times)) / times[-1]) if times[-1] > 0 else 0.0
     axes.fill_between(times / scale, 0, use, step="post", color=style.SECOND, alpha=0.35, linewidth=0)
     axes.axhline(mean, color=style.INK, linewidth=0.8, linestyle=(0, (4, 2)))
-    axes.text(end, mean, f" {mean:.0%} on average", fontsize=7.5, va="center", ha="left", color=style.INK)
+    axes.text(
+        0.99 * end,
+        mean + (-0.05 if mean > 0.5 else 0.05),
+        f"{mean:.0%} on average",
+        fontsize=7.5,
+        va="top" if mean > 0.5 else "bottom",
+        ha="right",
+        color=style.INK,
+        bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1.0},
+    )
     axes.set_xlim(0, end)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])

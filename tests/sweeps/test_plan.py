@@ -150,6 +150,7 @@ def test_wall_seconds(slots, wall):
     plan = plan_on_cpus(found, measured(found, speed), slots=slots)
     assert plan.wall_seconds == pytest.approx(wall, rel=2e-3)
     assert plan.device_seconds == pytest.approx(0.8 * 16 + 0.2 * 31, rel=2e-3)
+    assert plan.chain_seconds == pytest.approx(16.0, rel=2e-3)
 
 
 def test_json_holds_the_whole_plan():

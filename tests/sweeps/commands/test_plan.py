@@ -46,7 +46,7 @@ def test_a_cluster_is_planned_for_in_words_and_in_json(place: Path):
     ):
         assert part in " ".join(shown.stdout.split())
     found = json.loads(plan(place, "--cluster", "64xH100", "--json").stdout)
-    assert found["place"] == "64xH100: 8 nodes of 8, 12 cores a GPU"
+    assert (found["place"], found["cost"]["nodes"]) == ("64xH100", "8 nodes of 8, 12 cores a GPU")
     assert (found["slots"], found["dtype"], found["cost"]["gpus"]) == (256, "bfloat16", 64)
     halved = json.loads(plan(place, "--cluster", "64xH100", "--json", "--price-per-hour", "2", "--mfu", "0.01").stdout)
     assert halved["cost"]["usd_per_gpu_hour"] == 2
@@ -67,6 +67,12 @@ def test_what_does_not_fit_is_shown_and_then_refused(place: Path):
         (["--cluster", "8xH100", "--mfu", "40"], "--mfu is 40"),
         (["--cluster", "8xH100", "--price-per-hour", "-1"], "--price-per-hour is -1"),
         (["--mfu", "0.4"], "--mfu: this machine has no GPU that is known"),
+        (["--gantt", "plan.pdf"], "ends in .png or .svg"),
+        (["--gantt", "plan.png"], "not every size's speed is known"),
+        (["--compare"], "no launched sweep"),
+        (["--compare", "--cluster", "8xH100"], "leave out --cluster"),
+        (["--target-flops", "1e12", "--target-loss", "3"], "one of the two"),
+        (["--target-loss", "-3"], "--target-loss is -3"),
         (["--cluster", "8xH100", "--calibrate"], "run it on a node of that cluster"),
     ],
 )
@@ -77,3 +83,34 @@ def test_refusals(place: Path, arguments: list[str], message: str):
             ["plan", str(place / "sweep.yaml"), "--storage", str(place / "storage"), *arguments],
             catch_exceptions=False,
         )
+
+
+def test_what_a_fit_could_tell_is_told_at_the_target(place: Path):
+    found = json.loads(plan(place, "--cluster", "8xH100", "--target-loss", "3", "--json").stdout)
+    assert found["foresight"]["target"] == "a loss of 3 nats a token"
+    assert found["foresight"]["loss"] == pytest.approx(3)
+    assert found["foresight"]["n_params_ci95"] is None  # two sizes can't tell three parameters of N apart
+    shown = plan(place, "--cluster", "8xH100")
+    assert "a fit     of these 6 runs would tell N*" in shown.stdout
+    assert "(unbounded)" in shown.stdout
+    assert "nothing tells of" in shown.stdout
+
+
+def test_two_sweeps_stand_side_by_side_at_one_target(place: Path):
+    both = CliRunner().invoke(
+        app,
+        [
+            *("plan", str(place / "sweep.yaml"), str(place / "large.yaml"), "--storage", str(place / "storage")),
+            *("--cluster", "64xH200", "--json"),
+        ],
+    )
+    first, second = json.loads(both.stdout)["plans"]
+    assert (first["sweep"], second["sweep"]) == ("example", "large")
+    assert first["foresight"]["n_params"] == second["foresight"]["n_params"]
+    assert second["foresight"]["target"].endswith("10 times the longest run's")
+
+
+def test_a_schedule_is_drawn(place: Path, tmp_path: Path):
+    shown = plan(place, "--cluster", "8xH100", "--gantt", str(tmp_path / "plan.svg"))
+    assert shown.exit_code == 0, shown.output
+    assert "as planned on 8xH100" in (tmp_path / "plan.svg").read_text()
