@@ -58,8 +58,14 @@ def export_run(run: RunFolder, out: Path | None, *, dtype: DType) -> Exported:
     way, is exported with a caution.
 
     Raises:
-        UserError: the run diverged or has no checkpoint, its corpus is gone, or the folder is taken or can't be written.
+        UserError: a command trained the run, it diverged or has no checkpoint, its corpus is gone, or the folder is taken or
+            can't be written.
     """
+    if run.config.trainer is not None:
+        trained_by = " ".join(run.config.trainer.command)
+        raise UserError(
+            f"run {run.name} was trained by `{trained_by}`, whose checkpoints are its own: export reads isoloss's"
+        )
     done = read_done(run.folder)
     if done is not None and done.outcome == "diverged":
         raise UserError(f"run {run.name} diverged ({done.reason}): there is no model to export")
