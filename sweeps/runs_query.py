@@ -80,8 +80,9 @@ def runs_source(runs: str, storage: Storage) -> str | Path:
 def is_table(runs: str) -> bool:
     """Whether RUNS is a file with a row a run or an MLflow store, rather than a sweep."""
     from analysis.runs.load import is_file, is_tracking_uri
+    from sweeps.storage import YAML_SUFFIXES
 
-    return is_tracking_uri(runs) or is_file(Path(runs))
+    return is_tracking_uri(runs) or (is_file(Path(runs)) and Path(runs).suffix not in YAML_SUFFIXES)
 
 
 def _split(entry: str) -> tuple[str, str]:

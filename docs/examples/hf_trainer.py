@@ -26,7 +26,7 @@ shape = to_config(config.model, dtype="float32", bos_id=1, eos_id=2)
 model = LlamaForCausalLM(LlamaConfig(**shape)).to(device)
 betas, eps, decay = (recipe.beta1, recipe.beta2), recipe.eps, recipe.weight_decay
 optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, betas=betas, eps=eps, weight_decay=decay)
-state = {"step": 0, "seconds": 0.0, "journal": []}  # the journal lies in the checkpoint, so both stand at the same step
+state = {"step": 0, "seconds": 0.0, "losses": [], "journal": []}  # of one step, since all are saved together
 
 
 def write(name, text):  # whole or not at all
@@ -46,6 +46,8 @@ def save():
 
 
 def note(**metrics):
+    metrics["train_loss"] = sum(state["losses"]) / len(state["losses"])  # since the last point
+    state["losses"] = []
     point = {"step": state["step"], "tokens": state["step"] * config.batch_tokens, "unix_ms": int(time.time() * 1000)}
     state["journal"].append(point | {"metrics": {name.replace("_", "/"): value for name, value in metrics.items()}})
     write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in state["journal"]))
@@ -64,11 +66,12 @@ while state["step"] < config.steps:
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
     optimizer.step()
+    state["losses"].append(loss.item())
     optimizer.zero_grad()
     state["step"] += 1
     state["seconds"] += time.monotonic() - started
     if state["step"] % config.log_every_steps == 0 and state["step"] < config.steps:
-        note(train_loss=loss.item())
+        note()
     if leaving or time.monotonic() - saved_at > 30:
         save()
         saved_at = time.monotonic()
@@ -77,6 +80,6 @@ while state["step"] < config.steps:
 with torch.no_grad():
     sums = [(w, [loss_of(batch, "sum").item() for batch in part], part.tokens) for w, part in data.held_out()]
 val_loss = sum(weight * sum(nats) / tokens for weight, nats, tokens in sums)
-note(train_loss=loss.item(), val_loss=val_loss)
+note(val_loss=val_loss)
 done = {"outcome": "finished", "step": config.steps, "tokens": config.tokens, "training_seconds": state["seconds"]}
 write("DONE", json.dumps(done | {"metrics": {"val/loss": val_loss} | data.drawn()}))
