@@ -31,6 +31,7 @@ from typing import Any
 import yaml
 
 from benchmarks.machine import machine, versions
+from benchmarks.noop import nothing
 from cluster.executor import Node
 from cluster.graph import Graph
 from cluster.task import Resources, Task
@@ -144,10 +145,6 @@ def tasks_of(seconds: Mapping[str, float], needs: Mapping[str, Sequence[str]]) -
     ]
 
 
-def nothing(*, attempt: int) -> None:
-    """A segment that does nothing."""
-
-
 def lower_bound(tasks: Sequence[Task], nodes: Iterable[Node]) -> float:
     """No schedule is shorter: all work over all that works (GPUs where there are any, else cores), and the longest path."""
     nodes = list(nodes)
@@ -232,6 +229,7 @@ def time_overhead(arguments: argparse.Namespace) -> dict[str, Any]:
         Supervisor(noops(20), session.executor).run()
         started = time.perf_counter()
         summary = Supervisor(noops(arguments.segments), session.executor).run()
+        assert summary.ok, summary.failed
         seconds = (time.perf_counter() - started) / len(summary.done)
         tune_seconds = time_tune(arguments.trials, Path(folder))
     return {
