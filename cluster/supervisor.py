@@ -359,12 +359,13 @@ class Supervisor:
                 self._begin(task, placement)
 
     def _begin(self, task: Task, placement: Placement) -> None:
-        self._attempts[task.id] += 1
+        number = self._attempts[task.id] + 1
+        attempt = Attempt(task=task, number=number, placement=placement, started=self._clock.now())
+        self._executor.submit(task, number, attempt.node_ids)
+        self._attempts[task.id] = number
         self._ledger.take(placement)
-        attempt = Attempt(task=task, number=self._attempts[task.id], placement=placement, started=self._clock.now())
         self._running.add(attempt)
         self._move(task.id, State.RUNNING, node_ids=attempt.node_ids)
-        self._executor.submit(task, attempt.number, attempt.node_ids)
 
     def _fail_what_has_no_node(self) -> None:
         """Nothing runs and nothing fits: nodes were lost. They may come back; after a while, don't wait any longer."""

@@ -29,12 +29,18 @@ def test_slots_say_where_and_when():
     ]
 
 
-def test_mixed_sizes_come_near_the_lower_bound():
+def test_mixed_sizes_and_gangs_come_near_the_lower_bound():
     nodes = [Node(id=str(index), cpus=64, gpus=8) for index in range(4)]
-    tasks = [task(f"t{i}", seconds=10 + 37 * i % 101, gpus=[0.5, 1, 2, 4, 8][i % 5]) for i in range(400)]
-    makespan = max(slot.end_seconds for slot in simulate(tasks, nodes))
-    gpu_seconds = sum(one.estimated_seconds * one.resources.gpus for one in tasks)
+    sizes = [Resources(gpus=gpus, members=members) for gpus, members in ((0.5, 1), (1, 1), (2, 1), (8, 1), (8, 2))]
+    tasks = [
+        Task(id=f"t{i}", function=jobs.give, estimated_seconds=10.0 + 37 * i % 101, resources=sizes[i % 5])
+        for i in range(400)
+    ]
+    slots = simulate(tasks, nodes)
+    assert len(slots) == sum(one.resources.members for one in tasks)
+    gpu_seconds = sum(one.estimated_seconds * one.resources.gpus * one.resources.members for one in tasks)
     lower_bound = max(gpu_seconds / 32, max(Graph.of(tasks).path_seconds.values()))
+    makespan = max(slot.end_seconds for slot in slots)
     assert lower_bound <= makespan <= 1.05 * lower_bound
 
 

@@ -541,15 +541,48 @@ def test_an_interruption_cancels_what_runs_and_a_second_run_goes_on(error: type[
     assert (summary.skipped, sorted(summary.done)) == (("a",), ["b", "c"])
 
 
-def test_sigterm_leaves_as_an_exit_after_cancelling():
-    world = World([task("a", seconds=50)])
-    before = signal.getsignal(signal.SIGTERM)
-    world.supervisor._on_event = lambda event: event.state is State.RUNNING and signal.raise_signal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("number", "code", "seconds"),
+    [(signal.SIGTERM, 143, Policy().interrupt_seconds), (signal.SIGUSR1, 138, Policy().notice_seconds)],
+)
+def test_a_signal_gives_what_runs_time_to_leave_and_exits(number: signal.Signals, code: int, seconds: float):
+    asked: list[str] = []
+    world = World([task("leaves", seconds=500), task("stubborn", seconds=500)])
+    leave = world.executor.leave
+
+    def leave_some(id: str, attempt: int) -> None:
+        asked.append(id)
+        if id == "leaves":
+            leave(id, attempt)
+
+    world.executor.leave = leave_some
+    before = signal.getsignal(number)
+    world.supervisor._on_event = lambda event: len(world.supervisor._running) == 2 and signal.raise_signal(number)
     with pytest.raises(SystemExit) as left:
         world.run()
-    assert left.value.code == 143
-    assert world.executor._live == set()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert left.value.code == code
+    assert (sorted(asked), world.executor._live) == (["leaves", "stubborn"], set())
+    assert world.clock.now() == pytest.approx(seconds, abs=1)
+    assert signal.getsignal(number) is before
+
+
+def test_a_gang_that_loses_a_node_starts_again_whole_once_the_rest_is_gone():
+    nodes = tuple(Node(id=id, cpus=4, gpus=2) for id in "abc")
+    gang = task("gang", seconds=100, resources=Resources(cpus=2, gpus=2, members=2))
+    world = World([gang], nodes=nodes)
+
+    def lose(event: Event) -> None:
+        world.events.append(event)
+        if event.state is State.RUNNING and event.attempt == 1:
+            world.executor.nodes = [node for node in nodes if node.id != event.node_ids[1]]
+
+    world.supervisor._on_event = lose
+    summary = world.run()
+    assert list(summary.done) == ["gang"]
+    first, second = (event.node_ids for event in world.events if event.state is State.RUNNING)
+    assert set(second) == set("abc") - {first[1]}
+    (reason,) = [event.reason for event in world.events if event.state is State.RETRYING]
+    assert reason == f"node_lost: node {first[1]} left the cluster"
 
 
 # -- random DAGs with random fates --------------------------------------------------------------------------------------
