@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -19,6 +20,20 @@ def measure_training_speed(config: RunConfig, *, seconds: float, threads: int = 
     The median of stretches of at least 50 ms, so that a moment's load on a shared machine does not count. Compiling comes
     before.
     """
+    step = warm_step(config, threads=threads)
+    speeds: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline or not speeds:
+        steps, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < 0.05:
+            step()
+            steps += 1
+        speeds.append(steps * config.batch_tokens / elapsed)
+    return sorted(speeds)[len(speeds) // 2]
+
+
+def warm_step(config: RunConfig, *, threads: int) -> Callable[[], None]:
+    """A whole training step on random tokens that waits for its end, compiled and warmed up."""
     device = pick_device()
     torch.set_num_threads(threads)
     state = TrainingState(config, device)
@@ -31,12 +46,4 @@ def measure_training_speed(config: RunConfig, *, seconds: float, threads: int = 
 
     for _ in range(WARMUP_STEPS):
         step()
-    speeds: list[float] = []
-    deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline or not speeds:
-        steps, started = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < 0.05:
-            step()
-            steps += 1
-        speeds.append(steps * config.batch_tokens / elapsed)
-    return sorted(speeds)[len(speeds) // 2]
+    return step

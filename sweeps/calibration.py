@@ -21,6 +21,7 @@ from llama.config import ActivationCheckpointing, Device, ModelConfig, RunConfig
 from llama.errors import UserError
 from llama.processor import has_bf16_tiles, processor_name
 from llama.records import Record, read_record, write_record
+from llama.sharing import SharedSpeed
 from sweeps.numerics import Numerics
 
 FORMAT_VERSION = 2
@@ -86,12 +87,20 @@ class Speed(NamedTuple):
     source: SpeedSource
 
 
+class PackingPoint(Record):
+    """One shape's runs side by side on one device, measured for 1, 2, 4 ... of them (`sweeps.packing`)."""
+
+    shape: TrainedShape
+    speeds: list[SharedSpeed]
+
+
 class CalibrationFile(Record):
     """The cache of one set-up. The set-up is repeated in words, for whoever opens the file."""
 
     version: int
     setup: str
     points: list[SpeedPoint]
+    packing: tuple[PackingPoint, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +108,13 @@ class Calibration:
     """The measured speeds of one set-up."""
 
     points: tuple[SpeedPoint, ...]
+    packing: tuple[PackingPoint, ...] = ()
     problem: str | None = None
     """Why the cache could not be used, if it couldn't."""
+
+    def shared(self, shape: TrainedShape) -> list[SharedSpeed] | None:
+        """What was measured of this shape's runs side by side."""
+        return next((point.speeds for point in self.packing if point.shape == shape), None)
 
     def speed(self, shape: TrainedShape) -> Speed | None:
         """Training speed of a shape, or None where nothing measured is near.
@@ -156,22 +170,29 @@ def load(setup: Setup) -> Calibration:
         return Calibration(points=(), problem=f"the speed cache was ignored ({error}): measure again with --calibrate")
     if stored is None or stored.version != FORMAT_VERSION:
         return Calibration(points=())
-    return Calibration(points=tuple(stored.points))
+    return Calibration(points=tuple(stored.points), packing=stored.packing)
 
 
-def store(setup: Setup, points: Iterable[SpeedPoint]) -> Calibration:
-    """Add measured points to the cache; a shape measured again replaces its old speed.
+def store(setup: Setup, points: Iterable[SpeedPoint], packing: Iterable[PackingPoint] = ()) -> Calibration:
+    """Add measured points to the cache; a shape measured again replaces its old speed, or its old packing.
 
     Raises:
         UserError: the cache folder can't be written, or a speed is not a positive number.
     """
-    merged = {point.shape: point for point in load(setup).points}
+    known = load(setup)
+    merged = {point.shape: point for point in known.points}
+    packed = {point.shape: point for point in (*known.packing, *packing)}
     for point in points:
         if not (point.tokens_per_second > 0 and math.isfinite(point.tokens_per_second)):
             raise UserError(f"a measured speed is {point.tokens_per_second} tokens a second: it must be above 0")
         merged[point.shape] = point
     path = _path(setup)
-    record = CalibrationFile(version=FORMAT_VERSION, setup=_describe(setup), points=list(merged.values()))
+    record = CalibrationFile(
+        version=FORMAT_VERSION,
+        setup=_describe(setup),
+        points=list(merged.values()),
+        packing=tuple(packed.values()),
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_record(path, record)
@@ -179,7 +200,7 @@ def store(setup: Setup, points: Iterable[SpeedPoint]) -> Calibration:
         raise UserError(
             f"{path.parent} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can"
         ) from None
-    return Calibration(points=tuple(merged.values()))
+    return Calibration(points=tuple(merged.values()), packing=tuple(packed.values()))
 
 
 def _monotone_curve(points: Iterable[SpeedPoint]) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from cluster.executor import Executor
+from cluster.mps import sharing_gpus
 from cluster.session import open_session
 from cluster.signals import signals_exit
 from cluster.supervisor import Event, State, Summary, Supervisor
@@ -144,6 +145,8 @@ def launch_sweep(
             mirror.start()
             return _result(prepared, None, mirror.stop().trouble)
         if executor is None:
+            if place.gpus and gpu_share(prepared.design, prepared.calibration) < 1:
+                stack.enter_context(sharing_gpus(say))
             session = stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
             executor = session.executor
         if calibrate:
@@ -270,10 +273,10 @@ def _train(
                 "until_step": segment.end_step,
                 "spec_folder": prepared.index.spec_folder,
                 "threads": prepared.spec.resources.cpus,
-                "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
+                "gpu_share": gpu_share(prepared.design, prepared.calibration) if place.gpus else 0.0,
             },
             needs=frozenset(segment.needs) & segments.keys(),
-            resources=run_resources(prepared.design, place),
+            resources=run_resources(prepared.design, place, prepared.calibration),
             estimated_seconds=estimates[segment.id],
         )
         for segment in missing

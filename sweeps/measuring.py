@@ -7,16 +7,20 @@ from dataclasses import replace
 
 from cluster.executor import Executor
 from cluster.supervisor import Supervisor
-from cluster.task import Task
+from cluster.task import Resources, Task
+from llama.accounting import training_flops_per_token
 from llama.config import ModelConfig
 from llama.errors import UserError
 from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
+from llama.sharing import SharedSpeed
 from sweeps import worker
-from sweeps.calibration import SpeedPoint, TrainedShape, store
+from sweeps.calibration import PackingPoint, SpeedPoint, TrainedShape, store
 from sweeps.hardware.place import Place
-from sweeps.prepare import Prepared, calibrated, gpu_share, run_resources
+from sweeps.prepare import Prepared, calibrated, gpu_share, hungriest, run_resources
 
 CALIBRATION_SECONDS = 1.5
+#: Of each number of runs side by side, after all have warmed up.
+PACKING_SECONDS = 3.0
 
 
 def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
@@ -31,7 +35,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     known = {point.shape for point in prepared.calibration.points}
     wanted = {f"{n}": config for n, (shape, config) in enumerate(shapes.items()) if shape not in known}
     if not wanted:
-        return prepared
+        return _calibrate_packing(prepared, place, executor, say=say)
     say(f"measuring the training speed of {len(wanted)} shapes, alone on this machine")
     task = Task(
         id="calibration",
@@ -40,9 +44,9 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
             "shapes": {name: config.model_dump_json() for name, config in wanted.items()},
             "seconds": CALIBRATION_SECONDS,
             "threads": prepared.spec.resources.cpus,
-            "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
+            "gpu_share": gpu_share(prepared.design, prepared.calibration) if place.gpus else 0.0,
         },
-        resources=replace(run_resources(prepared.design, place), whole_node=True),
+        resources=replace(run_resources(prepared.design, place, prepared.calibration), whole_node=True),
     )
     summary = Supervisor([task], executor).run()
     if not summary.ok:
@@ -51,7 +55,46 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     points = [
         SpeedPoint(shape=TrainedShape.of(config), tokens_per_second=speeds[name]) for name, config in wanted.items()
     ]
-    return calibrated(prepared, store(prepared.setup, points))
+    prepared = calibrated(prepared, store(prepared.setup, points))
+    return _calibrate_packing(prepared, place, executor, say=say)
+
+
+def _calibrate_packing(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
+    """Measure how many runs a device trains best at once: on GPUs of every size that the sweep leaves to us, on a CPU of the
+    largest, where it tells what a core a run is worth.
+    """
+    configs = list(hungriest(prepared.design).values())
+    if not place.gpus:
+        configs = [max(configs, key=lambda config: training_flops_per_token(config.model))]
+    elif prepared.spec.resources.gpus is not None:
+        return prepared
+    shapes = {TrainedShape.of(config): config for config in configs}
+    wanted = {shape: config for shape, config in shapes.items() if prepared.calibration.shared(shape) is None}
+    if not wanted:
+        return prepared
+    cpus = prepared.spec.resources.cpus
+    cores = max(int(node.cpus / max(1, node.gpus)) for node in place.nodes)
+    say(f"measuring {len(wanted)} shapes with several runs on one device")
+    task = Task(
+        id="packing",
+        function=worker.measure_packing,
+        arguments={
+            "shapes": [config.model_dump_json() for config in wanted.values()],
+            "seconds": PACKING_SECONDS,
+            "cores": cores,
+            "threads": cpus if place.gpus else None,
+        },
+        resources=Resources(cpus=float(cpus), gpus=1.0 if place.gpus else 0.0, whole_node=True),
+    )
+    summary = Supervisor([task], executor).run()
+    if not summary.ok:
+        say(f"runs that share a device were not measured: {summary.failed[task.id].message}")
+        return prepared
+    packing = [
+        PackingPoint(shape=shape, speeds=[SharedSpeed.model_validate(speed) for speed in speeds])
+        for shape, speeds in zip(wanted, summary.done[task.id], strict=True)
+    ]
+    return calibrated(prepared, store(prepared.setup, (), packing))
 
 
 def share_serving_costs(prepared: Prepared) -> list[str]:
@@ -134,9 +177,9 @@ def measure_shapes(
             "protocol": prepared.spec.inference.model_dump_json(),
             "dtype": prepared.design.numerics.dtype,
             "threads": prepared.spec.resources.cpus,
-            "gpu_share": gpu_share(prepared.design) if place.gpus else 0.0,
+            "gpu_share": gpu_share(prepared.design, prepared.calibration) if place.gpus else 0.0,
         },
-        resources=replace(run_resources(prepared.design, place), whole_node=True),
+        resources=replace(run_resources(prepared.design, place, prepared.calibration), whole_node=True),
     )
     summary = Supervisor([task], executor).run()
     if not summary.ok:

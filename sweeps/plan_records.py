@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from llama.records import Record
 from sweeps.budgets import DesignKind
 from sweeps.calibration import SpeedSource
@@ -180,5 +182,7 @@ class Plan(Record):
     domains: list[DomainPlan]
     left_out: list[LeftOutCell]
     warnings: list[PlanWarning]
+    packing: list[str] = Field(default=[])
+    """What was measured of runs that share a device, a line a size; empty without a measurement."""
     foresight: Foresight | None = None
     """None where it was not asked, or where a fit of these runs could tell nothing, as a warning then says."""

@@ -104,6 +104,7 @@ def _summary(plan: Plan) -> list[str]:
         f"compute   {plan.flops:.3g} FLOPs, {human(plan.trained_tokens)} tokens trained",
         f"speeds    {plan.speeds[0]}",
         *(f"          {line}" for line in plan.speeds[1:]),
+        *(f"packing   {line}" for line in plan.packing),
         f"time      {time}",
         *([] if plan.cost is None else _cost(plan.cost)),
         f"memory    up to {human(memory)}B a run; checkpoints {human(plan.checkpoint_bytes)}B on disk",

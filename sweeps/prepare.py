@@ -8,17 +8,19 @@ from pathlib import Path
 
 from cluster.task import Resources
 from llama.accounting import count_parameters
+from llama.config import RunConfig
 from llama.data.building.build import build_corpus
 from llama.data.corpus import Corpus, open_corpus
 from llama.records import read_record
 from llama.sweep_index import SWEEP_INDEX, SweepIndex
-from sweeps.calibration import Calibration, Setup, load
+from sweeps.calibration import Calibration, Setup, TrainedShape, load
 from sweeps.design import Design, make_design
 from sweeps.finished_speeds import finished_speeds
 from sweeps.hardware.assumed_speed import AssumedSpeed
 from sweeps.hardware.place import Place
 from sweeps.hardware.speeds import FinishedSpeeds, Speeds
 from sweeps.numerics import resolve_numerics
+from sweeps.packing import choose, packing_words, share_of
 from sweeps.plan import make_plan
 from sweeps.plan_records import Plan
 from sweeps.run_configs import CorpusFacts
@@ -85,9 +87,9 @@ def prepare(
         runs=[run.record for run in design.runs],
     )
     setup = Setup(place.machine, design.numerics, spec.resources.cpus)
-    share = run_resources(design, place).gpus
     # What was measured alone is our own trainer's speed.
     calibration = load(setup) if spec.trainer is None else Calibration(points=())
+    share = run_resources(design, place, calibration).gpus
     finished = finished_speeds(storage, setup, gpu_share=share, trainer=spec.trainer)
     speeds, schedule, plan = _plan(design, place, calibration, finished, stated)
     return Prepared(
@@ -108,16 +110,16 @@ def prepare(
 
 def calibrated(prepared: Prepared, calibration: Calibration) -> Prepared:
     """Planned anew with other speeds of each shape alone."""
-    speeds, schedule, plan = _plan(
-        prepared.design, prepared.place, calibration, prepared.speeds.finished, prepared.stated
-    )
+    share = run_resources(prepared.design, prepared.place, calibration).gpus
+    finished = finished_speeds(prepared.storage, prepared.setup, gpu_share=share, trainer=prepared.spec.trainer)
+    speeds, schedule, plan = _plan(prepared.design, prepared.place, calibration, finished, prepared.stated)
     return replace(prepared, calibration=calibration, speeds=speeds, schedule=schedule, plan=plan)
 
 
 def _plan(
     design: Design, place: Place, calibration: Calibration, finished: FinishedSpeeds, stated: Stated
 ) -> tuple[Speeds, Schedule, Plan]:
-    resources = run_resources(design, place)
+    resources = run_resources(design, place, calibration)
     assumed = None
     if place.accelerator is not None:
         gpus = max(1, int(resources.gpus))
@@ -126,7 +128,7 @@ def _plan(
     speeds = Speeds(calibration=calibration, finished=finished, assumed=assumed, runs_a_gpu=runs_a_gpu)
     schedule = foretell(design, speeds, place.nodes, dict.fromkeys(design.models, resources))
     plan = make_plan(design, speeds, place, schedule, usd_per_gpu_hour=stated.usd_per_gpu_hour)
-    return speeds, schedule, plan
+    return speeds, schedule, plan.model_copy(update={"packing": _packing(design, place, calibration)})
 
 
 def _corpus(spec: SweepSpec, source: SweepSource, say: Callable[[str], None]) -> Corpus:
@@ -141,14 +143,41 @@ def _corpus(spec: SweepSpec, source: SweepSource, say: Callable[[str], None]) ->
     return build_corpus(spec.corpus, source.storage.root, base=source.spec_folder, report=say)
 
 
-def gpu_share(design: Design) -> float:
-    """GPUs of one run: what the spec says, else a share that small models leave room for."""
+def gpu_share(design: Design, calibration: Calibration) -> float:
+    """GPUs of one run: what the spec says, else by what was measured of runs that share one, else by a rule of thumb.
+
+    All sizes of a sweep take the same share, so that of the size that may be packed least.
+
+    Raises:
+        UserError: even one run of a size leaves no reserve of the GPU's memory.
+    """
     if design.spec.resources.gpus is not None:
         return design.spec.resources.gpus
+    shared = [calibration.shared(TrainedShape.of(config)) for config in hungriest(design).values()]
+    if all(shared):
+        return share_of(min(choose(speeds).runs for speeds in shared if speeds))
     largest = max(count_parameters(model).n_params for model in design.models.values())
     return SMALL_MODEL_GPU_SHARE if largest < SMALL_MODEL_PARAMS else 1.0
 
 
-def run_resources(design: Design, place: Place) -> Resources:
+def hungriest(design: Design) -> dict[str, RunConfig]:
+    """Of each size the run with the largest batch."""
+    found: dict[str, RunConfig] = {}
+    for run in design.runs:
+        held = found.get(run.size)
+        if held is None or run.config.recipe.batch_sequences > held.recipe.batch_sequences:
+            found[run.size] = run.config
+    return found
+
+
+def run_resources(design: Design, place: Place, calibration: Calibration) -> Resources:
     """What one run takes."""
-    return Resources(cpus=float(design.spec.resources.cpus), gpus=gpu_share(design) if place.gpus else 0.0)
+    gpus = gpu_share(design, calibration) if place.gpus else 0.0
+    return Resources(cpus=float(design.spec.resources.cpus), gpus=gpus)
+
+
+def _packing(design: Design, place: Place, calibration: Calibration) -> list[str]:
+    """What was measured of this sweep's runs side by side, in words."""
+    device = "GPU" if place.gpus else "machine"
+    sizes = {size: calibration.shared(TrainedShape.of(config)) for size, config in hungriest(design).items()}
+    return [f"{size}: {packing_words(speeds, device)}" for size, speeds in sizes.items() if speeds]

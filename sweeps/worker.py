@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llama.config import DType, ModelConfig, RunConfig
 from llama.inference_cost import InferenceProtocol
 from llama.records import INFERENCE, write_record
+from llama.sharing import SharedSpeed
 
 
 def train(
@@ -76,6 +78,28 @@ def measure_speed(
         name: measure_training_speed(RunConfig.model_validate_json(config), seconds=seconds, threads=threads)
         for name, config in shapes.items()
     }
+
+
+def measure_packing(
+    *, attempt: int, shapes: Sequence[str], seconds: float, cores: int, threads: int | None
+) -> list[list[dict[str, Any]]]:
+    """For each shape (a RunConfig as JSON) what 1, 2, 4 ... runs of it do side by side on this worker's device, as the fields
+    of `llama.sharing.SharedSpeed`. `threads` of each run go with a GPU; on a CPU, where it is None, the runs share the cores.
+    """
+    _keep_to_cpu(threads is None)
+    from llama.sharing import measure_sharing
+    from sweeps.packing import search
+
+    found = []
+    for shape in shapes:
+        config = RunConfig.model_validate_json(shape)
+
+        def measure(runs: int, config: RunConfig = config) -> SharedSpeed:
+            of_each = threads or max(1, cores // runs)
+            return measure_sharing(config, runs, seconds=seconds, threads=of_each, use_gpu=threads is not None)
+
+        found.append([speed.model_dump() for speed in search(measure, at_most=max(1, cores // (threads or 1)))])
+    return found
 
 
 def measure_inference(

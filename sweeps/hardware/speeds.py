@@ -60,7 +60,10 @@ class Speeds:
         return None if alone is None else Speed(self._shared(shape, alone), "assumed")
 
     def _beside_others(self, point: SpeedPoint) -> SpeedPoint:
-        """A speed measured alone, slowed where the GPU has not the time for all that share it."""
+        """A speed measured alone, slowed where the GPU has not the time for all that share it; or as measured with them."""
+        for shared in self.calibration.shared(point.shape) or [] if self.runs_a_gpu > 1 else []:
+            if shared.runs == self.runs_a_gpu:
+                return point.model_copy(update={"tokens_per_second": shared.tokens_per_second / shared.runs})
         return point.model_copy(update={"tokens_per_second": self._shared(point.shape, point.tokens_per_second)})
 
     def _shared(self, shape: TrainedShape, alone: float) -> float:

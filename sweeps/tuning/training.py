@@ -104,9 +104,9 @@ class Trainer:
                     "corpus_folder": prepared.index.corpus_folder,
                     "until_step": stretch.until_step,
                     "threads": prepared.spec.resources.cpus,
-                    "gpu_share": gpu_share(prepared.design) if self._place.gpus else 0.0,
+                    "gpu_share": gpu_share(prepared.design, prepared.calibration) if self._place.gpus else 0.0,
                 },
-                resources=run_resources(prepared.design, self._place),
+                resources=run_resources(prepared.design, self._place, prepared.calibration),
                 estimated_seconds=flops_of(stretch.config, stretch.until_step) / ORDERING_FLOPS_PER_SECOND,
             )
             for id, stretch in by_id.items()
