@@ -14,7 +14,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
-def naming_a_full_disk(run_folder: Path) -> Iterator[None]:
+def naming_a_full_disk(folder: Path) -> Iterator[None]:
     """Turn the error of a write that found no room into a UserError that names the folder. Other errors pass."""
     try:
         yield
@@ -22,6 +22,6 @@ def naming_a_full_disk(run_folder: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise UserError(
-            f"{run_folder}: {error.strerror} while writing. What was complete before is whole: make room, or raise the "
+            f"{folder}: {error.strerror} while writing. What was complete before is whole: make room, or raise the "
             f"quota, and launch again to go on from the last checkpoint"
         ) from error

@@ -24,7 +24,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llama.atomic_files import write_atomically
 from llama.config import RunConfig
@@ -185,7 +185,14 @@ def read_record(path: Path, kind: type[R]) -> R | None:
     try:
         return kind.model_validate_json(text)
     except ValueError as error:
-        raise UserError(f"{path} does not hold a {kind.__name__}: {error}") from None
+        raise UserError(f"{path} does not hold a {kind.__name__} ({_first_problem(error)})") from None
+
+
+def _first_problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    return ".".join(map(str, first["loc"])) + (": " if first["loc"] else "") + first["msg"]
 
 
 def read_config(folder: Path) -> RunConfig | None:

@@ -17,6 +17,7 @@ from cluster.signals import signals_exit
 from cluster.supervisor import Event, State, Summary, Supervisor
 from cluster.task import Failed, Task
 from llama.errors import UserError
+from llama.full_disk import naming_a_full_disk
 from llama.lease import Lease, LeaseHeld, acquire, current_owner
 from llama.records import (
     FAILURE,
@@ -33,6 +34,7 @@ from sweeps import worker
 from sweeps.attempts import AttemptLog
 from sweeps.calibration import TrainedShape, this_machine
 from sweeps.control import cancelled_segments, read_control
+from sweeps.damage import put_damaged_aside
 from sweeps.hardware.place import Place, this_place
 from sweeps.heeding import Heeding
 from sweeps.live import LiveView
@@ -128,6 +130,7 @@ def launch_sweep(
         say(warning)
     with ExitStack() as stack:
         stack.enter_context(signals_exit())
+        stack.enter_context(naming_a_full_disk(storage.root))
         executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, storage, place, say=say)
@@ -135,6 +138,8 @@ def launch_sweep(
             raise UserError(f"{prepared.yaml_path} is a tuning study (it has a block tune): isoloss tune runs it")
         stack.enter_context(hold_sweep(storage, prepared.spec.name, wait=wait, say=say))
         register_sweep(storage, prepared.index, prepared.yaml_path)
+        configs = {storage.run(run.record.key): run.config for run in prepared.design.runs}
+        put_damaged_aside(configs, say=say)
         missing = _missing(prepared)
         if executor is None:  # while nothing may run, there is no need for a Ray
             _heeding(prepared, missing, say).wait_while_paused()

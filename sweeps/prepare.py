@@ -11,6 +11,7 @@ from llama.accounting import count_parameters
 from llama.config import RunConfig
 from llama.data.building.build import build_corpus
 from llama.data.corpus import Corpus, open_corpus
+from llama.errors import UserError
 from llama.records import read_record
 from llama.sweep_index import SWEEP_INDEX, SweepIndex
 from sweeps.calibration import Calibration, Setup, TrainedShape, load
@@ -135,7 +136,11 @@ def _corpus(spec: SweepSpec, source: SweepSource, say: Callable[[str], None]) ->
     """The corpus that the sweep was launched on where its spec is unchanged, whether or not its text is still there; else one
     built from the text.
     """
-    index = read_record(source.storage.sweep(spec.name) / SWEEP_INDEX, SweepIndex)
+    try:
+        index = read_record(source.storage.sweep(spec.name) / SWEEP_INDEX, SweepIndex)
+    except UserError as error:  # a launch writes it again
+        say(str(error))
+        index = None
     if index is not None and index.sweep_id == spec.digest[:16]:
         folder = source.storage.root / index.corpus_folder
         if folder.exists():

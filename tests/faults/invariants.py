@@ -34,7 +34,7 @@ def assert_recovered(sweep: Sweep, undisturbed: Sweep, *, database: Path | None 
     assert_one_writer(entries)
     assert_leases_agree(sweep, entries)
     if not damaged:
-        assert_only_lost_steps_redone(sweep, entries)
+        assert_only_lost_steps_redone(entries, _first_steps(sweep))
     assert_journals_whole(sweep)
     assert_mirrors(database or sweep.storage / "mlflow.db", sweep.storage, read_index(sweep.storage, sweep.name))
     assert_same_bits(sweep, undisturbed)
@@ -68,16 +68,19 @@ def assert_leases_agree(sweep: Sweep, entries: list[Entry]) -> None:
         assert set(numbers) <= set(files), f"run {run} has leases {files}, but {numbers} were taken"
 
 
-def assert_only_lost_steps_redone(sweep: Sweep, entries: list[Entry]) -> None:
+def _first_steps(sweep: Sweep) -> dict[str, int]:
+    """By key the step that a run starts from: 0, or where it forks from its trunk."""
+    configs = {
+        run.key: read_config(sweep.storage / "runs" / run.key) for run in read_index(sweep.storage, sweep.name).runs
+    }
+    return {key: config.fork_step or 0 for key, config in configs.items() if config is not None}
+
+
+def assert_only_lost_steps_redone(entries: list[Entry], first_steps: dict[str, int]) -> None:
     """Every attempt begins after the last checkpoint and misses no step; nothing is trained after DONE, but by a writer whose
     place was taken, which does not know yet.
     """
-    start = {
-        run.key: (config.fork_step or 0)
-        for run in read_index(sweep.storage, sweep.name).runs
-        if (config := read_config(sweep.storage / "runs" / run.key)) is not None
-    }
-    committed = dict(start)
+    committed = dict(first_steps)
     holder: dict[str, int] = {}
     latest: dict[tuple[str, int], int] = {}
     done: set[str] = set()

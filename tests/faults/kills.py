@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import psutil
 
+from tests.cluster.processes import is_alive, wait_for
 from tests.faults import ledger
 from tests.faults.gates import arm, wait_until_held
 from tests.faults.standing import StandingCluster
@@ -15,6 +19,8 @@ from tests.integration.tracking_server import TrackingServer
 
 #: More launches than this, and the sweep makes no headway.
 MOST_LAUNCHES = 100
+#: Until everybody who leans on a raylet has noticed that it is gone.
+RAYLET_SECONDS = 90.0
 
 
 class SameCommand:
@@ -51,7 +57,7 @@ class Victim(Protocol):
     name: str
 
     def kill(self, command: SameCommand, worker: int) -> None:
-        """Kill it while the worker with that process id is held in some state."""
+        """Kill it, while the worker with that process id trains."""
 
 
 class LauncherVictim:
@@ -69,28 +75,35 @@ class WorkerVictim:
     name = "worker"
 
     def kill(self, command: SameCommand, worker: int) -> None:
-        psutil.Process(worker).kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it came to its end this moment
+            psutil.Process(worker).kill()
 
 
 class OwnRayletVictim:
-    """The raylet of the Ray that the launcher started for itself."""
+    """The raylet of the Ray that the launcher started for itself: the launch ends, and its workers with it."""
 
-    name = "own raylet"
+    name = "launcher's raylet"
 
     def kill(self, command: SameCommand, worker: int) -> None:
-        _raylet_of(worker).kill()
+        next(process for process in psutil.Process(worker).parents() if process.name() == "raylet").kill()
+        wait_for(lambda: not is_alive(worker), seconds=RAYLET_SECONDS)
+        assert command.launch.end(RAYLET_SECONDS) != 0, command.launch.said
 
 
 class NodeVictim:
-    """The raylet of a standing cluster's second node. Somebody starts the node again."""
+    """The raylet of a standing cluster's second node: its workers go with it. Somebody starts the node again."""
 
-    name = "raylet"
+    name = "node's raylet"
 
     def __init__(self, cluster: StandingCluster):
         self._cluster = cluster
 
     def kill(self, command: SameCommand, worker: int) -> None:
-        _raylet_of(worker).kill()
+        wait_for(lambda: self._cluster.second_raylet is not None, seconds=RAYLET_SECONDS)
+        raylet = self._cluster.second_raylet
+        assert raylet is not None
+        raylet.kill()
+        wait_for(lambda: not is_alive(worker), seconds=RAYLET_SECONDS)
         self._cluster.start_second()
 
 
@@ -107,19 +120,54 @@ class TrackingVictim:
         self._server.up()
 
 
-def kill_in_states(sweep: Sweep, victim: Victim, states: Sequence[str]) -> dict[str, Any]:
-    """Kill the victim once in each state of a run, and go on to the sweep's end; the last launch's result."""
+def kill_in_states(sweep: Sweep, victims: Sequence[Victim], states: Sequence[str]) -> dict[str, Any]:
+    """Kill the victims once in each state of a run, and go on to the sweep's end; the last launch's result."""
     arm(sweep.faults, states[0])
     command = SameCommand(sweep)
     for state, following in zip(states, (*states[1:], None), strict=True):
         held = wait_until_held(sweep.faults, state, alive=command.goes_on)
-        ledger.write(sweep.faults, "kill", victim=victim.name, state=state)
-        victim.kill(command, held.pid)
+        for victim in victims:
+            ledger.write(sweep.faults, "kill", victim=victim.name, state=state)
+            victim.kill(command, held.pid)
         if following is not None:
             arm(sweep.faults, following)
         held.release()
     return command.result()
 
 
-def _raylet_of(worker: int) -> psutil.Process:
-    return next(process for process in psutil.Process(worker).parents() if process.name() == "raylet")
+def kill_at_random(sweep: Sweep, victims: Sequence[Victim], *, kills: int, steps: int, seed: int) -> dict[str, Any]:
+    """Kill one of the victims at so many moments, spread over the `steps` that the sweep takes; the last launch's result.
+
+    Three of four wait until the sweep has made its share of new steps; the fourth comes soon after the one before, while what
+    that one killed is coming back.
+    """
+    draw = random.Random(seed)
+    command = SameCommand(sweep)
+    for number in range(kills):
+        victim = draw.choice(victims)
+        if number % 4 != 3:
+            goal = number * steps // (kills + 2)
+            _wait(lambda goal=goal: len(_steps_made(sweep)) >= goal, command)  # type: ignore[misc]
+        time.sleep(draw.uniform(0.0, 1.0))
+        if not isinstance(victim, LauncherVictim):
+            _wait(lambda: _training_worker(sweep) is not None, command)
+        worker = _training_worker(sweep) or 0
+        ledger.write(sweep.faults, "kill", victim=victim.name)
+        victim.kill(command, worker)
+    return command.result()
+
+
+def _wait(condition: Callable[[], bool], command: SameCommand) -> None:
+    while not condition():
+        assert command.goes_on(), "the sweep is complete, and not all kills were made"
+        time.sleep(0.05)
+
+
+def _steps_made(sweep: Sweep) -> set[tuple[str, int]]:
+    return {(entry.run, entry.step) for entry in ledger.read(sweep.faults) if entry.kind == "step"}
+
+
+def _training_worker(sweep: Sweep) -> int | None:
+    """The live process that made the latest step, if it has not gone on to something else."""
+    pids = [entry.pid for entry in ledger.read(sweep.faults)[-20:] if entry.kind != "kill"]
+    return next((pid for pid in reversed(pids) if is_alive(pid)), None)
