@@ -40,12 +40,19 @@ class Owner(Record):
     """Unix seconds: tells a process from a later one with the same pid."""
     attempt: int
 
+    @property
+    def name(self) -> str:
+        """As messages say it."""
+        if self.pid == 0:
+            return f"somebody whose lease is damaged (taken for dead after {STALE_SECONDS:g} seconds without a beat)"
+        return f"process {self.pid} on {self.host}"
+
 
 class LeaseHeld(Exception):
     """Another live process holds the lease, and may leave it; `owner` says which."""
 
     def __init__(self, folder: Path, owner: Owner):
-        super().__init__(f"{folder} is held by process {owner.pid} on {owner.host}")
+        super().__init__(f"{folder} is held by {owner.name}")
         self.owner = owner
 
 

@@ -184,7 +184,7 @@ def hold_sweep(storage: Storage, name: str, *, wait: bool, say: Callable[[str], 
     try:
         return acquire(storage.sweep(name), attempt=1)
     except LeaseHeld as held:
-        who = f"process {held.owner.pid} on {held.owner.host}"
+        who = held.owner.name
         if not wait:
             raise UserError(
                 f"sweep {name!r} is being launched by {who}: watch it with `isoloss status {name}`, "

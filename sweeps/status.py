@@ -165,7 +165,7 @@ class _Reader:
     def __init__(self, sweep: SweepFolder) -> None:
         self._storage, self._name, self._now = sweep.storage, sweep.index.sweep, time.time()
         owner = current_owner(sweep.folder)
-        self.launcher = None if owner is None else f"process {owner.pid} on {owner.host}"
+        self.launcher = None if owner is None else owner.name
         self._branches: dict[str, list[str]] = {}
         for run in sweep.index.runs:
             self._branches.setdefault(run.trunk or "", []).append(run.key)

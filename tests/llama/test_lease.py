@@ -94,7 +94,7 @@ def test_an_empty_lease_file_holds_only_until_its_beat_is_stale(tmp_path: Path) 
     path = tmp_path / "lease" / "000001.json"
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(LeaseHeld):
+    with pytest.raises(LeaseHeld, match="somebody whose lease is damaged"):
         acquire(tmp_path, attempt=1)
     silent = time.time() - STALE_SECONDS - 1
     os.utime(path, (silent, silent))
