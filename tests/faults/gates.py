@@ -43,7 +43,7 @@ def arm(folder: Path, state: str) -> None:
     (folder / "armed" / state).touch()
 
 
-def wait_until_held(folder: Path, state: str, *, alive: Callable[[], bool], seconds: float = 120.0) -> Held:
+def wait_until_held(folder: Path, state: str, *, alive: Callable[[], bool], seconds: float = 300.0) -> Held:
     """The process that took the gate. `alive` says whether it can still come."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -20,7 +20,7 @@ from tests.integration.tracking_server import TrackingServer
 #: More launches than this, and the sweep makes no headway.
 MOST_LAUNCHES = 100
 #: Until everybody who leans on a raylet has noticed that it is gone.
-RAYLET_SECONDS = 90.0
+RAYLET_SECONDS = 180.0
 
 
 class SameCommand:

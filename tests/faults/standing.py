@@ -34,8 +34,9 @@ class StandingCluster:
     def __enter__(self) -> StandingCluster:
         port = self._address.split(":")[1]
         self._start(HEAD, "--head", f"--port={port}", "--include-dashboard=false", "--dashboard-agent-listen-port=0")
-        wait_for(lambda: "Ray runtime started" in (Path(self._folder.name) / "start.log").read_text(), seconds=120)
+        wait_for(lambda: self._nodes_started == 1, seconds=120)
         self.start_second()
+        wait_for(lambda: self._nodes_started == 2, seconds=120)
         return self
 
     def __exit__(
@@ -58,6 +59,10 @@ class StandingCluster:
             return next((process for process in below if process.name() == "raylet"), None)
         except psutil.NoSuchProcess:
             return None
+
+    @property
+    def _nodes_started(self) -> int:
+        return (Path(self._folder.name) / "start.log").read_text().count("Ray runtime started")
 
     def _start(self, ip: str, *arguments: str, cpus: int = 0) -> None:
         hooks = {name: value for name, value in self.sweep.hooks().items() if os.environ.get(name) != value}

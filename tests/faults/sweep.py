@@ -124,7 +124,7 @@ class Launch:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def end(self, seconds: float = 240.0) -> int:
+    def end(self, seconds: float = 600.0) -> int:
         """Wait for its end; the exit code."""
         try:
             return self.process.wait(seconds)
@@ -163,22 +163,15 @@ def make_sweep(folder: Path, values: dict[str, Any] = SMALL, **settings: Any) ->
     return sweep
 
 
-def processes_with(name: str, value: str) -> list[psutil.Process]:
-    """Live processes that have a variable in their environment."""
+def processes_of(sweep: Sweep, *, launch_only: bool = False) -> list[psutil.Process]:
+    """Everything that its launches started and that still lives; `launch_only` leaves out a standing cluster's own."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            variables = process.environ()
+            is_ours = variables.get("ISOLOSS_FAULTS") == str(sweep.faults) and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
+        if is_ours and (LAUNCH_MARK in variables or not launch_only):
+            found.append(process)
     return found
-
-
-def processes_of(sweep: Sweep, *, launch_only: bool = False) -> list[psutil.Process]:
-    """Everything that its launches started and that still lives; `launch_only` leaves out a standing cluster's own."""
-    return [
-        process
-        for process in processes_with("ISOLOSS_FAULTS", str(sweep.faults))
-        if not launch_only or LAUNCH_MARK in process.environ()
-    ]

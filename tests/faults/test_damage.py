@@ -66,7 +66,7 @@ def is_in_a_later_segment(trunk: Path) -> bool:
 def kill_in_a_trunks_later_segment(sweep: Sweep) -> Path:
     """SIGKILL of the launcher; that trunk's folder."""
     launch = replace(sweep, step_seconds=0.05).start()  # time to be caught in
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 300
     while not any(is_in_a_later_segment(trunk) for trunk in trunks_of(sweep)):
         assert launch.is_alive, launch.said
         assert time.monotonic() < deadline
