@@ -15,12 +15,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from llama.metric_names import MFU, TOKENS_PER_SECOND
 from llama.records import complete_steps, read_checkpoint_mark, read_config, read_done, read_journal
 from tests.faults import ledger
 from tests.faults.ledger import Entry
 from tests.faults.sweep import Sweep, processes_of
 from tests.integration.conftest import read_index
+from tests.llama.attempts import journalled
 from tests.sweeps.tracking.reading import assert_mirrors
 
 #: Ray's processes need a moment to go when what they belonged to was killed.
@@ -121,10 +121,7 @@ def outcome(sweep: Sweep) -> dict[str, Any]:
             "weights": {
                 mark.step: mark.sha256["model.safetensors"] for mark in marks if mark is not None and mark.kept
             },
-            "journal": [
-                (point.step, {k: v for k, v in point.metrics.items() if k not in (TOKENS_PER_SECOND, MFU)})
-                for point in read_journal(folder)
-            ],
+            "journal": journalled(folder),
         }
     return found
 
