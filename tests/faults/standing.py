@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from tests.cluster.processes import is_alive, wait_for
 from tests.cluster.ray_nodes import end, free_port, start_node
 from tests.faults.sweep import Sweep, processes_of
 
+START_SECONDS = 240.0
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"
 
 
@@ -34,9 +36,8 @@ class StandingCluster:
     def __enter__(self) -> StandingCluster:
         port = self._address.split(":")[1]
         self._start(HEAD, "--head", f"--port={port}", "--include-dashboard=false", "--dashboard-agent-listen-port=0")
-        wait_for(lambda: self._nodes_started == 1, seconds=120)
+        wait_for(lambda: self._nodes_started == 1, seconds=START_SECONDS)
         self.start_second()
-        wait_for(lambda: self._nodes_started == 2, seconds=120)
         return self
 
     def __exit__(
@@ -49,7 +50,12 @@ class StandingCluster:
         self._folder.cleanup()
 
     def start_second(self) -> None:
-        self._start(SECOND, f"--address={self._address}", cpus=2)
+        """Until it is up: on a busy machine Ray may give up on a node that is slow to start."""
+        before, deadline = self._nodes_started, time.monotonic() + START_SECONDS
+        while self._nodes_started == before:
+            assert time.monotonic() < deadline, "the second node does not come up"
+            self._start(SECOND, f"--address={self._address}", cpus=2)
+            wait_for(lambda: self._nodes_started > before or self._nodes[-1].poll() is not None, seconds=START_SECONDS)
 
     @property
     def second_raylet(self) -> psutil.Process | None:
