@@ -7,6 +7,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from llama.checkpoint import MODEL_FILE
 from llama.records import (
     COMPLETE,
@@ -26,6 +28,7 @@ from tests.faults.sweep import Sweep
 from tests.integration.conftest import read_index
 
 LONG_AGO = 1_000_000_000
+BOUNDED_SECONDS = 900
 
 
 def spoil(path: Path, offset: int = 0) -> None:
@@ -77,6 +80,7 @@ def kill_in_a_trunks_later_segment(sweep: Sweep) -> Path:
     return next(trunk for trunk in trunks_of(sweep) if is_in_a_later_segment(trunk))
 
 
+@pytest.mark.timeout(BOUNDED_SECONDS)
 def test_a_killed_launcher_and_damaged_files(sweep: Sweep, undisturbed: Sweep) -> None:
     trunk = kill_in_a_trunks_later_segment(sweep)
     *_, end, before, newest = marks_of(trunk)

@@ -17,6 +17,7 @@ from tests.faults.sweep import Sweep, make_sweep, processes_of
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_sync_finds_room(sweep: Sweep, undisturbed: Sweep) -> None:
     """In every process of the launch, from the moment on when a run trains."""
     arm(sweep.faults, "training")
@@ -44,6 +45,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_real_file_system_without_room(tmp_path: Path, small_disk: Path, undisturbed: Sweep) -> None:
     sweep = make_sweep(tmp_path)
     sweep.storage.symlink_to(small_disk)

@@ -13,6 +13,7 @@ from tests.faults.sweep import SMALL, Sweep, make_sweep
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_writer_that_comes_back_late_is_fenced_and_has_written_nothing_that_counts(
     sweep: Sweep, undisturbed: Sweep
 ) -> None:

@@ -11,6 +11,7 @@ from tests.faults.sweep import SMALL, Sweep, make_sweep
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_launchers_of_one_sweep_at_the_same_moment(sweep: Sweep, undisturbed: Sweep) -> None:
     """The one that is too late is refused, or waits where it was told to."""
     plain, waiting = sweep.start(), replace(sweep, options=("--wait",)).start()
@@ -21,6 +22,7 @@ def test_two_launchers_of_one_sweep_at_the_same_moment(sweep: Sweep, undisturbed
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_launchers_of_two_sweeps_that_share_their_runs(sweep: Sweep, undisturbed: Sweep) -> None:
     """Each run is trained by one of them, and both show all of it."""
     database = sweep.folder / "twin.db"
