@@ -1,4 +1,4 @@
-"""The comparison that MLflow's UI opens on: every run's loss against tokens and FLOPs, and loss against serving speed.
+"""The comparison that MLflow's UI opens on: loss against tokens and FLOPs, final loss against FLOPs and serving speed.
 
 By default the UI folds children under their parent and draws ten runs. A shared view, which the UI reads from an experiment
 tag, shows all of them. The tag's form is that of MLflow 3.17's UI; another version that doesn't know it shows its default.
@@ -45,6 +45,7 @@ def experiment_tags() -> dict[str, str]:
         _line("loss-tokens", TRAIN_LOSS, xAxisScaleType="log"),
         _line("loss-flops", TRAIN_LOSS, xAxisKey="metric", selectedXAxisMetricKey=FLOPS),
         _line("bpb-tokens", VAL_BPB, xAxisScaleType="log", displayPoints=True),
+        _scatter("final-flops", FLOPS, VAL_LOSS),
         _scatter("loss-speed", DECODE_SPEED, VAL_LOSS),
     ]
     columns = ["attributes.`Dataset`"]

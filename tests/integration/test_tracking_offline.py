@@ -25,9 +25,9 @@ def content(database: Path) -> dict[str, Any]:
         "tags": f"select key, value from tags where run_uuid = ? and key not in {OF_THE_PLACE} order by key",
         "metrics": "select key, value, timestamp, step from metrics where run_uuid = ? order by key, step, timestamp",
         "datasets": """
-            select name, digest, dataset_schema, dataset_profile, input_tags.value
+            select datasets.name, digest, dataset_schema, dataset_profile, input_tags.value
             from inputs join datasets on source_id = dataset_uuid join input_tags using (input_uuid)
-            where destination_id = ? order by name
+            where destination_id = ? order by datasets.name
         """,
     }
     with sqlite3.connect(database) as connection:
