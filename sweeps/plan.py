@@ -21,7 +21,7 @@ from sweeps.hardware.place import Place
 from sweeps.hardware.speeds import Speeds
 from sweeps.plan_designs import design_in_words, design_parts
 from sweeps.plan_records import Cost, DomainPlan, LeftOutCell, Plan, SizePlan
-from sweeps.plan_warnings import memory_warnings, warnings_of
+from sweeps.plan_warnings import gpus_warnings, memory_warnings, warnings_of
 from sweeps.schedule import Schedule, capacity, taken
 from sweeps.segments import Segment
 
@@ -85,7 +85,11 @@ def make_plan(
         sizes=sizes,
         domains=domains,
         left_out=[LeftOutCell(name=name, reason=reason) for name, reason, _ in design.left_out],
-        warnings=[*warnings, *memory_warnings(sizes, slots, place.memory_bytes)],
+        warnings=[
+            *warnings,
+            *memory_warnings(sizes, slots, place.memory_bytes),
+            *gpus_warnings(max(one.gpus for one in schedule.resources.values())),
+        ],
     )
 
 

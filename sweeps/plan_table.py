@@ -69,8 +69,7 @@ def _parts(plan: Plan) -> Table:
 
 def _layouts(plan: Plan) -> Table:
     """How each size lies on the GPUs."""
-    assert plan.cost is not None
-    found = table(f"on {plan.place}, {plan.cost.nodes}", "size", "memory a run", "layout")
+    found = table(f"on {plan.place}", "size", "memory a run", "layout")
     found.columns[-1].justify = "left"
     found.columns[-1].no_wrap = False
     for size in plan.sizes:
@@ -116,7 +115,7 @@ def _cost(cost: Cost) -> list[str]:
     if cost.gpu_hours is None or cost.held_gpu_hours is None:
         return ["cost      unknown without the time"]
     lines = [
-        f"GPUs      {cost.gpu_hours:,.4g} GPU-hours in use, {cost.held_gpu_hours:,.4g} held until the last run ends"
+        f"GPUs      {cost.nodes}: {cost.gpu_hours:,.4g} GPU-hours in use, {cost.held_gpu_hours:,.4g} held until the last run ends"
     ]
     if cost.usd is None or cost.usd_busy is None:
         lines.append(f"cost      no list price of {cost.device} is known: --price-per-hour gives it")

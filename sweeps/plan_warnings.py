@@ -70,6 +70,17 @@ def warnings_of(
     return found
 
 
+def gpus_warnings(gpus: float) -> list[PlanWarning]:
+    """More GPUs for a run than our own trainer uses."""
+    if gpus <= 1:
+        return []
+    message = (
+        f"resources.gpus is {gpus:g}: isoloss trains a run on one GPU; the plan is that of a trainer that divides weights, "
+        "optimizer state and batch among them at no cost"
+    )
+    return [PlanWarning(code="gpus", message=message)]
+
+
 def memory_warnings(sizes: Sequence[SizePlan], slots: int, memory_bytes: int | None) -> list[PlanWarning]:
     """Runs on a CPU that together take more than the machine has."""
     if memory_bytes is None or not sizes:

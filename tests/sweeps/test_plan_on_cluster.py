@@ -27,7 +27,7 @@ def planned(cluster: str, *, gpus: float = 1.0, usd: float | None = None, **chan
     speeds = Speeds(
         calibration=Calibration(points=()),
         assumed=AssumedSpeed(accelerator=place.cluster.accelerator, dtype="bfloat16", mfu=0.5),
-        runs_a_gpu=int(1 / gpus),
+        runs_a_gpu=max(1, int(1 / gpus)),
     )
     schedule = foretell(found, speeds, place.nodes, dict.fromkeys(found.models, Resources(gpus=gpus)))
     return schedule, make_plan(found, speeds, place, schedule, usd_per_gpu_hour=usd)
@@ -103,3 +103,11 @@ def test_a_size_that_does_not_fit_is_told_by_name():
 def test_json_holds_a_plan_on_a_cluster():
     _, plan = planned("64xH100")
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_more_gpus_than_the_trainer_uses_are_told_of():
+    _, plan = planned("8xH100", gpus=2.0)
+    (warning,) = (warning for warning in plan.warnings if warning.code == "gpus")
+    assert warning.message.startswith("resources.gpus is 2: isoloss trains a run on one GPU")
+    assert {size.layout for size in plan.sizes} == {"2 GPUs a run"}
+    assert plan.slots == 4
