@@ -62,11 +62,8 @@ def warnings_of(
     if calibration.problem:
         found.append(PlanWarning(code="calibration", message=calibration.problem))
     elif not timed:
-        found.append(
-            PlanWarning(
-                code="calibration", message="no measured speed near every size: --calibrate measures this machine"
-            )
-        )
+        how = "--calibrate measures this machine" if spec.trainer is None else "finished runs of the command will tell"
+        found.append(PlanWarning(code="calibration", message=f"no measured speed near every size: {how}"))
     return found
 
 
