@@ -88,7 +88,7 @@ def make_plan(
         warnings=[
             *warnings,
             *memory_warnings(sizes, slots, place.memory_bytes),
-            *gpus_warnings(max(one.gpus for one in schedule.resources.values())),
+            *gpus_warnings(design, max(one.gpus for one in schedule.resources.values())),
         ],
     )
 

@@ -131,6 +131,7 @@ class PlanWarning(Record):
         "validation",
         "calibration",
         "foresight",
+        "gpus",
     ]
     message: str
 

@@ -114,9 +114,8 @@ def _summary(plan: Plan) -> list[str]:
 def _cost(cost: Cost) -> list[str]:
     if cost.gpu_hours is None or cost.held_gpu_hours is None:
         return ["cost      unknown without the time"]
-    lines = [
-        f"GPUs      {cost.nodes}: {cost.gpu_hours:,.4g} GPU-hours in use, {cost.held_gpu_hours:,.4g} held until the last run ends"
-    ]
+    hours = f"{cost.gpu_hours:,.4g} GPU-hours in use, {cost.held_gpu_hours:,.4g} held until the last run ends"
+    lines = [f"GPUs      {cost.nodes}: {hours}"]
     if cost.usd is None or cost.usd_busy is None:
         lines.append(f"cost      no list price of {cost.device} is known: --price-per-hour gives it")
     else:

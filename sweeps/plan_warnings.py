@@ -67,9 +67,9 @@ def warnings_of(
     return found
 
 
-def gpus_warnings(gpus: float) -> list[PlanWarning]:
+def gpus_warnings(design: Design, gpus: float) -> list[PlanWarning]:
     """More GPUs for a run than our own trainer uses."""
-    if gpus <= 1:
+    if gpus <= 1 or design.spec.trainer is not None:
         return []
     message = (
         f"resources.gpus is {gpus:g}: isoloss trains a run on one GPU; the plan is that of a trainer that divides weights, "
