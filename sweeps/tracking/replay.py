@@ -187,7 +187,8 @@ class Replay:
         self._send(mirrored, params=params, metrics=rows, tags=tags)
         reader.take(slab)
         self._store.log_inputs(mirrored, self._inputs)
-        status = _mlflow_status(outcome, evidence, live=live and not run.censored)
+        is_stopped = run.censored and evidence.done is None
+        status = "KILLED" if is_stopped else _mlflow_status(outcome, evidence, live=live)
         self._store.set_status(mirrored, status, evidence.end_ms)
         return True
 

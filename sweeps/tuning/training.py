@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.executor import Executor
-from cluster.supervisor import Event, State, Supervisor
+from cluster.supervisor import Event, State, Summary, Supervisor
 from cluster.task import Failed, Task
 from llama.accounting import training_flops_per_token
 from llama.config import RunConfig
@@ -14,10 +14,13 @@ from llama.lease import current_owner
 from llama.metric_names import VAL_LOSS
 from llama.records import read_checkpoint_mark, read_done, read_heartbeat, read_journal
 from sweeps import worker
+from sweeps.attempts import AttemptLog
 from sweeps.hardware.place import Place
+from sweeps.heeding import Heeding
 from sweeps.launch import HANG_SECONDS, ORDERING_FLOPS_PER_SECOND, record_failure
 from sweeps.plan_table import duration
 from sweeps.prepare import Prepared, gpu_share, run_resources
+from sweeps.segments import Segment
 from sweeps.storage import Storage
 from sweeps.tuning.trials import Reached, Stretch
 
@@ -69,17 +72,23 @@ class Trainer:
         """
         storage, prepared = self._prepared.storage, self._prepared
         by_id = {f"{stretch.config.key}@{stretch.until_step}": stretch for stretch in stretches}
+        segments = {id: _segment(id, stretch) for id, stretch in by_id.items()}
+        names = {stretch.config.key: stretch.name for stretch in by_id.values()}
+        folder = storage.sweep(prepared.spec.name)
+        heeding = Heeding(folder, list(segments.values()), names, say=self._say)
+        attempts = AttemptLog(storage, segments)
         running_since: dict[str, float] = {}
 
         def stalled(task: Task) -> bool:
-            folder = storage.run(by_id[task.id].config.key)
-            if current_owner(folder) is None:
-                return False
-            beat = read_heartbeat(folder)
+            run_folder = storage.run(segments[task.id].run_key)
+            if current_owner(run_folder) is None:
+                return False  # not begun: on a shared cluster an attempt may wait for its turn
+            beat = read_heartbeat(run_folder)
             sign = max(running_since[task.id], beat.unix_ms / 1000 if beat is not None else 0.0)
             return time.time() - sign > HANG_SECONDS
 
         def on_event(event: Event) -> None:
+            attempts.on_event(event)
             stretch = by_id[event.task.id]
             if event.state is State.RUNNING:
                 running_since[event.task.id] = time.time()
@@ -100,35 +109,30 @@ class Trainer:
                 function=worker.train,
                 arguments={
                     "storage": str(storage.root),
-                    "config": stretch.config.model_dump_json(),
+                    "config": segment.config.model_dump_json(),
                     "corpus_folder": prepared.index.corpus_folder,
-                    "until_step": stretch.until_step,
+                    "until_step": segment.end_step,
+                    "spec_folder": prepared.index.spec_folder,
                     "threads": prepared.spec.resources.cpus,
                     "gpu_share": gpu_share(prepared.design, prepared.calibration) if self._place.gpus else 0.0,
                 },
                 resources=run_resources(prepared.design, self._place, prepared.calibration),
-                estimated_seconds=flops_of(stretch.config, stretch.until_step) / ORDERING_FLOPS_PER_SECOND,
+                estimated_seconds=segment.flops / ORDERING_FLOPS_PER_SECOND,
             )
-            for id, stretch in by_id.items()
+            for id, segment in segments.items()
         ]
-        summary = Supervisor(
+        supervisor = Supervisor(
             tasks,
             self._executor,
             is_done=lambda task: _is_done(storage, by_id[task.id]),
             stalled=stalled,
+            orders=heeding.orders,
             on_event=on_event,
-        ).run()
+        )
+        with attempts:
+            summary = supervisor.run()
         results = {stretch.config.key: reached(storage, stretch) for stretch in by_id.values()}
-        failed = {
-            by_id[id].name: failure.message
-            for id, failure in summary.failed.items()
-            if results[by_id[id].config.key].diverged is None
-        }
-        if failed:
-            name, message = next(iter(failed.items()))
-            raise TrialsFailed(
-                f"{len(failed)} trials failed, {name} with: {message}. The same command tries them again"
-            )
+        _raise_on_failures(summary, by_id, results)
         return results
 
     def _count(self, stretch: Stretch, *, found: bool) -> None:
@@ -149,6 +153,33 @@ def reached(storage: Storage, stretch: Stretch) -> Reached:
         p.metrics[VAL_LOSS] for p in read_journal(folder) if p.step == stretch.until_step and VAL_LOSS in p.metrics
     ]
     return Reached(losses[-1] if losses else None)
+
+
+def _segment(id: str, stretch: Stretch) -> Segment:
+    return Segment(
+        id=id,
+        run_key=stretch.config.key,
+        config=stretch.config,
+        start_step=0,  # or wherever its latest checkpoint is
+        end_step=stretch.until_step,
+        needs=(),
+        flops=flops_of(stretch.config, stretch.until_step),
+    )
+
+
+def _raise_on_failures(summary: Summary, by_id: Mapping[str, Stretch], results: Mapping[str, Reached]) -> None:
+    """A diverged run is an outcome; any other failure, and a cancelled run, ends the study here."""
+    if summary.cancelled:
+        names = ", ".join(by_id[id].name for id in summary.cancelled)
+        raise TrialsFailed(f"cancelled: {names}. `isoloss resume` puts them back, and the same command goes on")
+    failed = {
+        by_id[id].name: failure.message
+        for id, failure in summary.failed.items()
+        if results[by_id[id].config.key].diverged is None
+    }
+    if failed:
+        name, message = next(iter(failed.items()))
+        raise TrialsFailed(f"{len(failed)} trials failed, {name} with: {message}. The same command tries them again")
 
 
 def _is_done(storage: Storage, stretch: Stretch) -> bool:

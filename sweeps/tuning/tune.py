@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cluster.executor import Executor
 from cluster.session import open_session
+from cluster.signals import signals_exit
 from llama.config import digest
 from llama.errors import UserError
 from llama.records import Record, write_record
@@ -113,6 +114,7 @@ def tune_sweep(
     if warning is not None:
         say(warning)
     with ExitStack() as stack:
+        stack.enter_context(signals_exit())
         executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, source.storage, place, say=say)
