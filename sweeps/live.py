@@ -144,13 +144,14 @@ class LiveView:
         """Runs that ended, and the time that is left if the rest goes as the estimates and the past say."""
         with self._lock:
             ended = {id for id, state in self._states.items() if state in _ENDED}
+            runs_on = State.RUNNING in self._states.values()
         runs = [segment for segment in self._segments.values() if segment.ends_run]
         total = sum(self._estimated.values())
         done = sum(self._estimated[id] for id in ended)
         done += sum(self._estimated[id] * self._share(self._segments[id], beat) for id, beat in beats.items())
         elapsed = time.monotonic() - self._started
         share = done / total if total else 1.0
-        eta = f", {duration(max(0.0, elapsed * (1 - share) / share))} to go" if share > 0.02 else ""
+        eta = f", {duration(max(0.0, elapsed * (1 - share) / share))} to go" if share > 0.02 and runs_on else ""
         finished = sum(segment.id in ended for segment in runs)
         return f"{share:.0%} of the training, {finished} of {len(runs)} runs; {duration(elapsed)} so far{eta}"
 

@@ -166,9 +166,9 @@ class _Reader:
         self._storage, self._name, self._now = sweep.storage, sweep.index.sweep, time.time()
         owner = current_owner(sweep.folder)
         self.launcher = None if owner is None else owner.name
-        self._branches: dict[str, list[str]] = {}
+        self._branches: dict[str, list[SweepRun]] = {}
         for run in sweep.index.runs:
-            self._branches.setdefault(run.trunk or "", []).append(run.key)
+            self._branches.setdefault(run.trunk or "", []).append(run)
         self._of_sweep, self._of_runs = asked_of(sweep.folder)
 
     def state(self, run: SweepRun, trunk: _Trunk | None) -> RunState:
@@ -215,11 +215,11 @@ class _Reader:
         if status is not RunStatus.ABSENT and current_owner(folder) is not None:
             return "running", self._running_note(failure, beat, asked)
         needed = self._branches.get(run.key, [])
-        if run.is_trunk and all((self._storage.run(key) / CONFIG).exists() for key in needed):
+        if run.is_trunk and self._has_served(run, needed):
             return "finished", None
         if asked is not None:
             return asked.wish, self._asked_note(run, asked)
-        if needed and all(self._is_cancelled(key) for key in needed):
+        if needed and all(self._is_cancelled(branch) for branch in needed):
             return "cancelled", "all its branches are"
         if failure is not None:
             return self._failed(failure)
@@ -247,8 +247,17 @@ class _Reader:
         both = [request for request in (self._of_sweep, of_run) if request is not None]
         return next((request for request in both if request.wish == "cancelled"), both[0] if both else None)
 
-    def _is_cancelled(self, key: str) -> bool:
-        asked = self._of_runs.get(key)
+    def _has_served(self, trunk: SweepRun, branches: list[SweepRun]) -> bool:
+        """Whether every branch that is not cancelled has begun, or finds the checkpoint that it forks from."""
+        wanted = [branch for branch in branches if not self._is_cancelled(branch)]
+        begun = [branch for branch in wanted if (self._storage.run(branch.key) / CONFIG).exists()]
+        if len(begun) == len(wanted):
+            return bool(wanted) or not branches
+        forks = _checkpoint_tokens(self._storage, trunk.key)
+        return all(branch in begun or branch.fork_tokens in forks for branch in wanted)
+
+    def _is_cancelled(self, branch: SweepRun) -> bool:
+        asked = self._of_runs.get(branch.key)
         return asked is not None and asked.wish == "cancelled"
 
     def _asked_note(self, run: SweepRun, asked: Request) -> str:

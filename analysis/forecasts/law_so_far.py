@@ -90,6 +90,8 @@ class LawSoFar:
 def law_so_far(table: RunTable) -> LawSoFar:
     """Fit the sweep's runs so far. Runs that are held out never enter."""
     n_runs = len(table.at_the_best_rate().fitted)
+    if not n_runs:
+        return LawSoFar(n_runs=0, fit=None, extrapolation=None, why_not="none is finished")
     try:
         found = fit(table, bootstrap=DRAWS)
     except UserError as error:

@@ -185,6 +185,15 @@ def test_who_paused_or_cancelled_is_told(sweep: Sweep) -> None:
     assert (state, (note or "").partition(": ")[2]) == ("cancelled", "isoloss resume s lets it go on")
 
 
+def test_a_trunk_is_finished_once_every_branch_that_is_not_cancelled_can_fork(sweep: Sweep) -> None:
+    sweep.save(sweep.trunk, 8)
+    assert sweep.states()["trunk"].state == "stopped"
+    sweep.save(sweep.trunk, sweep.branch.fork_step or 0)
+    assert sweep.states()["trunk"].state == "finished"
+    ask(sweep.folder, "cancelled", [sweep.branch.key])
+    assert sweep.note("trunk") == ("cancelled", "all its branches are")
+
+
 def test_a_branch_of_a_cancelled_or_paused_trunk_waits_unless_its_fork_is_there(sweep: Sweep) -> None:
     sweep.save(sweep.trunk, 8)
     ask(sweep.folder, "paused", [sweep.trunk.key])
