@@ -150,7 +150,9 @@ def _run(
         if code == SIGTERM_EXIT:
             raise Preempted("the command was asked to leave by SIGTERM, and left")
     shown = " ".join(command)
-    quoted = f":\n{said}" if said else ", and said nothing on stderr"
+    *before, last = said.splitlines() or [""]
+    quoted = f": {last}" if last else ", and said nothing on stderr"  # tables show the first line
+    quoted += "\nits stderr before that:\n" + "\n".join(before) if before else ""
     if code in (guard.NOT_FOUND, guard.NOT_EXECUTABLE):
         raise UserError(f"trainer.command: `{shown}` cannot be run in {cwd}{quoted}")
     if code == 0:

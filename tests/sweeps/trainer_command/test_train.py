@@ -139,8 +139,10 @@ def test_a_diverged_run_says_so_and_is_not_run_again(sandbox: Sandbox) -> None:
 
 
 def test_its_exit_code_and_last_words_are_the_reason(sandbox: Sandbox) -> None:
-    with pytest.raises(TrainerFailed, match=r"ended with exit code 3:\nValueError: no such optimiser") as error:
-        sandbox.train(code=3, say="ValueError: no such optimiser")
+    with pytest.raises(
+        TrainerFailed, match=r"ended with exit code 3: ValueError: no such optimiser\nits stderr before that:\nTrace"
+    ) as error:
+        sandbox.train(code=3, say="Trace\nValueError: no such optimiser")
     assert classify(error.value) is FailureKind.CRASHED
     assert read_done(sandbox.folder) is None
     assert (sandbox.trainer / "DONE.refused").exists()  # it had said that it was done, and then failed
@@ -148,7 +150,7 @@ def test_its_exit_code_and_last_words_are_the_reason(sandbox: Sandbox) -> None:
 
 def test_a_command_that_is_not_there_is_the_users_to_mend(sandbox: Sandbox) -> None:
     with pytest.raises(
-        UserError, match=r"trainer.command: `nowhere --fast` cannot be run in .*:\nnowhere: No such file"
+        UserError, match=r"trainer.command: `nowhere --fast` cannot be run in .*: nowhere: No such file"
     ):
         sandbox.train(config_of("nowhere", "--fast"))
 
