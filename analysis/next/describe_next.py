@@ -41,7 +41,7 @@ def cells_yaml(found: NextRuns) -> list[str]:
     batch = found.chosen[: found.stop.worth or len(found.chosen)]
     if not batch:
         return []
-    spent = f"the next {len(batch)} runs, {flops(batch[-1].spent_flops)} from scratch"
+    spent = f"the next {f'{len(batch)} runs' if len(batch) > 1 else 'run'}, {flops(batch[-1].spent_flops)} from scratch"
     if all(step.run.size for step in batch):
         return [
             f"# {spent}: a part more of the sweep's budgets",
