@@ -96,9 +96,9 @@ def time_sweep(arguments: argparse.Namespace) -> dict[str, Any]:
 
     spec = yaml.safe_load((files("sweeps") / "studies" / "quickstart.yaml").read_text())
     spec["inference"] = False
-    spec["budgets"]["flops"] = [budget * arguments.budget_scale for budget in spec["budgets"]["flops"]]
+    spec["budgets"]["flops"] = [float(budget) * arguments.budget_scale for budget in spec["budgets"]["flops"]]
     spec["budgets"]["min_tokens_per_parameter"] *= arguments.budget_scale
-    spec["recipe"]["reference_budget"] *= arguments.budget_scale
+    spec["recipe"]["reference_budget"] = float(spec["recipe"]["reference_budget"]) * arguments.budget_scale
     spec["seeds"] = {"base": [0]}
     with tempfile.TemporaryDirectory() as folder:
         path, storage = Path(folder) / "quickstart.yaml", Storage(Path(folder) / "storage")
