@@ -30,6 +30,7 @@ from llama.records import (
     read_status,
     write_record,
 )
+from llama.sweep_index import SweepRun
 from sweeps import worker
 from sweeps.attempts import AttemptLog
 from sweeps.calibration import TrainedShape, this_machine
@@ -54,6 +55,8 @@ MIRROR_SECONDS = 60.0
 #: A launch shorter than this is mostly the start of its processes: its throughput says little of the machine.
 SHORT_SECONDS = 60.0
 INTERRUPTED_MIRROR_SECONDS = 5.0
+
+ENDED = (RunStatus.FINISHED, RunStatus.DIVERGED)
 
 #: Without a measured speed, order segments as if every shape trained at this rate; only their order depends on it.
 ORDERING_FLOPS_PER_SECOND = 3e10
@@ -329,8 +332,8 @@ def _estimated_seconds(prepared: Prepared, segment: Segment) -> float:
 
 def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | None) -> LaunchResult:
     """Count what stands in the folders now, and what this launch trained."""
-    finals = [run for run in prepared.design.runs if not run.record.is_trunk]
-    statuses = {run.record.name: read_status(prepared.storage.run(run.record.key)) for run in finals}
+    runs = [run.record for run in prepared.design.runs]
+    statuses = {run.key: read_status(prepared.storage.run(run.key)) for run in runs}
     segments = {segment.id: segment for segment in prepared.design.segments}
     names = {run.record.key: run.record.name for run in prepared.design.runs}
     reasons = _doomed(prepared)
@@ -338,11 +341,7 @@ def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | N
         reasons |= {id: f"{failure.kind.value}: {failure.message}" for id, failure in summary.failed.items()}
         reasons |= {id: reason for id, reason in summary.blocked.items() if id not in reasons}
     failed = {names[segments[id].run_key]: reason for id, reason in reasons.items()}
-    diverged = [
-        run.record.name
-        for run in prepared.design.runs
-        if read_status(prepared.storage.run(run.record.key)) is RunStatus.DIVERGED
-    ]
+    diverged = [run.name for run in runs if statuses[run.key] is RunStatus.DIVERGED]
     tokens, solo_seconds = 0, 0.0
     for id, value in (summary.done if summary is not None else {}).items():
         tokens += value["trained_tokens"]
@@ -350,20 +349,25 @@ def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | N
         solo_seconds += value["trained_tokens"] / speed.tokens_per_second if speed is not None else float("nan")
     wall = summary.wall_seconds if summary is not None else 0.0
     share = solo_seconds / (wall * prepared.plan.slots) if wall and tokens else float("nan")
-    unfinished = [
-        run.record for run in finals if statuses[run.record.name] not in (RunStatus.FINISHED, RunStatus.DIVERGED)
-    ]
-    control = read_control(prepared.storage.sweep(prepared.spec.name))
-    cancelled = [run.name for run in unfinished if control.cancels(run.key) or control.cancels(run.trunk or "")]
+    finals = [run for run in runs if not run.is_trunk]
     return LaunchResult(
         sweep=prepared.spec.name,
-        finished=sum(status is RunStatus.FINISHED for status in statuses.values()),
+        finished=sum(statuses[run.key] is RunStatus.FINISHED for run in finals),
         diverged=diverged,
         failed={name: reason for name, reason in failed.items() if name not in diverged},
-        cancelled=cancelled,
+        cancelled=_cancelled(prepared, [run for run in finals if statuses[run.key] not in ENDED]),
         trained_tokens=tokens,
         training_wall_seconds=wall,
         tokens_per_second=tokens / wall if tokens else None,
         solo_share=share if math.isfinite(share) else None,
         mirror_trouble=mirror_trouble,
     )
+
+
+def _cancelled(prepared: Prepared, unfinished: Sequence[SweepRun]) -> list[str]:
+    """Names of those that somebody cancelled, or their trunk."""
+    try:
+        control = read_control(prepared.storage.sweep(prepared.spec.name))
+    except UserError:  # the launch has told of it, and what it did is to be told too
+        return []
+    return [run.name for run in unfinished if control.cancels(run.key) or control.cancels(run.trunk or "")]
