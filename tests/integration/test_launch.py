@@ -75,6 +75,17 @@ def test_a_second_launch_trains_nothing(launcher: Launcher) -> None:
     before = finished_times(launcher.storage)
     assert launcher.launch()["trained_tokens"] == 0
     assert finished_times(launcher.storage) == before
+    # The first launch's plan, which knew no speed, beside what it did; drawn from the attempts that it noted.
+    picture = launcher.storage / "real.svg"
+    compared = launcher.run("plan", str(launcher.yaml_path), "--compare", "--json", "--gantt", str(picture))
+    assert compared.returncode == 0, compared.stderr
+    found = json.loads(compared.stdout)
+    assert (found["finished_runs"], found["planned_after_runs"], found["seconds_predicted"]) == (6, 0, None)
+    assert found["flops_real"] == found["flops_predicted"]
+    assert found["seconds_real"] > 0
+    assert found["wall_seconds_real"] > 0
+    assert all(size["tokens_per_second_today"] is not None for size in found["sizes"])
+    assert "as it happened" in picture.read_text()
 
 
 def test_an_enlarged_sweep_runs_only_what_is_new(launcher: Launcher) -> None:
