@@ -11,8 +11,8 @@ with a checkpoint in `--rounds` rounds over `--live-seconds`. Said are
   server. Its processor time a step is taken in blocks of a second, the mirror and the server running and stopped (SIGSTOP) in
   turn while rounds come in, and compared in pairs. The stops are taken out of the rates.
 
-The 12 million points of 1,000 runs are 14,000 calls, of which one takes the server 0.08 to 0.13 s of processor time: half an hour.
-With --points 330 it is ten minutes.
+The 12 million points of 1,000 runs are 14,000 calls, of which one takes the server 0.08 to 0.13 s of processor time: half an
+hour. With --points 330 it is ten minutes.
 """
 
 from __future__ import annotations
