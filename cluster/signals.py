@@ -17,19 +17,35 @@ def exit_code(number: signal.Signals) -> int:
     return 128 + number
 
 
+class Asked:
+    """Which signal came, if any."""
+
+    number: signal.Signals | None = None
+
+
 @contextmanager
-def signals_exit() -> Iterator[None]:
-    """The signals raise `SystemExit`, so that what runs can be ended first. Signals belong to the main thread alone."""
+def signals_exit() -> Iterator[Asked]:
+    """The signals raise `SystemExit`, so that what runs can be ended first. Signals belong to the main thread alone.
+
+    Where Ray was waiting, it raises a `SystemExit` of its own with exit code 1 in the place of ours, so the block's end puts
+    ours back.
+    """
+    asked = Asked()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
 
     def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(exit_code(signal.Signals(number)))
+        asked.number = signal.Signals(number)
+        sys.exit(exit_code(asked.number))
 
     before = {number: signal.signal(number, leave) for number in SIGNALS}
     try:
-        yield
+        yield asked
+    except SystemExit as left:
+        if asked.number is None:
+            raise
+        raise SystemExit(exit_code(asked.number)) from left
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

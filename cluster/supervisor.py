@@ -41,7 +41,7 @@ from cluster.executor import Executor, Finished
 from cluster.graph import Graph
 from cluster.placement import Ledger, Placement
 from cluster.queue import ReadyQueue
-from cluster.signals import exit_code, signals_exit
+from cluster.signals import signals_exit
 from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
 
 
@@ -234,13 +234,13 @@ class Supervisor:
             UserError: a task asks for more than the nodes have, or there is no node.
         """
         started = self._clock.now()
-        with signals_exit():
+        with signals_exit() as asked:
             try:
                 self._start()
                 while any(self._counts[state] for state in State if TRANSITIONS[state]):
                     self._step()
-            except BaseException as error:
-                has_notice = isinstance(error, SystemExit) and error.code == exit_code(signal.SIGUSR1)
+            except BaseException:
+                has_notice = asked.number is signal.SIGUSR1
                 self._abandon(self._policy.notice_seconds if has_notice else self._policy.interrupt_seconds)
                 raise
         ended = {state: tuple(id for id, its in self._states.items() if its is state) for state in State}

@@ -566,6 +566,24 @@ def test_a_signal_gives_what_runs_time_to_leave_and_exits(number: signal.Signals
     assert signal.getsignal(number) is before
 
 
+def test_the_exit_code_is_the_signals_where_ray_puts_another_in_its_place():
+    def poll(seconds: float) -> list[Finished]:
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except SystemExit:
+            raise SystemExit(1) from None  # as `ray.wait` does
+        return []
+
+    world = World([task("a", seconds=50)])
+    world.executor.leave = lambda id, attempt: setattr(
+        world.executor, "poll", SimulatedExecutor.poll.__get__(world.executor)
+    )
+    world.executor.poll = poll
+    with pytest.raises(SystemExit) as left:
+        world.run()
+    assert left.value.code == 138
+
+
 def test_a_gang_that_loses_a_node_starts_again_whole_once_the_rest_is_gone():
     nodes = tuple(Node(id=id, cpus=4, gpus=2) for id in "abc")
     gang = task("gang", seconds=100, resources=Resources(cpus=2, gpus=2, members=2))
