@@ -40,9 +40,11 @@ class Setting:
 
 
 @contextmanager
-def setting(folder: Path, victims: Sequence[str], *, step_seconds: float = 0.01) -> Iterator[Setting]:
+def setting(
+    folder: Path, victims: Sequence[str], *, step_seconds: float = 0.01, checkpoint_seconds: float = 0.1
+) -> Iterator[Setting]:
     """A sweep on a Ray of its own and SQLite, unless a node or a tracking server is to be killed."""
-    sweep = make_sweep(folder, step_seconds=step_seconds)
+    sweep = make_sweep(folder, step_seconds=step_seconds, checkpoint_seconds=checkpoint_seconds)
     database = sweep.storage / "mlflow.db"
     there: dict[str, Victim] = {LAUNCHER: LauncherVictim(), WORKER: WorkerVictim(), OWN_RAYLET: OwnRayletVictim()}
     with ExitStack() as stack:
@@ -70,7 +72,7 @@ def in_states(victims: Sequence[str], folder: Path, undisturbed: Sweep, states: 
 def at_random(folder: Path, undisturbed: Sweep, *, kills: int, seed: int) -> Figures:
     """Kill one of all at so many random moments."""
     steps = count(ledger.read(undisturbed.faults)).steps_needed
-    with setting(folder, [LAUNCHER, WORKER, NODE, TRACKING], step_seconds=0.03) as where:
+    with setting(folder, [LAUNCHER, WORKER, NODE, TRACKING], step_seconds=0.3, checkpoint_seconds=2.0) as where:
         kill_at_random(where.sweep, list(where.victims.values()), kills=kills, steps=steps, seed=seed)
         return _accounted(where, undisturbed)
 

@@ -16,11 +16,13 @@ class VictimFigures:
 
     kills: int
     recoveries: int
-    """After how many of them the sweep went on: made a step, or committed something, that it had not before."""
+    """After how many of them the sweep went on: an attempt begun since made a step, or committed something, that was new. After
+    the others it had nothing left to train.
+    """
     steps_redone: int
     """Until the next kill."""
     seconds_lost: dict[str, float]
-    """From a kill until the sweep went on: median and most. Other runs may have gone on without a pause."""
+    """From a kill until the sweep went on: median and most. Runs that were not hit went on meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +49,18 @@ def count(entries: list[Entry]) -> Figures:
     kills: list[Entry] = []
     redone: Counter[int] = Counter()
     went_on: dict[int, float] = {}
+    kills_before: dict[tuple[str, int], int] = {}
+    """How many there had been when an attempt began, by run and process."""
     for entry in entries:
         if entry.kind == "kill":
             kills.append(entry)
-        elif entry.kind != "acquire":
+        elif entry.kind == "acquire":
+            kills_before[entry.run, entry.pid] = len(kills)
+        else:
             fact = (entry.kind, entry.run, entry.step)
             if fact not in known:
-                went_on |= {number: entry.seconds for number in range(len(kills)) if number not in went_on}
+                for number in range(kills_before[entry.run, entry.pid]):
+                    went_on.setdefault(number, entry.seconds)
             elif entry.kind == "step":
                 redone[len(kills) - 1] += 1
             known.add(fact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -108,16 +109,20 @@ class NodeVictim:
 
 
 class TrackingVictim:
-    """The MLflow server. Somebody starts it again."""
+    """The MLflow server. Somebody starts it again, and training doesn't wait for that."""
 
     name = "tracking server"
 
     def __init__(self, server: TrackingServer):
         self._server = server
+        self._comes_back = threading.Thread(target=server.up)
 
     def kill(self, command: SameCommand, worker: int) -> None:
+        if self._comes_back.is_alive():
+            self._comes_back.join()
         self._server.down()
-        self._server.up()
+        self._comes_back = threading.Thread(target=self._server.up)
+        self._comes_back.start()
 
 
 def kill_in_states(sweep: Sweep, victims: Sequence[Victim], states: Sequence[str]) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""A writer that falls silent, is taken for dead, and comes back when another has done its work."""
+"""A writer that falls silent, is taken for dead, and comes back when another has taken its place."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import psutil
 import pytest
 
+from tests.cluster.processes import wait_for
 from tests.faults import ledger
-from tests.faults.gates import arm, wait_until_held
+from tests.faults.gates import Held, arm, wait_until_held
 from tests.faults.injection import HOST, STALE_SECONDS
 from tests.faults.invariants import assert_recovered
-from tests.faults.sweep import SMALL, Sweep, make_sweep
+from tests.faults.sweep import SMALL, Launch, Sweep, make_sweep
+
+#: Ray kills a worker that has been silent for 20 seconds: it has to come back before that.
+STALE = "5"
 
 
 @pytest.mark.slow
@@ -19,24 +25,47 @@ def test_a_writer_that_comes_back_late_is_fenced_and_has_written_nothing_that_co
 ) -> None:
     """Two launchers as on two machines, since on one the owner of a lease is seen to live however silent it is."""
     database = sweep.folder / "twin.db"
-    sweep.variables.update({HOST: "one", STALE_SECONDS: "3"})
+    sweep = replace(sweep, variables={HOST: "one", STALE_SECONDS: STALE})
     twin = make_sweep(
         sweep.folder,
         SMALL | {"name": "twin"},
         options=("--tracking-uri", f"sqlite:///{database}"),
-        variables={HOST: "another", STALE_SECONDS: "3"},
+        variables={HOST: "another", STALE_SECONDS: STALE},
     )
     arm(sweep.faults, "training")
     launch = sweep.start()
     held = wait_until_held(sweep.faults, "training", alive=lambda: launch.is_alive)
     late = psutil.Process(held.pid)
+    run = next(entry.run for entry in ledger.read(sweep.faults) if entry.pid == held.pid)
+    other = twin.start()
+    _a_worker_of("another", sweep, other).release()
+
     late.suspend()
     held.release()
-    steps = [entry.step for entry in ledger.read(sweep.faults) if entry.kind == "step" and entry.pid == held.pid]
-    twin.finish()
+    wait_for(lambda: _holder(sweep, run) != held.pid, seconds=60)
+    before = _steps_by(sweep, held.pid)
     late.resume()
-    assert launch.result()["finished"] == 6
-    entries = [entry for entry in ledger.read(sweep.faults) if entry.pid == held.pid]
-    assert [entry.step for entry in entries if entry.kind == "step"][len(steps) :], "it never came back"
+    assert launch.result()["finished"] == other.result()["finished"] == 6
+    assert _steps_by(sweep, held.pid) > before, "it did not come back"
     assert_recovered(sweep, undisturbed)
     assert_recovered(twin, undisturbed, database=database)
+
+
+def _a_worker_of(host: str, sweep: Sweep, launch: Launch) -> Held:
+    """A worker on that machine, about to ask for its run's lease."""
+    while True:
+        arm(sweep.faults, "waiting")
+        held = wait_until_held(sweep.faults, "waiting", alive=lambda: launch.is_alive)
+        if psutil.Process(held.pid).environ()[HOST] == host:
+            return held
+        held.release()
+
+
+def _holder(sweep: Sweep, run: str) -> int:
+    return next(
+        entry.pid for entry in reversed(ledger.read(sweep.faults)) if (entry.kind, entry.run) == ("acquire", run)
+    )
+
+
+def _steps_by(sweep: Sweep, pid: int) -> int:
+    return sum(entry.kind == "step" and entry.pid == pid for entry in ledger.read(sweep.faults))
