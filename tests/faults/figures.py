@@ -56,7 +56,7 @@ def count(entries: list[Entry]) -> Figures:
             kills.append(entry)
         elif entry.kind == "acquire":
             kills_before[entry.run, entry.pid] = len(kills)
-        else:
+        elif entry.kind != "ask":
             fact = (entry.kind, entry.run, entry.step)
             if fact not in known:
                 for number in range(kills_before[entry.run, entry.pid]):

@@ -117,6 +117,7 @@ def _hook_trainer(trainer: ModuleType, folder: Path) -> None:
     trainer.train_segment.__kwdefaults__["checkpoint_seconds"] = float(os.environ[CHECKPOINT_SECONDS])
 
     def acquiring(run_folder: Path, **options: Any) -> Any:
+        ledger.write(folder, "ask", run=run_folder.name)
         lease = acquire(run_folder, **options)
         ledger.write(folder, "acquire", run=run_folder.name, step=lease.number)
         return lease

@@ -14,7 +14,7 @@ from typing import Literal
 
 FILE = "ledger.jsonl"
 
-Kind = Literal["acquire", "step", "checkpoint", "done", "kill"]
+Kind = Literal["ask", "acquire", "step", "checkpoint", "done", "kill"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Entry:
     """One thing that happened."""
 
     kind: Kind
-    """`acquire`: a run's lease was taken; `step`: an update was made; `checkpoint` and `done`: these were committed."""
+    """`ask`: for a run's lease, which somebody may hold; `acquire`: it was taken; `step`: an update was made; `checkpoint` and `done`: these were committed."""
     seconds: float
     """Of the machine's monotonic clock, which all of its processes share."""
     pid: int

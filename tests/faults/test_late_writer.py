@@ -9,10 +9,10 @@ import pytest
 
 from tests.cluster.processes import wait_for
 from tests.faults import ledger
-from tests.faults.gates import Held, arm, wait_until_held
+from tests.faults.gates import arm, wait_until_held
 from tests.faults.injection import HOST, STALE_SECONDS
 from tests.faults.invariants import assert_recovered
-from tests.faults.sweep import SMALL, Launch, Sweep, make_sweep
+from tests.faults.sweep import SMALL, Sweep, make_sweep
 
 #: Ray kills a worker that has been silent for 20 seconds: it has to come back before that.
 STALE = "5"
@@ -38,7 +38,7 @@ def test_a_writer_that_comes_back_late_is_fenced_and_has_written_nothing_that_co
     late = psutil.Process(held.pid)
     run = next(entry.run for entry in ledger.read(sweep.faults) if entry.pid == held.pid)
     other = twin.start()
-    _a_worker_of("another", sweep, other).release()
+    wait_for(lambda: _others_asking(sweep, run, held.pid), seconds=300)
 
     late.suspend()
     held.release()
@@ -51,14 +51,8 @@ def test_a_writer_that_comes_back_late_is_fenced_and_has_written_nothing_that_co
     assert_recovered(twin, undisturbed, database=database)
 
 
-def _a_worker_of(host: str, sweep: Sweep, launch: Launch) -> Held:
-    """A worker on that machine, about to ask for its run's lease."""
-    while True:
-        arm(sweep.faults, "waiting")
-        held = wait_until_held(sweep.faults, "waiting", alive=lambda: launch.is_alive)
-        if psutil.Process(held.pid).environ()[HOST] == host:
-            return held
-        held.release()
+def _others_asking(sweep: Sweep, run: str, pid: int) -> bool:
+    return any((entry.kind, entry.run) == ("ask", run) and entry.pid != pid for entry in ledger.read(sweep.faults))
 
 
 def _holder(sweep: Sweep, run: str) -> int:
