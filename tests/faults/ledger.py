@@ -22,7 +22,9 @@ class Entry:
     """One thing that happened."""
 
     kind: Kind
-    """`ask`: for a run's lease, which somebody may hold; `acquire`: it was taken; `step`: an update was made; `checkpoint` and `done`: these were committed."""
+    """`ask`: for a run's lease, which somebody may hold; `acquire`: it was taken; `step`: an update was made; `checkpoint` and
+    `done`: these were committed.
+    """
     seconds: float
     """Of the machine's monotonic clock, which all of its processes share."""
     pid: int
