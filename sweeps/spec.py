@@ -297,6 +297,7 @@ class SweepSpec(Config):
                 n_sizes=len(sizes),
                 n_budgets=max(sum(len(part.wanted(size, width)) for part in parts) for size, width in sizes),
                 unit=" and ".join(sorted({part.unit for part in parts})),
+                measures_serving=info.data.get("inference") is not None,
             )
             if problems:
                 refuse(*problems)

@@ -121,7 +121,7 @@ class Tune(Config):
             raise ValueError("give one of learning_rate and shape")
         return self
 
-    def problems(self, *, n_sizes: int, n_budgets: int, unit: str) -> list[tuple[str, str]]:
+    def problems(self, *, n_sizes: int, n_budgets: int, unit: str, measures_serving: bool) -> list[tuple[str, str]]:
         """What in the rest of the sweep does not suit the search, by key below `tune`."""
         if self.learning_rate is not None and n_sizes < 3:
             return [
@@ -134,6 +134,8 @@ class Tune(Config):
                     "a search at fixed compute takes budgets.flops with one budget, and a ladder of one shape to compare with",
                 )
             ]
+        if self.shape is not None and not measures_serving:
+            return [("shape", "decode cost is measured as the block inference says: give one in place of off")]
         return []
 
 

@@ -134,6 +134,11 @@ def test_shapes_are_tuned_by_their_measured_cost(tmp_path: Path, executor: Local
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in measured.items())
 
 
+def test_a_search_for_shapes_has_to_measure(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="decode cost is measured as the block inference says"):
+        tune_sweep(write(SHAPES | {"inference": False}, tmp_path), Storage(tmp_path), say=print)
+
+
 def test_a_study_is_no_sweep_and_a_sweep_no_study(tmp_path: Path) -> None:
     plain = write({key: value for key, value in RATES.items() if key != "tune"}, tmp_path / "plain")
     with pytest.raises(UserError, match="the block tune is missing"):
