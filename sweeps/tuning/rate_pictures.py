@@ -14,10 +14,8 @@ from sweeps.tuning.rate_law import Place, RateLaws
 from sweeps.tuning.rate_study import RateStudy
 from sweeps.tuning.trials import Tried
 
-_RATE = Axis(column="peak_lr", label="peak learning rate", unit="plain")
-_LOSS = Axis(column="loss", label="validation loss, nats a token", unit="plain", log=False)
-#: A panel shows losses up to so far above its lowest curve: what lies higher is far from any optimum.
-_SHOWN_EXCESS = 0.15
+#: A panel shows losses up to this share above its highest minimum: what lies higher is far from any optimum.
+_SHOWN_EXCESS = 0.12
 
 
 def trials_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str, Curve]) -> Picture:
@@ -32,18 +30,18 @@ def trials_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str
         cells = [cell for cell in study.cells if cell.tokens == horizon]
         for cell in cells:
             layers += _cell_layers(cell.cell, colours[cell.n_params], study, tried, curves[cell.cell])
-        lowest = min(cell.loss for cell in cells)
-        highest = max(cell.loss for cell in cells)
-        limits = (lowest - 0.03 * lowest, highest * (1 + _SHOWN_EXCESS))
+        rows = [one for one in tried for cell in cells if one.cell == cell.cell and one.loss is not None]
+        x_axis = _rate_axis([row.peak_lr for row in rows] + [cell.peak_lr for cell in cells])
+        y_axis = _loss_axis([row.loss or 0.0 for row in rows], [cell.loss for cell in cells])
         title = f"{style.format_number(horizon, 'count')} tokens"
-        panels.append(Panel(x=_RATE, y=_limited(_LOSS, limits), layers=layers, title=title))
+        panels.append(Panel(x=x_axis, y=y_axis, layers=layers, title=title))
     return Picture(
         stem="rates",
         title="Loss against learning rate, by size and horizon",
         caption=(
             "Points: finished trials; lines: least-squares parabolas in the logarithm of the rate (and of the batch, at its "
-            "best), trials far above the best weighing less; stars: their lowest points. Hollow: the held-out size. Censored "
-            f"trials are no points. A trial scatters about its curve by {study.noise:.3f} nats. N counts all parameters."
+            "best), trials far above the best weighing less; stars: their lowest points. Hollow: the held-out size, and minima at "
+            f"an edge of what was tried. Censored trials are no points. A trial scatters about its curve by {study.noise:.3f} nats. N counts all parameters."
         ),
         panels=panels,
         legend_title="parameters",
@@ -65,8 +63,17 @@ def _cell_layers(name: str, colour: str, study: RateStudy, tried: Sequence[Tried
     ]
 
 
-def _limited(axis: Axis, limits: tuple[float, float]) -> Axis:
-    return Axis(column=axis.column, label=axis.label, unit=axis.unit, log=axis.log, limits=limits)
+def _rate_axis(rates: Sequence[float]) -> Axis:
+    low, high = style.padded(min(rates), max(rates), log=True)
+    ticks = tuple(style.ticks(low, high, log=True, most=5))
+    return Axis(column="peak_lr", label="peak learning rate", unit="plain", limits=(low, high), ticks=ticks)
+
+
+def _loss_axis(losses: Sequence[float], minima: Sequence[float]) -> Axis:
+    """From the lowest loss to the highest, or to as far above the minima as tells something."""
+    high = min(max(losses), max(minima) * (1 + _SHOWN_EXCESS))
+    limits = style.padded(min([*losses, *minima]), high, log=False, margin=0.06)
+    return Axis(column="loss", label="validation loss, nats a token", unit="plain", log=False, limits=limits)
 
 
 def law_picture(study: RateStudy, laws: RateLaws) -> Picture:
@@ -106,10 +113,10 @@ def _law_panel(study: RateStudy, laws: RateLaws) -> Panel:
                 "high": [interval[1] for _, interval in values],
             }
         )
-        layers.append(Band(table=table, series=f"law at {legend}, 95 %", colour=colour, opacity=0.12, framed=False))
+        layers.append(Band(table=table, series=f"law at {legend}, 95 %", colour=colour, opacity=0.07, framed=False))
         layers.append(Line(table=table, series=f"law at {legend}", colour=colour, width=1.2))
         cells = [cell for cell in study.cells if cell.tokens == horizon]
-        for hollow in (False, True):
+        for hollow in sorted({cell.held_out or bool(cell.edges) for cell in cells}):
             rows = [cell for cell in cells if (cell.held_out or bool(cell.edges)) == hollow]
             points = pd.DataFrame(
                 [
@@ -118,14 +125,15 @@ def _law_panel(study: RateStudy, laws: RateLaws) -> Panel:
                 ],
                 columns=["n_params", "peak_lr", "low", "high"],
             )
-            text = None if hollow else legend
             series = f"best at {legend}" + (", no point of the law" if hollow else "")
+            text = legend + (", no point of the law" if hollow else "")
             layers.append(Points(table=points, series=series, colour=colour, legend=text, hollow=hollow))
         defaults = pd.DataFrame([{"n_params": c.n_params, "peak_lr": c.default_lr} for c in cells])
         layers.append(
             Points(table=defaults, series=f"the sweep's own recipe at {legend}", colour=colour, marker="cross", size=5)
         )
-    return Panel(x=Axis(column="n_params", label="parameters N", unit="count"), y=_RATE, layers=layers)
+    y_axis = Axis(column="peak_lr", label="best peak learning rate", unit="plain")
+    return Panel(x=Axis(column="n_params", label="parameters N", unit="count"), y=y_axis, layers=layers)
 
 
 def _batch_panel(study: RateStudy, laws: RateLaws) -> Panel:
@@ -174,11 +182,12 @@ def held_out_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[s
             layers.append(
                 Points(table=table, series=label, colour=colour, legend=label, marker=marker, size=5)  # type: ignore[arg-type]
             )
-        shown = [loss for losses in (check.tuned_losses, check.default_losses) for loss in losses if loss is not None]
         cell = next(cell for cell in study.cells if cell.cell == check.cell)
-        lowest = min([cell.loss, *shown])
-        limits = (lowest * 0.985, max([cell.loss, *shown]) * 1.08)
-        panels.append(Panel(x=_RATE, y=_limited(_LOSS, limits), layers=layers, title=check.cell))
+        own = [one for one in tried if one.cell == check.cell and one.loss is not None]
+        rates = [*(one.peak_lr for one in own), check.predicted_lr, check.default_lr, cell.peak_lr]
+        losses = [*(one.loss for one in own), *check.tuned_losses, *check.default_losses]
+        y_axis = _loss_axis([loss for loss in losses if loss is not None], [cell.loss])
+        panels.append(Panel(x=_rate_axis(rates), y=y_axis, layers=layers, title=check.cell))
     return Picture(
         stem="held-out",
         title="Both recipes at the size that the law never saw",
