@@ -40,8 +40,9 @@ def trials_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str
         title="Loss against learning rate, by size and horizon",
         caption=(
             "Points: finished trials; lines: least-squares parabolas in the logarithm of the rate (and of the batch, at its "
-            "best), trials far above the best weighing less; stars: their lowest points. Hollow: the held-out size, and minima at "
-            f"an edge of what was tried. Censored trials are no points. A trial scatters about its curve by {study.noise:.3f} nats. N counts all parameters."
+            "best), trials far above the best weighing less; stars: their lowest points. Hollow: the held-out size, and minima "
+            "at an edge of what was tried. Censored trials are no points. A trial scatters about its curve by "
+            f"{study.noise:.3f} nats. N counts all parameters."
         ),
         panels=panels,
         legend_title="parameters",
