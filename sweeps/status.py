@@ -214,6 +214,8 @@ class _Reader:
         failure = read_record(folder / FAILURE, Failure) if status is RunStatus.FAILED else None
         if status is not RunStatus.ABSENT and current_owner(folder) is not None:
             return "running", self._running_note(failure, beat, asked)
+        if run.censored:
+            return "stopped", "censored: its tuning study stopped it, and no fit takes it"
         needed = self._branches.get(run.key, [])
         if run.is_trunk and self._has_served(run, needed):
             return "finished", None

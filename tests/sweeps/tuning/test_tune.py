@@ -85,6 +85,7 @@ def mlflow_runs(folder: Path) -> list:
     return list(client.search_runs([one.experiment_id for one in client.search_experiments()]))
 
 
+@pytest.mark.slow
 def test_rates_are_tuned_and_shown_and_not_trained_twice(tmp_path: Path, executor: LocalExecutor) -> None:
     found = tuned(RATES, tmp_path, executor)
     study = found.study
@@ -115,6 +116,9 @@ def test_rates_are_tuned_and_shown_and_not_trained_twice(tmp_path: Path, executo
     assert finished_at(tmp_path) == before
     status = sweep_status(open_sweep("tiny", Storage(tmp_path / "storage")))
     assert len(status.runs) >= 18 + 2
+    stopped = [run.note for run in status.runs if run.state == "stopped"]
+    assert len(stopped) == states.count("censored")
+    assert all(note is not None and note.startswith("censored") for note in stopped)
 
 
 def test_shapes_are_tuned_by_their_measured_cost(tmp_path: Path, executor: LocalExecutor) -> None:
@@ -128,6 +132,9 @@ def test_shapes_are_tuned_by_their_measured_cost(tmp_path: Path, executor: Local
         assert one.trial.decode_cost is not None
         assert one.trial.decode_cost > 0
         assert one.trial.number < 0 or read_inference(storage.run(one.trial.run_keys[0])) is not None
+    tags = [run.data.tags for run in mlflow_runs(tmp_path) if run.data.tags["run.kind"] == "run"]
+    assert {tag["tune.trial"] for tag in tags} <= {"-1", *map(str, range(6))}
+    assert {tag["tune.state"] for tag in tags} == {"finished"}
     measured = {path: path.stat().st_mtime_ns for path in (storage.sweep("tiny") / "tuning" / "decode").iterdir()}
     assert len(measured) == 3  # two generations, and the front again
     assert tuned(SHAPES, tmp_path, executor).study == study
