@@ -17,7 +17,7 @@ from torch import nn
 from llama.config import DataConfig, ModelConfig, RunConfig
 from llama.recipes import Overrides, make_recipe
 from llama.training_state import TrainingState
-from sweeps.numerics import attention_kernel
+from sweeps.designs.numerics import attention_kernel
 
 LEARNING_RATE = 1e-3
 

@@ -21,7 +21,7 @@ from llama.data.corpus import Corpus
 from llama.device import pick_device
 from llama.logbook import Logbook
 from llama.training_state import TrainingState
-from sweeps.ladder import model_for_width
+from sweeps.designs.ladder import model_for_width
 
 #: Parts of the loop, and whose method does each. What none of them takes is the loop itself.
 PARTS: dict[str, tuple[Any, str]] = {

@@ -24,8 +24,8 @@ from llama.accounting import count_parameters
 from llama.config import RunConfig
 from llama.device import pick_device
 from llama.sharing import SharedSpeed, measure_sharing
-from sweeps.ladder import model_for_width
-from sweeps.packing import choose, search
+from sweeps.designs.ladder import model_for_width
+from sweeps.hardware.packing import choose, search
 
 #: Widths, context, sequences a step, and seconds of each measurement.
 ON_GPU = ((64, 128, 256, 512), 256, 64, 5.0)

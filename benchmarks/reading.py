@@ -28,10 +28,10 @@ from llama.config import RunConfig
 from llama.metric_names import FLOPS, TAG_OUTCOME, TOKENS_PER_SECOND, TRAIN_LOSS, TRAINING_SECONDS, VAL_LOSS
 from llama.records import CONFIG, DONE, JOURNAL, Done, JournalPoint, journal_line, write_record
 from llama.sweep_index import SWEEP_INDEX, SweepIndex, SweepRun
-from sweeps.design import make_design
-from sweeps.numerics import resolve_numerics
-from sweeps.run_configs import CorpusFacts
-from sweeps.spec import load_sweep
+from sweeps.designs.design import make_design
+from sweeps.designs.numerics import resolve_numerics
+from sweeps.designs.run_configs import CorpusFacts
+from sweeps.designs.spec import load_sweep
 
 NAME = "made"
 START_MS = 1_700_000_000_000

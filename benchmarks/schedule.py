@@ -91,7 +91,7 @@ def time_sweep(arguments: argparse.Namespace) -> dict[str, Any]:
     """The quickstart's sweep without serving costs, by the attempts that its launch wrote down."""
     from sweeps.attempts import read_attempts
     from sweeps.hardware.place import this_place
-    from sweeps.prepare import prepare
+    from sweeps.planning.prepare import prepare
     from sweeps.storage import Storage
 
     spec = yaml.safe_load((files("sweeps") / "studies" / "quickstart.yaml").read_text())
@@ -160,12 +160,12 @@ def lower_bound(tasks: Sequence[Task], nodes: Iterable[Node]) -> float:
 
 def time_simulation(arguments: argparse.Namespace) -> dict[str, Any]:
     import cluster.ray_executor  # noqa: F401 - with these two the memory is a launch's
-    import sweeps.launch  # noqa: F401
+    import sweeps.launching.launch  # noqa: F401
     from cluster.simulation import simulate
-    from sweeps.design import make_design
-    from sweeps.numerics import Numerics
-    from sweeps.run_configs import CorpusFacts
-    from sweeps.spec import SweepSpec
+    from sweeps.designs.design import make_design
+    from sweeps.designs.numerics import Numerics
+    from sweeps.designs.run_configs import CorpusFacts
+    from sweeps.designs.spec import SweepSpec
 
     budgets = 10
     spec = SweepSpec.model_validate(
@@ -324,7 +324,7 @@ def finish_all(path: Path, storage: Path) -> int:
     from llama.metric_names import VAL_LOSS
     from llama.records import CONFIG, DONE, Done, write_record
     from sweeps.hardware.place import this_place
-    from sweeps.prepare import prepare
+    from sweeps.planning.prepare import prepare
     from sweeps.storage import Storage
 
     runs = prepare(str(path), Storage(storage), this_place(), say=lambda line: None).design.runs

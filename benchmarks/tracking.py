@@ -42,7 +42,7 @@ from benchmarks.tracking_folders import KEYS, Sweep, write_rounds
 from llama.metric_names import FLOPS
 from llama.records import read_journal
 from llama.sweep_index import SweepIndex
-from sweeps.ladder import model_for_width
+from sweeps.designs.ladder import model_for_width
 
 BLOCK_SECONDS = 1.0
 SAMPLED_RUNS = 5

@@ -36,7 +36,7 @@ from llama.records import (
     write_record,
 )
 from llama.sweep_index import SweepIndex, SweepRun
-from sweeps.ladder import model_for_width
+from sweeps.designs.ladder import model_for_width
 
 KEYS = (
     *(TRAIN_LOSS, GRAD_NORM, LEARNING_RATE, TOKENS_PER_SECOND, FLOPS, CPU_PERCENT, MEMORY_MEGABYTES, MEMORY_PERCENT),

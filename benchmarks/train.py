@@ -30,8 +30,8 @@ from benchmarks.overhead import measure_overhead
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.data.building.build import build_corpus
 from llama.device import device_name, peak_flops_per_second, pick_device
-from sweeps.ladder import model_for_width
-from sweeps.spec import load_sweep
+from sweeps.designs.ladder import model_for_width
+from sweeps.designs.spec import load_sweep
 from sweeps.tracking.code import code_tags
 
 CONTENDERS = [

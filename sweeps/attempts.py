@@ -15,7 +15,7 @@ from types import TracebackType
 from cluster.supervisor import Event, State
 from cluster.task import Failed, Succeeded
 from llama.records import Record
-from sweeps.segments import Segment
+from sweeps.designs.segments import Segment
 from sweeps.storage import Storage
 
 ATTEMPTS = "attempts.jsonl"

@@ -60,7 +60,7 @@ def launch(
     as_json: JsonOption = False,
 ) -> None:
     """Run what is missing of a sweep, with a live table. The same command goes on after any interruption."""
-    from sweeps.launch import launch_sweep
+    from sweeps.launching.launch import launch_sweep
     from sweeps.storage import open_storage
 
     result = launch_sweep(
@@ -92,10 +92,10 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """What every run of a sweep does, why it waits, failed or is suspect, and what its final loss may be."""
-    from sweeps.run_detail import run_detail
-    from sweeps.status import sweep_status
-    from sweeps.status_table import run_page, status_table
     from sweeps.storage import open_storage, open_sweep
+    from sweeps.watching.run_detail import run_detail
+    from sweeps.watching.status import sweep_status
+    from sweeps.watching.status_table import run_page, status_table
 
     folder = open_sweep(sweep, open_storage(storage))
     found = sweep_status(folder)

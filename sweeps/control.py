@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from llama.records import Record, read_record, write_record
-from sweeps.segments import Segment
+from sweeps.designs.segments import Segment
 
 CONTROL = "control"
 _WHOLE_SWEEP = "sweep"

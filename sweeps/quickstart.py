@@ -8,10 +8,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from sweeps.hardware.place import this_place
-from sweeps.launch import launch_sweep
-from sweeps.plan_table import duration
+from sweeps.launching.launch import launch_sweep
 from sweeps.reporting import report_sweep
 from sweeps.storage import Storage, open_sweep
+from sweeps.words import duration
 
 
 def run_quickstart(out: Path, *, tracking_uri: str | None, say: Callable[[str], None]) -> None:

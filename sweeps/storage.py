@@ -94,7 +94,7 @@ def open_sweep(argument: str, storage: Storage) -> SweepFolder:
         folder = path.resolve()
         storage = Storage(folder.parent.parent)
     elif path.suffix in YAML_SUFFIXES:
-        from sweeps.spec import load_sweep
+        from sweeps.designs.spec import load_sweep
 
         folder = storage.sweep(load_sweep(path).name)
     else:

@@ -78,7 +78,7 @@ class _Found(NamedTuple):
 def _find(path: Path, storage: Storage) -> _Found:
     """Read a corpus' YAML or a sweep's: one with a key `corpus`."""
     from llama.data.sources import CorpusSpec
-    from sweeps.spec import load_sweep
+    from sweeps.designs.spec import load_sweep
     from sweeps.storage import YAML_SUFFIXES, find_source
     from sweeps.yaml_lines import load_record, top_level_keys
 

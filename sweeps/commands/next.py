@@ -108,13 +108,13 @@ def _offered(
                 f"--candidates {MISSING} names a sweep's unfinished runs, and {runs} is a table: name a file"
             )
         return candidates
-    from sweeps.next_candidates import ladder_sizes, missing_runs
+    from sweeps.planning.next_candidates import ladder_sizes, missing_runs
     from sweeps.storage import open_storage, open_sweep
 
     where = open_storage(storage)
     if candidates == MISSING:
         from sweeps.hardware.place import this_place
-        from sweeps.prepare import prepare
+        from sweeps.planning.prepare import prepare
 
         prepared = prepare(runs, where, this_place(), say=note)
         return partial(missing_runs, prepared.design, prepared.storage)

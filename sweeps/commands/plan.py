@@ -13,8 +13,8 @@ from sweeps.commands.terminal import note, print_json, print_table
 
 if TYPE_CHECKING:
     from sweeps.hardware.place import Place
-    from sweeps.plan_records import Plan
-    from sweeps.prepare import Prepared
+    from sweeps.planning.prepare import Prepared
+    from sweeps.planning.records import Plan
 
 PLACE_PANEL = "Where"
 
@@ -90,10 +90,10 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """What a sweep would run and cost, before anything is spent; of several sweeps, side by side."""
-    from sweeps.gantt import check_suffix
     from sweeps.hardware.named_cluster import parse_cluster
     from sweeps.hardware.place import named_place, this_place
-    from sweeps.prepare import Stated, prepare
+    from sweeps.planning.gantt import check_suffix
+    from sweeps.planning.prepare import Stated, prepare
     from sweeps.storage import open_storage
 
     _check_together(sweeps, cluster, calibrate, gantt, compare)
@@ -136,7 +136,7 @@ def _check_target(target_flops: float | None, target_loss: float | None) -> None
 
 def _calibrated(found: list[Prepared], place: Place) -> list[Prepared]:
     from cluster.local_executor import LocalExecutor
-    from sweeps.measuring import calibrate_shapes
+    from sweeps.launching.measuring import calibrate_shapes
 
     with LocalExecutor() as executor:
         return [calibrate_shapes(prepared, place, executor, say=note) for prepared in found]
@@ -144,8 +144,8 @@ def _calibrated(found: list[Prepared], place: Place) -> list[Prepared]:
 
 def _with_foresight(found: list[Prepared], target_flops: float | None, target_loss: float | None) -> list[Plan]:
     """What a fit of each could tell, by one law and at one target: the first sweep's, so that they compare."""
-    from sweeps.foresight import default_target_flops, foresee, known_law
-    from sweeps.plan_records import Foresight
+    from sweeps.planning.foresight import default_target_flops, foresee, known_law
+    from sweeps.planning.records import Foresight
 
     if target_flops is None and target_loss is None:
         target_flops = default_target_flops(prepared.design for prepared in found)
@@ -162,8 +162,8 @@ def _with_foresight(found: list[Prepared], target_flops: float | None, target_lo
 
 def _show(plans: list[Plan], *, as_json: bool) -> None:
     """One plan whole, several side by side."""
-    from sweeps.plan_table import render
-    from sweeps.plan_tables import side_by_side
+    from sweeps.planning.comparison_tables import side_by_side
+    from sweeps.planning.table import render
 
     if as_json:
         documents = [plan.model_dump(mode="json") for plan in plans]
@@ -173,10 +173,10 @@ def _show(plans: list[Plan], *, as_json: bool) -> None:
 
 
 def _compare(prepared: Prepared, argument: str, gantt: Path | None, *, as_json: bool) -> None:
-    from sweeps.gantt.bars import happened_gantt
-    from sweeps.gantt.picture import write_gantt
-    from sweeps.plan_compare import compare_plan
-    from sweeps.plan_tables import comparison_tables
+    from sweeps.planning.comparison import compare_plan
+    from sweeps.planning.comparison_tables import comparison_tables
+    from sweeps.planning.gantt.bars import happened_gantt
+    from sweeps.planning.gantt.picture import write_gantt
     from sweeps.storage import open_sweep
 
     comparison = compare_plan(prepared, open_sweep(argument, prepared.storage))
@@ -193,8 +193,8 @@ def _compare(prepared: Prepared, argument: str, gantt: Path | None, *, as_json: 
 
 
 def _draw(prepared: Prepared, path: Path) -> None:
-    from sweeps.gantt.bars import planned_gantt
-    from sweeps.gantt.picture import write_gantt
+    from sweeps.planning.gantt.bars import planned_gantt
+    from sweeps.planning.gantt.picture import write_gantt
 
     found = planned_gantt(prepared.design, prepared.schedule, place=prepared.plan.place)
     if found is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from llama.accelerators import Accelerator
 from llama.accounting import training_flops_per_token
 from llama.config import ActivationCheckpointing
-from sweeps.calibration import TrainedShape
+from sweeps.hardware.calibration import TrainedShape
 
 #: Share of the peak that a busy GPU reaches.
 MFU = 0.40

@@ -9,7 +9,7 @@ import psutil
 from cluster.executor import Node
 from cluster.machine import available_cpus, visible_gpus
 from llama.accelerators import Accelerator, named_by_driver
-from sweeps.calibration import Machine, this_machine
+from sweeps.hardware.machine import Machine, this_machine
 from sweeps.hardware.named_cluster import NamedCluster
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sweeps.calibration import Calibration, Speed, SpeedPoint, SpeedSource, TrainedShape
 from sweeps.hardware.assumed_speed import AssumedSpeed
+from sweeps.hardware.calibration import Calibration, Speed, SpeedPoint, SpeedSource, TrainedShape
 
 
 @dataclass(frozen=True, kw_only=True)

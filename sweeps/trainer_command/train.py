@@ -219,6 +219,6 @@ def _refuse(folder: Path) -> None:
 
 
 def _device(gpu_share: float) -> str:
-    from sweeps.calibration import this_machine
+    from sweeps.hardware.machine import this_machine
 
     return this_machine().name if gpu_share else processor_name()

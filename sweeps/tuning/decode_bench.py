@@ -9,8 +9,8 @@ from cluster.executor import Executor
 from llama.config import ModelConfig
 from llama.records import InferenceCost, Record, read_record, write_record
 from sweeps.hardware.place import Place
-from sweeps.measuring import measure_shapes
-from sweeps.prepare import Prepared
+from sweeps.launching.measuring import measure_shapes
+from sweeps.planning.prepare import Prepared
 
 
 class Measured(Record):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llama.config import RunConfig
-from sweeps.tuning.spec import Pruning
+from sweeps.designs.tune_block import Pruning
 
 
 def judged_step(rule: Pruning, config: RunConfig) -> int:

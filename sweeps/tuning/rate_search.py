@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import ModelConfig, RunConfig
-from sweeps.cells import cell_name
-from sweeps.numerics import Numerics
-from sweeps.run_configs import CorpusFacts, lone_run
-from sweeps.spec import SweepSpec
+from sweeps.designs.cells import cell_name
+from sweeps.designs.numerics import Numerics
+from sweeps.designs.run_configs import CorpusFacts, lone_run
+from sweeps.designs.spec import SweepSpec
+from sweeps.designs.tune_block import RateSearch
 from sweeps.tuning.pruning import is_hopeless, judged_step
 from sweeps.tuning.rate_law import Place
-from sweeps.tuning.spec import RateSearch
 from sweeps.tuning.suggestions import Parameters, Suggestion, Suggestions
 from sweeps.tuning.trials import Stretch, Train, Tried
 

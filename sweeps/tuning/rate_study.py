@@ -13,8 +13,8 @@ from llama.config import RunConfig
 from llama.errors import UserError
 from llama.recipes.tuned_law import TunedLaw
 from llama.records import Record
-from sweeps.run_configs import lone_run
-from sweeps.spec import RecipeSpec
+from sweeps.designs.run_configs import lone_run
+from sweeps.designs.spec import RecipeSpec
 from sweeps.tuning.optimum import Curve
 from sweeps.tuning.rate_law import FittedLaw, RateLaws, fit_rate_laws
 from sweeps.tuning.rate_search import Cell, RateTrials

@@ -19,11 +19,11 @@ from llama.accounting import count_parameters
 from llama.config import ModelConfig, RunConfig
 from llama.errors import UserError
 from llama.records import InferenceCost, Record
-from sweeps.budgets import budget_tokens
-from sweeps.numerics import Numerics
-from sweeps.run_configs import CorpusFacts, lone_run
-from sweeps.spec import SweepSpec
-from sweeps.tuning.spec import ShapeSearch
+from sweeps.designs.budgets import budget_tokens
+from sweeps.designs.numerics import Numerics
+from sweeps.designs.run_configs import CorpusFacts, lone_run
+from sweeps.designs.spec import SweepSpec
+from sweeps.designs.tune_block import ShapeSearch
 from sweeps.tuning.suggestions import Parameters, Suggestion, Suggestions
 from sweeps.tuning.trials import Stretch, Train, TrialState
 

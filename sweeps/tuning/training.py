@@ -13,16 +13,16 @@ from llama.config import RunConfig
 from llama.lease import current_owner
 from llama.metric_names import VAL_LOSS
 from llama.records import read_checkpoint_mark, read_done, read_heartbeat, read_journal
-from sweeps import worker
 from sweeps.attempts import AttemptLog
+from sweeps.designs.segments import Segment
 from sweeps.hardware.place import Place
-from sweeps.heeding import Heeding
-from sweeps.launch import HANG_SECONDS, ORDERING_FLOPS_PER_SECOND, record_failure
-from sweeps.plan_table import duration
-from sweeps.prepare import Prepared, gpu_share, run_resources
-from sweeps.segments import Segment
+from sweeps.launching import worker
+from sweeps.launching.heeding import Heeding
+from sweeps.launching.launch import HANG_SECONDS, ORDERING_FLOPS_PER_SECOND, record_failure
+from sweeps.planning.prepare import Prepared, gpu_share, run_resources
 from sweeps.storage import Storage
 from sweeps.tuning.trials import Reached, Stretch
+from sweeps.words import duration
 
 
 class TrialsFailed(Exception):

@@ -25,10 +25,11 @@ from llama.config import digest
 from llama.errors import UserError
 from llama.records import Record, write_record
 from llama.sweep_index import SweepRun
+from sweeps.designs.spec import load_sweep
+from sweeps.designs.tune_block import Tune
 from sweeps.hardware.place import Place, this_place
-from sweeps.launch import INTERRUPTED_MIRROR_SECONDS, MIRROR_SECONDS, cluster_place, hold_sweep
-from sweeps.prepare import Prepared, prepare
-from sweeps.spec import load_sweep
+from sweeps.launching.launch import INTERRUPTED_MIRROR_SECONDS, MIRROR_SECONDS, cluster_place, hold_sweep
+from sweeps.planning.prepare import Prepared, prepare
 from sweeps.storage import Storage, find_source, open_sweep, register_sweep
 from sweeps.tracking import (
     Mirror,
@@ -45,7 +46,6 @@ from sweeps.tuning.rate_report import RECIPE, rate_metrics, write_rate_report
 from sweeps.tuning.rate_search import RateTrials, cells_of, search_rates
 from sweeps.tuning.rate_study import check_held_out, check_runs, fit_study, recipe_of, study_of
 from sweeps.tuning.shape_search import Shaped, ShapeTrials, search_shapes
-from sweeps.tuning.spec import Tune
 from sweeps.tuning.suggestions import Suggestions, open_journal
 from sweeps.tuning.training import Progress, Trainer
 from sweeps.tuning.trials import Tried

@@ -46,7 +46,7 @@ class _Hooks(MetaPathFinder):
             "llama.lease": _hook_lease,
             "llama.trainer": _hook_trainer,
             "llama.inference_cost": _hook_inference_cost,
-            "sweeps.worker": _hook_worker,
+            "sweeps.launching.worker": _hook_worker,
         }
 
     def find_spec(

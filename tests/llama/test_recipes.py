@@ -14,9 +14,9 @@ from llama.errors import UserError
 from llama.recipes import RULES, Overrides, make_recipe
 from llama.recipes.completep import MEASURED_BASE, MEASURED_D_HEAD
 from llama.recipes.tuned_law import TunedLaw
-from sweeps.calibration import Calibration
-from sweeps.ladder import model_for_width
-from sweeps.spec import RecipeSpec
+from sweeps.designs.ladder import model_for_width
+from sweeps.designs.spec import RecipeSpec
+from sweeps.hardware.calibration import Calibration
 from sweeps.yaml_lines import parse_record
 from tests.sweeps.examples import design, plan_on_cpus, sweep
 

@@ -6,16 +6,17 @@ from typing import Any
 
 from cluster.executor import Node
 from cluster.task import Resources
-from sweeps.calibration import Calibration, Machine
-from sweeps.design import Design, make_design
+from sweeps.designs.design import Design, make_design
+from sweeps.designs.numerics import Numerics
+from sweeps.designs.run_configs import CorpusFacts
+from sweeps.designs.spec import SweepSpec
+from sweeps.hardware.calibration import Calibration
+from sweeps.hardware.machine import Machine
 from sweeps.hardware.place import Place
 from sweeps.hardware.speeds import Speeds
-from sweeps.numerics import Numerics
-from sweeps.plan import make_plan
-from sweeps.plan_records import Plan
-from sweeps.run_configs import CorpusFacts
-from sweeps.schedule import foretell
-from sweeps.spec import SweepSpec
+from sweeps.planning.plan import make_plan
+from sweeps.planning.records import Plan
+from sweeps.planning.schedule import foretell
 
 FACTS = CorpusFacts(
     digest="c" * 64,

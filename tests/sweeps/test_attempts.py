@@ -4,8 +4,8 @@ import pytest
 
 from cluster.supervisor import Event, State
 from cluster.task import Failed, FailureKind, Resources, Succeeded, Task
-from sweeps import worker
 from sweeps.attempts import ATTEMPTS, AttemptLog, read_attempts
+from sweeps.launching import worker
 from sweeps.storage import Storage
 from tests.sweeps.examples import design
 

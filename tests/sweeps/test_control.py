@@ -8,7 +8,7 @@ import pytest
 
 from llama.errors import UserError
 from sweeps.control import CONTROL, Control, ask, cancelled_segments, read_control, resume
-from sweeps.segments import Segment
+from sweeps.designs.segments import Segment
 from tests.sweeps.examples import design
 
 

@@ -8,7 +8,7 @@ import pytest
 import sweeps
 from llama.data.mixture import repetition
 from llama.data.table1 import PRINTED_TOKENS, TABLE_1, Subset, epochs_by_domain
-from sweeps.spec import load_sweep
+from sweeps.designs.spec import load_sweep
 
 #: As the paper prints it: share in per cent, epochs, size on disk.
 PRINTED = """

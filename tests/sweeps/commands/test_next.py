@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from llama.accounting import count_parameters
-from sweeps.next_candidates import missing_runs
+from sweeps.planning.next_candidates import missing_runs
 from sweeps.storage import SWEEP_YAML, open_storage
 from tests.analysis.synthetic import write_sweep
 from tests.sweeps.commands.conftest import Isoloss, made_runs

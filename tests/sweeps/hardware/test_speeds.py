@@ -4,10 +4,10 @@ import pytest
 
 from llama.accelerators import ACCELERATORS
 from llama.accounting import training_flops_per_token
-from sweeps.calibration import Calibration, Speed, SpeedPoint, TrainedShape
+from sweeps.designs.ladder import model_for_width
 from sweeps.hardware.assumed_speed import AssumedSpeed
+from sweeps.hardware.calibration import Calibration, Speed, SpeedPoint, TrainedShape
 from sweeps.hardware.speeds import FinishedSpeeds, Speeds
-from sweeps.ladder import model_for_width
 
 H100 = next(card for card in ACCELERATORS if card.name == "H100")
 NOTHING = Calibration(points=())

@@ -6,8 +6,8 @@ import pytest
 
 from llama.config import RunConfig
 from llama.errors import UserError
-from sweeps.calibration import Calibration
-from sweeps.spec import SweepSpec
+from sweeps.designs.spec import SweepSpec
+from sweeps.hardware.calibration import Calibration
 from sweeps.yaml_lines import parse_record
 from tests.sweeps.examples import design, plan_on_cpus
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama.accounting import count_parameters
 from llama.config import RunConfig
-from sweeps.spec import SweepSpec
+from sweeps.designs.spec import SweepSpec
 from sweeps.tuning.trials import Reached, Stretch
 from tests.sweeps.examples import CPU, FACTS, sweep
 

@@ -13,16 +13,16 @@ from cluster.local_executor import LocalExecutor
 from llama.errors import UserError
 from llama.records import DONE, read_inference
 from sweeps.command import app
+from sweeps.designs.spec import SweepSpec
 from sweeps.hardware.place import this_place
-from sweeps.launch import launch_sweep
-from sweeps.prepare import prepare
-from sweeps.spec import SweepSpec
-from sweeps.status import sweep_status
+from sweeps.launching.launch import launch_sweep
+from sweeps.planning.prepare import prepare
 from sweeps.storage import Storage, open_sweep
 from sweeps.tracking.uri import sqlite_uri
 from sweeps.tuning.rate_study import RateStudy
 from sweeps.tuning.shape_study import ShapeStudy
 from sweeps.tuning.tune import Tuned, run_tuning, tune_sweep
+from sweeps.watching.status import sweep_status
 
 SWEEP = {
     "name": "tiny",

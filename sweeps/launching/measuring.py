@@ -1,0 +1,187 @@
+"""Timings that a launch makes when nothing else runs: training speed for the plan, serving cost for the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from cluster.executor import Executor
+from cluster.supervisor import Supervisor
+from cluster.task import Resources, Task
+from llama.accounting import training_flops_per_token
+from llama.config import ModelConfig
+from llama.errors import UserError
+from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
+from llama.sharing import SharedSpeed
+from sweeps.hardware.calibration import PackingPoint, SpeedPoint, TrainedShape, store
+from sweeps.hardware.place import Place
+from sweeps.launching import worker
+from sweeps.planning.prepare import Prepared, calibrated, gpu_share, hungriest, run_resources
+
+CALIBRATION_SECONDS = 1.5
+#: Of each number of runs side by side, after all have warmed up.
+PACKING_SECONDS = 3.0
+
+
+def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
+    """Measure the training speed of every shape that the cache lacks, alone on this machine, and plan anew with it.
+
+    Raises:
+        UserError: a command trains the sweep, or the measurement failed.
+    """
+    if prepared.spec.trainer is not None:
+        raise UserError("--calibrate measures isoloss's own trainer; a command's speeds come from its finished runs")
+    shapes = {TrainedShape.of(run.config): run.config for run in prepared.design.runs}
+    known = {point.shape for point in prepared.calibration.points}
+    wanted = {f"{n}": config for n, (shape, config) in enumerate(shapes.items()) if shape not in known}
+    if not wanted:
+        return _calibrate_packing(prepared, place, executor, say=say)
+    say(f"measuring the training speed of {len(wanted)} shapes, alone on this machine")
+    task = Task(
+        id="calibration",
+        function=worker.measure_speed,
+        arguments={
+            "shapes": {name: config.model_dump_json() for name, config in wanted.items()},
+            "seconds": CALIBRATION_SECONDS,
+            "threads": prepared.spec.resources.cpus,
+            "gpu_share": gpu_share(prepared.design, prepared.calibration) if place.gpus else 0.0,
+        },
+        resources=replace(run_resources(prepared.design, place, prepared.calibration), whole_node=True),
+    )
+    summary = Supervisor([task], executor).run()
+    if not summary.ok:
+        raise UserError(f"the training speed could not be measured: {summary.failed[task.id].message}")
+    speeds = summary.done[task.id]
+    points = [
+        SpeedPoint(shape=TrainedShape.of(config), tokens_per_second=speeds[name]) for name, config in wanted.items()
+    ]
+    prepared = calibrated(prepared, store(prepared.setup, points))
+    return _calibrate_packing(prepared, place, executor, say=say)
+
+
+def _calibrate_packing(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
+    """Measure how many runs a device trains best at once: on GPUs of every size that the sweep leaves to us, on a CPU of the
+    largest, where it tells what a core a run is worth.
+    """
+    configs = list(hungriest(prepared.design).values())
+    if not place.gpus:
+        configs = [max(configs, key=lambda config: training_flops_per_token(config.model))]
+    elif prepared.spec.resources.gpus is not None:
+        return prepared
+    shapes = {TrainedShape.of(config): config for config in configs}
+    wanted = {shape: config for shape, config in shapes.items() if prepared.calibration.shared(shape) is None}
+    if not wanted:
+        return prepared
+    cpus = prepared.spec.resources.cpus
+    cores = max(int(node.cpus / max(1, node.gpus)) for node in place.nodes)
+    say(f"measuring {len(wanted)} shapes with several runs on one device")
+    task = Task(
+        id="packing",
+        function=worker.measure_packing,
+        arguments={
+            "shapes": [config.model_dump_json() for config in wanted.values()],
+            "seconds": PACKING_SECONDS,
+            "cores": cores,
+            "threads": cpus if place.gpus else None,
+        },
+        resources=Resources(cpus=float(cpus), gpus=1.0 if place.gpus else 0.0, whole_node=True),
+    )
+    summary = Supervisor([task], executor).run()
+    if not summary.ok:
+        say(f"runs that share a device were not measured: {summary.failed[task.id].message}")
+        return prepared
+    packing = [
+        PackingPoint(shape=shape, speeds=[SharedSpeed.model_validate(speed) for speed in speeds])
+        for shape, speeds in zip(wanted, summary.done[task.id], strict=True)
+    ]
+    return calibrated(prepared, store(prepared.setup, (), packing))
+
+
+def share_serving_costs(prepared: Prepared) -> list[str]:
+    """Give every finished run its size's serving cost, where one was measured as the sweep asks; returns the sizes without."""
+    missing = []
+    for size, keys in _finished_keys(prepared).items():
+        folders = [prepared.storage.run(key) for key in keys]
+        costs = [cost for cost in map(read_inference, folders) if cost is not None and _as_asked(prepared, cost)]
+        if not costs:
+            missing.append(size)
+            continue
+        for folder in folders:
+            if read_inference(folder) != costs[0]:
+                write_record(folder / INFERENCE, costs[0])
+    return missing
+
+
+def _finished_keys(prepared: Prepared) -> dict[str, list[str]]:
+    """Keys of the finished runs by size; none where the sweep measures no serving cost."""
+    by_size: dict[str, list[str]] = {}
+    for run in prepared.design.runs if prepared.spec.inference is not None else []:
+        if not run.record.is_trunk and read_status(prepared.storage.run(run.record.key)) is RunStatus.FINISHED:
+            by_size.setdefault(run.size, []).append(run.record.key)
+    return by_size
+
+
+def _as_asked(prepared: Prepared, cost: InferenceCost) -> bool:
+    """Whether a stored measurement follows the sweep's protocol."""
+    asked = prepared.spec.inference
+    return asked is not None and (
+        (cost.prompt_tokens, cost.output_tokens, cost.repetitions, cost.threads, cost.dtype)
+        == (
+            asked.prompt_tokens,
+            asked.output_tokens,
+            asked.repetitions,
+            prepared.spec.resources.cpus,
+            prepared.design.numerics.dtype,
+        )
+    )
+
+
+def measure_inference(
+    prepared: Prepared, executor: Executor, place: Place, *, again: bool, say: Callable[[str], None]
+) -> None:
+    """Measure serving cost where a size lacks it, or everywhere `again`: always all sizes in one task with a node to itself,
+    interleaved, since only what was measured together compares.
+    """
+    protocol, by_size = prepared.spec.inference, _finished_keys(prepared)
+    if protocol is None or not by_size or not (again or share_serving_costs(prepared)):
+        return
+    say(f"measuring what serving costs at {len(by_size)} sizes, nothing else running")
+    try:
+        measure_shapes(prepared, executor, place, {size: prepared.design.models[size] for size in by_size}, by_size)
+    except UserError as error:
+        say(str(error))
+
+
+def measure_shapes(
+    prepared: Prepared,
+    executor: Executor,
+    place: Place,
+    shapes: Mapping[str, ModelConfig],
+    run_keys: Mapping[str, Sequence[str]],
+) -> dict[str, InferenceCost]:
+    """Measure what serving each shape costs, interleaved in one task with a node to itself, and leave it in the folders of the
+    runs that have the shape.
+
+    Raises:
+        UserError: the measurement failed, or the sweep says not how to measure.
+    """
+    if prepared.spec.inference is None:
+        raise UserError("inference: off says not how serving is measured")
+    task = Task(
+        id="inference",
+        function=worker.measure_inference,
+        arguments={
+            "storage": str(prepared.storage.root),
+            "shapes": {name: model.model_dump_json() for name, model in shapes.items()},
+            "run_keys": {name: list(keys) for name, keys in run_keys.items()},
+            "protocol": prepared.spec.inference.model_dump_json(),
+            "dtype": prepared.design.numerics.dtype,
+            "threads": prepared.spec.resources.cpus,
+            "gpu_share": gpu_share(prepared.design, prepared.calibration) if place.gpus else 0.0,
+        },
+        resources=replace(run_resources(prepared.design, place, prepared.calibration), whole_node=True),
+    )
+    summary = Supervisor([task], executor).run()
+    if not summary.ok:
+        raise UserError(f"serving cost was not measured: {summary.failed[task.id].message}")
+    return {name: InferenceCost.model_validate_json(cost) for name, cost in summary.done[task.id].items()}

@@ -1,0 +1,1 @@
+"""`isoloss plan`: what a design takes and what it could tell, before anything is spent; and what it took, after."""
