@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
@@ -53,6 +54,9 @@ class ShapeStudy(Record):
     loss_importances: list[Importance]
     cost_importances: list[Importance]
     finished: int
+    """Trials."""
+    shapes: int
+    """Of these trials: a shape that was suggested again was measured again, and counts with the median."""
     diverged: int
     warnings: list[str]
 
@@ -60,7 +64,7 @@ class ShapeStudy(Record):
     def headline(self) -> str:
         base = self.reference.trial
         beaten = [one for one in self.front if one.trial.number >= 0 and _beats(one, self.reference)]
-        said = f"{len(self.front)} shapes on the front of {self.finished}"
+        said = f"{len(self.front)} shapes on the front of {self.shapes}"
         if not beaten:
             return (
                 f"{said}; none has both a lower loss and a lower decode cost than the reference ({shape_words(base)})"
@@ -88,7 +92,7 @@ def study_of(
     trials: ShapeTrials, study: Suggestions, shaped: Sequence[Shaped], measure: Measure, *, seed: int
 ) -> ShapeStudy:
     """The document; the front is measured once more, all of it together."""
-    finished = [one for one in shaped if one.loss is not None and one.decode_cost is not None]
+    finished = distinct([one for one in shaped if one.loss is not None and one.decode_cost is not None])
     places = [(one.loss or 0.0, one.decode_cost or 0.0) for one in finished]
     front = [finished[k] for k in pareto_front(places)]
     again = _measured_again(trials, study, front, measure)
@@ -112,10 +116,20 @@ def study_of(
         front=[_front_shape(one, again) for one in front],
         loss_importances=shares[0],
         cost_importances=shares[1],
-        finished=sum(one.number >= 0 for one in finished),
+        finished=len(rows),
+        shapes=sum(one.number >= 0 for one in finished),
         diverged=sum(one.state == "diverged" for one in shaped),
         warnings=warnings,
     )
+
+
+def distinct(shaped: Sequence[Shaped]) -> list[Shaped]:
+    """One row a shape, its first trial's, with the median of what it was measured to cost."""
+    costs: dict[tuple[str, ...], list[float]] = {}
+    for one in shaped:
+        costs.setdefault(tuple(one.run_keys), []).append(one.decode_cost or 0.0)
+    firsts = {tuple(one.run_keys): one for one in reversed(shaped)}
+    return [firsts[keys].model_copy(update={"decode_cost": median(costs[keys])}) for keys in costs]
 
 
 def _measured_again(
@@ -166,7 +180,7 @@ def front_picture(study: ShapeStudy, shaped: Sequence[Shaped]) -> Picture:
                 table=pd.DataFrame([row.model_dump() for row in rows]),
                 series=f"trials of {depth:g} layers",
                 colour=colour,
-                legend=f"{depth:g} layers",
+                legend=f"{depth:g} layer" if depth == 1 else f"{depth:g} layers",
                 size=5,
             )
         )
@@ -191,12 +205,12 @@ def front_picture(study: ShapeStudy, shaped: Sequence[Shaped]) -> Picture:
     top = losses[min(len(losses) - 1, int(0.95 * len(losses)))]
     limits = (losses[0] - 0.1 * (top - losses[0]), top + 0.1 * (top - losses[0]))
     return Picture(
-        stem="front",
+        stem="decode-cost",
         title="Loss against what decoding costs, at one training compute",
         caption=(
             f"Every trial trained with {style.format_number(study.flops, 'power')} FLOPs. Decode cost: seconds a token at the "
-            f"saturating batch, over the reference's ({shape_words(base)}) measured beside it. The front is by the trials' own "
-            "measurements; hollow: all of it measured again together."
+            f"saturating batch, over the reference's ({shape_words(base)}) measured beside it. A point is a trial; the "
+            "front is of shapes, by the median of their trials' costs. Hollow: all of it measured again together."
         ),
         panels=[
             Panel(
@@ -214,7 +228,11 @@ def importance_picture(study: ShapeStudy) -> Picture:
     names = [one.parameter for one in reversed(study.loss_importances)]
     places = tuple(float(k) for k in range(len(names)))
     texts = tuple(_WORDS[name] for name in names)
-    for title, found in (("of the loss", study.loss_importances), ("of the decode cost", study.cost_importances)):
+    columns = (
+        ("of the loss", study.loss_importances, texts),
+        ("of the decode cost", study.cost_importances, ("",) * len(names)),
+    )
+    for title, found, row_texts in columns:
         layers: list[Layer] = []
         for one in found:
             row = float(names.index(one.parameter))
@@ -232,7 +250,7 @@ def importance_picture(study: ShapeStudy) -> Picture:
                     log=False,
                     limits=(-0.6, len(names) - 0.4),
                     ticks=places,
-                    texts=texts,
+                    texts=row_texts,
                 ),
                 layers=layers,
                 title=title,

@@ -12,7 +12,7 @@ from llama.records import InferenceCost, InferencePoint, Quantiles
 from sweeps.tuning.importances import importances
 from sweeps.tuning.pareto import pareto_front
 from sweeps.tuning.shape_search import ShapeTrials, search_shapes
-from sweeps.tuning.shape_study import shape_words, study_of
+from sweeps.tuning.shape_study import distinct, shape_words, study_of
 from sweeps.tuning.suggestions import open_journal
 from tests.sweeps.examples import CPU, FACTS, sweep
 from tests.sweeps.tuning.surface import FakeTraining
@@ -125,6 +125,13 @@ def test_a_space_without_a_shape_of_the_size_that_is_asked_for_is_refused(tmp_pa
 )
 def test_the_front_is_what_nothing_beats(points: list[tuple[float, float]], front: list[int]) -> None:
     assert pareto_front(points) == front
+
+
+def test_a_shape_that_was_measured_several_times_counts_once_with_the_median() -> None:
+    trials = trials_of()
+    one = trials.shaped(3, trials.reference).model_copy(update={"loss": 3.0})
+    rows = [one.model_copy(update={"number": k, "decode_cost": cost}) for k, cost in ((3, 0.2), (5, 0.9), (7, 0.4))]
+    assert distinct(rows) == [rows[0].model_copy(update={"decode_cost": 0.4})]
 
 
 def test_importances_find_the_parameter_that_matters() -> None:
