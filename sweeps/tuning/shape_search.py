@@ -181,15 +181,17 @@ def search_shapes(
     on_change: Callable[[Sequence[Shaped]], None] = lambda shaped: None,
 ) -> list[Shaped]:
     """Run every trial that is missing; returns the reference and then all trials in order."""
-    reference = trials.shaped(-1, trials.reference)
-    on_change([reference])
-    losses = _losses(trials, {REFERENCE: trials.reference}, train)
-    state: TrialState = "finished" if losses[REFERENCE] is not None else "diverged"
-    reference = reference.model_copy(update={"state": state, "loss": losses[REFERENCE], "decode_cost": 1.0})
-    shaped = [reference]
+    told = []
     for frozen in study.told:
         one = trials.shaped(frozen.number, trials.model(frozen.params))
-        shaped.append(one.model_copy(update=frozen.user_attrs))
+        told.append(one.model_copy(update=frozen.user_attrs))
+    reference = trials.shaped(-1, trials.reference)
+    on_change([reference, *told])
+    losses = _losses(trials, {REFERENCE: trials.reference}, train)
+    state: TrialState = "finished" if losses[REFERENCE] is not None else "diverged"
+    outcome = {"state": state, "loss": losses[REFERENCE], "decode_cost": 1.0}
+    shaped = [reference.model_copy(update=outcome), *told]
+    on_change(shaped)
     while generation := study.generation():
         running = [trials.shaped(s.number, trials.model(s.parameters)) for s in generation]
         on_change([*shaped, *running])

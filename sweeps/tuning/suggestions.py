@@ -106,10 +106,10 @@ class Suggestions:
         known = self.study.user_attrs.get(_IDENTITY)
         if known is None:
             self.study.set_user_attr(_IDENTITY, dict(identity))
-        elif changed := [key for key in identity if known.get(key) != identity[key]]:
+        elif changed := _first_change(known, identity):
             raise UserError(
-                f"the tuning study {name} was begun with another {changed[0]} ({known.get(changed[0])}, now "
-                f"{identity[changed[0]]}): what it tried would not compare. Give the sweep another name, or put it back"
+                f"the tuning study {name} was begun with another {changed}: what it tried would not compare. Give the sweep "
+                "another name, or put it back"
             )
 
     @property
@@ -176,3 +176,13 @@ class Suggestions:
                 return dict(drawn.params)
             copy.tell(drawn, state=TrialState.FAIL)
         raise UserError(f"tune: none of {MOST_DRAWS} suggestions fits: widen tune.shape.n_params, or train for longer")
+
+
+def _first_change(before: Any, now: Any, where: str = "") -> str | None:
+    """The first key at which two identities differ, with both values: `recipe.name (llama, now porian)`."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in now:
+            if found := _first_change(before.get(key), now[key], f"{where}.{key}" if where else key):
+                return found
+        return None
+    return None if before == now else f"{where} ({before}, now {now})"

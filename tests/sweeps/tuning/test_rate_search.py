@@ -113,7 +113,9 @@ def test_more_trials_add_to_those_there_are(tmp_path: Path) -> None:
 
 def test_a_study_is_not_mixed_with_trials_of_another_recipe(tmp_path: Path) -> None:
     searched(tmp_path / "journal", FakeTraining(), trials=6)
-    with pytest.raises(UserError, match="begun with another"):
+    with pytest.raises(
+        UserError, match=r"begun with another tune\.learning_rate\.lr_multiples\.low \(0\.125, now 0\.2\)"
+    ):
         searched(tmp_path / "journal", FakeTraining(), trials=6, lr_multiples={"low": 0.2, "high": 5})
 
 

@@ -138,6 +138,8 @@ def test_shapes_are_tuned_by_their_measured_cost(tmp_path: Path, executor: Local
     measured = {path: path.stat().st_mtime_ns for path in (storage.sweep("tiny") / "tuning" / "decode").iterdir()}
     assert len(measured) == 3  # two generations, and the front again
     assert tuned(SHAPES, tmp_path, executor).study == study
+    again = [run.data.tags for run in mlflow_runs(tmp_path) if run.data.tags["run.kind"] == "run"]
+    assert {tag["run.key"] for tag in again} == {tag["run.key"] for tag in tags}
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in measured.items())
 
 
