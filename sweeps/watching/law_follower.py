@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,8 +37,8 @@ class Outlook:
 class LawFollower:
     """Use it in a `with` statement; `run_ended` after each run that finishes, and read `outlook` at any time."""
 
-    def __init__(self, sweep_folder: Path) -> None:
-        self._folder = sweep_folder
+    def __init__(self, sweep_folder: Path, *, say: Callable[[str], None]) -> None:
+        self._folder, self._say, self._said = sweep_folder, say, False
         self.outlook = Outlook(projections={}, suspicions={})
         self._news, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name="law-so-far")
@@ -69,11 +68,21 @@ class LawFollower:
                 return
             self._news.clear()
             started = time.thread_time()
-            # A file that is being replaced, or storage that is away: the next run to end brings another look.
-            with contextlib.suppress(UserError, OSError):
+            try:
                 self.outlook = look(self._folder)
+            except (UserError, OSError):
+                pass  # a file that is being replaced, or storage that is away: the next run to end brings another look
+            except Exception as error:  # of the fit's own arithmetic: no reason to leave the launch unwatched
+                self._say_once(
+                    f"the law so far is not known: {type(error).__name__}: {error}; the launch goes on without it"
+                )
             if self._stop.wait(REST * (time.thread_time() - started)):
                 return
+
+    def _say_once(self, line: str) -> None:
+        if not self._said:
+            self._said = True
+            self._say(line)
 
 
 def look(sweep_folder: Path) -> Outlook:

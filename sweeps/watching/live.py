@@ -20,7 +20,7 @@ from llama.records import Heartbeat, read_done, read_heartbeat
 from sweeps.control import Control, read_control
 from sweeps.designs.segments import Segment
 from sweeps.watching.law_follower import LawFollower
-from sweeps.watching.live_table import Row, RowState, counts_line, live_table
+from sweeps.watching.live_table import Row, counts_line, live_table
 from sweeps.words import duration, human
 
 REFRESH_SECONDS = 1.0
@@ -28,18 +28,6 @@ PLAIN_SECONDS = 20.0
 #: Running branches whose projected loss a plain line tells.
 PLAIN_PROJECTIONS = 4
 
-_ROW_STATES: Mapping[str, RowState] = {
-    State.WAITING: "waiting",
-    State.READY: "ready",
-    State.RUNNING: "running",
-    State.RETRYING: "retrying",
-    State.PAUSED: "paused",
-    State.CANCELLED: "cancelled",
-    State.FAILED: "failed",
-    State.BLOCKED: "blocked",
-    State.PAUSED: "paused",
-    State.CANCELLED: "cancelled",
-}
 _ENDED = (State.DONE, State.SKIPPED)
 
 
@@ -66,7 +54,8 @@ class LiveView:
             self._of_run.setdefault(segment.run_key, []).append(segment)
         self._states: dict[str, State] = dict.fromkeys(self._segments, State.WAITING)
         self._reasons: dict[str, str] = {}
-        self._law = LawFollower(sweep_folder)
+        self._law = LawFollower(sweep_folder, say=self.announce)
+        self._seen: Mapping[str, Heartbeat] = {}
         self._law_said = 0
         self._started = time.monotonic()
         self._lock = threading.Lock()
@@ -99,7 +88,8 @@ class LiveView:
         with self._lock:
             self._states[segment.id] = event.state
             if event.reason is not None:
-                self._reasons[segment.id] = f"attempt {event.attempt + 1} after {event.reason}"
+                again = f"attempt {event.attempt + 1} after " if event.state is State.RETRYING else ""
+                self._reasons[segment.id] = again + event.reason
         if event.state is State.DONE and segment.ends_run:
             self.announce(self._finished_line(segment, name))
             self._law.run_ended()
@@ -127,7 +117,7 @@ class LiveView:
         if said is not None and loss is not None:
             off = "" if abs(loss - said.loss) <= said.plus_minus else ": off it"
             shown += f" (the law had said {said}{off})"
-        return f"{name} finished: {tokens:,} tokens{shown}  ({self._progress(self._beats())})"
+        return f"{name} finished: {tokens:,} tokens{shown}  ({self._progress(self._seen)})"
 
     def _beats(self) -> dict[str, Heartbeat]:
         """Of the running segments that have given one, by id."""
@@ -141,14 +131,17 @@ class LiveView:
         }
 
     def _progress(self, beats: Mapping[str, Heartbeat]) -> str:
-        """Runs that ended, and the time that is left if the rest goes as the estimates and the past say."""
+        """Runs that ended, and the time that is left if the rest goes as the estimates and the past say. `beats` may be those
+        of a while ago.
+        """
         with self._lock:
             ended = {id for id, state in self._states.items() if state in _ENDED}
             runs_on = State.RUNNING in self._states.values()
         runs = [segment for segment in self._segments.values() if segment.ends_run]
         total = sum(self._estimated.values())
         done = sum(self._estimated[id] for id in ended)
-        done += sum(self._estimated[id] * self._share(self._segments[id], beat) for id, beat in beats.items())
+        working = {id: self._share(self._segments[id], beat) for id, beat in beats.items() if id not in ended}
+        done += sum(self._estimated[id] * share for id, share in working.items())
         elapsed = time.monotonic() - self._started
         share = done / total if total else 1.0
         eta = f", {duration(max(0.0, elapsed * (1 - share) / share))} to go" if share > 0.02 and runs_on else ""
@@ -160,7 +153,7 @@ class LiveView:
 
     def _refresh(self) -> None:
         while not self._stop.wait(REFRESH_SECONDS if self._live is not None else PLAIN_SECONDS):
-            beats = self._beats()
+            beats = self._seen = self._beats()
             if self._live is None:
                 self._say(f"{self._progress(beats)}; {counts_line(self._rows(beats))}")
                 self._say_projections(beats)
@@ -207,21 +200,21 @@ class LiveView:
         beat: Heartbeat | None,
         control: Control,
     ) -> Row:
-        state = _ROW_STATES.get(states[segment.id], "waiting")
-        if state in ("ready", "waiting") and control.cancels(key):
-            state = "cancelled"
-        elif state in ("ready", "waiting", "retrying") and control.pauses(key):
-            state = "paused"
+        state = states[segment.id]
+        if state in (State.READY, State.WAITING) and control.cancels(key):
+            state = State.CANCELLED
+        elif state in (State.READY, State.WAITING, State.RETRYING) and control.pauses(key):
+            state = State.PAUSED
         end = self._of_run[key][-1].end_step
         progress: str = state
-        if state == "running":
+        if state is State.RUNNING:
             step = segment.start_step if beat is None else beat.step
             progress = f"{step / end:4.0%}  {step:,}/{end:,}"
-        elif state in ("retrying", "failed", "blocked") and segment.id in reasons:
+        elif state in (State.RETRYING, State.FAILED, State.BLOCKED) and segment.id in reasons:
             progress = f"{state}: {reasons[segment.id]}"
-        elif state == "ready":
+        elif state is State.READY:
             progress = "waits for room"
-        elif state == "waiting" and not segment.config.is_trunk:
+        elif state is State.WAITING and not segment.config.is_trunk:
             progress = f"waits for trunk at {human(segment.start_step * segment.config.batch_tokens)}"
         projected = self._law.outlook.projections.get(key)
         return Row(

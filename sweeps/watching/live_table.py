@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from cluster.supervisor import State
+from sweeps.watching.colours import STATE_COLOURS
 from sweeps.words import human
 
-RowState = Literal["running", "retrying", "ready", "waiting", "paused", "cancelled", "failed", "blocked"]
-
-#: In the order of the table. Runs that ended are counted, not listed.
-COLOURS: dict[RowState, str] = {
-    "running": "cyan",
-    "retrying": "yellow",
-    "paused": "yellow",
-    "ready": "dim",
-    "waiting": "dim",
-    "failed": "bold red",
-    "blocked": "yellow",
-    "cancelled": "dim",
-}
+#: States in the order of the table. Runs that ended are counted, not listed.
+LISTED = (
+    State.RUNNING,
+    State.RETRYING,
+    State.PAUSED,
+    State.READY,
+    State.WAITING,
+    State.FAILED,
+    State.BLOCKED,
+    State.CANCELLED,
+)
 #: How each is counted, where the state's own name doesn't say it.
-COUNTED = {"ready": "waiting for room", "waiting": "waiting for their trunk", "blocked": "blocked by a failed trunk"}
+COUNTED = {
+    State.READY: "waiting for room",
+    State.WAITING: "waiting for their trunk",
+    State.BLOCKED: "blocked by a failed trunk",
+}
 NAME_WIDTH = 26
 NUMBERS_WIDTH, PROJECTED_WIDTH = 25, 15
 """Of the columns beside the name and the progress, with the gaps before them."""
@@ -39,7 +42,7 @@ class Row:
 
     name: str
     is_trunk: bool
-    state: RowState
+    state: State
     progress: str
     """Steps of a running one, the reason of another."""
     tokens: int | None = None
@@ -51,12 +54,12 @@ class Row:
 def counts_line(rows: Sequence[Row]) -> str:
     """`2 running, 1 retrying, 8 waiting for room, 22 waiting for their trunk`."""
     counts = Counter(row.state for row in rows)
-    return ", ".join(f"{counts[state]} {COUNTED.get(state, state)}" for state in COLOURS if counts[state])
+    return ", ".join(f"{counts[state]} {COUNTED.get(state, state)}" for state in LISTED if counts[state])
 
 
 def live_table(notes: Sequence[Text], rows: Sequence[Row], *, width: int, height: int) -> Group:
     """`notes`, the counts, and as many rows as the screen has room for: running before waiting, trunks before branches."""
-    order = {state: rank for rank, state in enumerate(COLOURS)}
+    order = {state: rank for rank, state in enumerate(LISTED)}
     listed = sorted(rows, key=lambda row: (order[row.state], not row.is_trunk))
     room = max(1, height - len(notes) - 4)  # the counts, the headings, how many more, and the cursor's line
     shown, rest = listed[:room], listed[room:]
@@ -71,7 +74,7 @@ def live_table(notes: Sequence[Text], rows: Sequence[Row], *, width: int, height
     for row in shown:
         table.add_row(
             Text(row.name),
-            Text(row.progress, style=COLOURS[row.state]),
+            Text(row.progress, style=STATE_COLOURS[row.state]),
             "" if row.tokens is None else human(row.tokens),
             "" if row.loss is None else f"{row.loss:.3f}",
             "" if row.tokens_per_second is None else human(row.tokens_per_second),

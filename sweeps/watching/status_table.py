@@ -7,22 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.forecasts.law_so_far import Projection
+from sweeps.watching.colours import STATE_COLOURS
 from sweeps.watching.run_detail import RunDetail
 from sweeps.watching.status import RunState, SweepStatus
 from sweeps.words import duration, human
 
-STATE_COLOURS = {
-    "finished": "green",
-    "running": "cyan",
-    "retrying": "yellow",
-    "waiting": "dim",
-    "paused": "yellow",
-    "cancelled": "dim",
-    "stopped": "yellow",
-    "failed": "bold red",
-    "diverged": "red",
-    "blocked": "yellow",
-}
 #: Losses of a run's journal that its page shows, the last ones.
 SHOWN_POINTS = 5
 

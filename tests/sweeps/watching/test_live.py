@@ -4,6 +4,7 @@ import time
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.text import Text
@@ -14,7 +15,7 @@ from llama.metric_names import VAL_LOSS
 from llama.records import DONE, HEARTBEAT, Done, Heartbeat, write_record
 from sweeps.control import ask
 from sweeps.designs.segments import segments_of
-from sweeps.watching import live
+from sweeps.watching import law_follower, live
 from sweeps.watching.law_follower import LawFollower, Outlook
 from sweeps.watching.live import LiveView
 from sweeps.watching.live_table import Row, live_table
@@ -129,6 +130,21 @@ def test_rows_follow_the_supervisor_and_what_people_ask(launch: Launch) -> None:
         "retrying: attempt 2 after worker_died: ended by SIGKILL",
     )
     assert launch.said[-1].endswith("is tried again: worker_died: ended by SIGKILL")
+    launch.event(trunk, State.FAILED, reason="crashed: no space left")
+    launch.event(branch, State.BLOCKED, reason="its trunk failed")
+    rows = launch.rows()
+    assert rows[launch.names[trunk.run_key]] == ("failed", "failed: crashed: no space left")
+    assert launch.rows()[name] == ("blocked", "blocked: its trunk failed")
+
+
+def test_a_run_that_ends_does_not_read_the_others(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    branch, *others = [segment for segment in launch.segments if segment.ends_run]
+    for segment in (branch, *others):
+        launch.event(segment, State.RUNNING)
+    monkeypatch.setattr(live, "read_heartbeat", lambda folder: pytest.fail(f"read {folder}"))
+    launch.event(branch, State.DONE)
+    assert "finished: " in launch.said[-1]
+    assert f"1 of {1 + len(others)} runs" in launch.said[-1]
 
 
 def wait_until(holds: object) -> None:
@@ -163,10 +179,32 @@ def test_a_finished_run_is_told_beside_what_the_law_had_said(launch: Launch, mon
 
 
 def test_the_follower_says_nothing_of_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
-    follower = LawFollower(tmp_path / "nowhere")
+    said: list[str] = []
+    follower = LawFollower(tmp_path / "nowhere", say=said.append)
     with follower:
         wait_until(lambda: not follower._news.is_set())
         follower.run_ended()
     follower._thread.join(60)
     assert not follower._thread.is_alive()
     assert follower.outlook == Outlook(projections={}, suspicions={})
+    assert not said
+
+
+def test_a_fit_that_breaks_is_told_once_and_the_next_look_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, said, looks = Outlook(projections={}, suspicions={"key": ("loss",)}), [], []
+
+    def look(folder: Path) -> Outlook:
+        looks.append(folder)
+        if len(looks) <= 2:
+            raise np.linalg.LinAlgError("Singular matrix")
+        return found
+
+    monkeypatch.setattr(law_follower, "look", look)
+    with LawFollower(tmp_path, say=said.append) as follower:
+        for number in (1, 2, 3):
+            wait_until(lambda number=number: len(looks) == number)
+            follower.run_ended()
+        wait_until(lambda: follower.outlook is found)
+    assert said == ["the law so far is not known: LinAlgError: Singular matrix; the launch goes on without it"]
