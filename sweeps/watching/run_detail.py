@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from sweeps.yaml_lines import nearest
 LAST_POINTS = 10
 
 
-class Attempt(Record):
+class RunAttempt(Record):
     """One process' time at the run."""
 
     number: int
@@ -49,10 +51,10 @@ class RunDetail(Record):
     n_params_non_embedding: int | None
     n_params_matmul: int | None
     planned_tokens: int | None
-    attempts: list[Attempt]
+    attempts: list[RunAttempt]
     checkpoint_steps: list[int]
     checkpoint_age_seconds: float | None
-    """Of the newest complete one."""
+    """Of the newest complete one that is still there."""
     disk_bytes: int
     last_points: list[LossPoint]
 
@@ -82,8 +84,8 @@ def run_detail(sweep: SweepFolder, status: SweepStatus, name: str) -> RunDetail:
         planned_tokens=planned if config is None else config.tokens,
         attempts=_attempts(folder),
         checkpoint_steps=steps,
-        checkpoint_age_seconds=_age_seconds(checkpoint_folder(folder, steps[-1]) / COMPLETE) if steps else None,
-        disk_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        checkpoint_age_seconds=_checkpoint_age_seconds(folder, steps),
+        disk_bytes=_disk_bytes(folder),
         last_points=_last_points(folder),
     )
 
@@ -97,20 +99,36 @@ def _model_words(config: RunConfig) -> str:
     )
 
 
-def _attempts(folder: Path) -> list[Attempt]:
+def _attempts(folder: Path) -> list[RunAttempt]:
     said = {"held": "at work", "left": "left in good order"}
     return [
-        Attempt(
+        RunAttempt(
             number=tenure.number,
-            who="unknown" if tenure.owner is None else f"process {tenure.owner.pid} on {tenure.owner.host}",
+            who="unknown" if tenure.owner is None else tenure.owner.name,
             end=said.get(tenure.end) or death_words(tenure),
         )
         for tenure in tenures(folder)
     ]
 
 
-def _age_seconds(path: Path) -> float:
-    return max(0.0, time.time() - path.stat().st_mtime)
+def _checkpoint_age_seconds(folder: Path, steps: list[int]) -> float | None:
+    """Of the last of `steps` that a run at work has not deleted meanwhile."""
+    for step in reversed(steps):
+        try:
+            return max(0.0, time.time() - (checkpoint_folder(folder, step) / COMPLETE).stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _disk_bytes(folder: Path) -> int:
+    """Of all files below, but for those that a run at work renames or deletes meanwhile."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += (Path(parent) / name).stat().st_size
+    return total
 
 
 def _last_points(folder: Path) -> list[LossPoint]:

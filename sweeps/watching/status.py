@@ -298,7 +298,7 @@ class _Reader:
 
 
 def death_words(tenure: Tenure) -> str:
-    who = "its process" if tenure.owner is None else f"process {tenure.owner.pid} on {tenure.owner.host}"
+    who = "its process" if tenure.owner is None else tenure.owner.name
     return f"{who} died at it"
 
 

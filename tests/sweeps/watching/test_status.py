@@ -1,5 +1,6 @@
 """`isoloss status` from run folders alone, in every state that a run can be found in."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from llama.records import (
 from llama.sweep_index import SWEEP_INDEX, SweepIndex, SweepRun
 from sweeps.control import ask, resume
 from sweeps.storage import Storage, SweepFolder
+from sweeps.watching import run_detail as run_detail_module
 from sweeps.watching.run_detail import run_detail
 from sweeps.watching.status import RunState, sweep_status
 from sweeps.watching.status_table import run_page, status_table
@@ -228,6 +230,23 @@ def test_a_killed_process_and_a_silent_one_are_told(sweep: Sweep) -> None:
     assert run_page(detail) is not None
     with pytest.raises(UserError, match="did you mean 'branch'"):
         run_detail(opened, found, "branhc")
+
+
+def test_files_that_vanish_while_a_run_is_looked_at_are_left_out(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As heartbeats do, which are renamed into place, and checkpoints, of which all but the last are deleted."""
+    folder = sweep.start(sweep.branch)
+    sweep.save(sweep.branch, 33)
+    opened = SweepFolder(storage=sweep.storage, folder=sweep.folder, index=sweep.index)
+    found = sweep_status(opened)
+    before = run_detail(opened, found, "branch")
+    walked = list(os.walk(folder))
+    walked.append((str(folder / "deleted"), [], ["weights.pt"]))
+    walked.append((str(folder), [], [".heartbeat.json.1234"]))
+    monkeypatch.setattr(os, "walk", lambda path: walked)
+    monkeypatch.setattr(run_detail_module, "complete_steps", lambda path: [33, 34])
+    after = run_detail(opened, found, "branch")
+    assert after.disk_bytes == before.disk_bytes > 0
+    assert after.checkpoint_age_seconds is not None
 
 
 #: Takes the lease of a run and is killed at it.
