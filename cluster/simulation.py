@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.executor import Finished, Node
-from cluster.supervisor import Event, Policy, State, Supervisor
+from cluster.states import Event, Policy, State
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
 
 

@@ -5,7 +5,7 @@ It holds every decision; the executor only runs what it is told where it is told
     WAITING ---- every need is done ---> READY ---- a node has room ---> RUNNING ---- it returned ---> DONE
 
     WAITING ---- its result exists ---> SKIPPED <--- its result exists ---- READY
-    WAITING ---- a need ended without a result ---> BLOCKED
+    WAITING ---- a need failed, is blocked or was cancelled ---> BLOCKED
 
     RUNNING ---- worth another attempt ---> RETRYING ---- the delay is over ---> READY
     RUNNING ---- not worth one, or the budget is spent ---> FAILED <--- no node has the means left ---- READY
@@ -15,11 +15,13 @@ It holds every decision; the executor only runs what it is told where it is told
 
     WAITING, READY, RUNNING, RETRYING, PAUSED ---- cancelled ---> CANCELLED
 
+A RETRYING task that is paused is so once its delay is over. What is cancelled, and what is BLOCKED only by that, is no failure.
+
 Order and room are the queue's (`cluster.queue`): longest path first, large tasks and gangs by reservation, nothing starves.
 
 Retries: preemptions, lost nodes, gangs that did not gather and leases that others hold or took say nothing of the task, and
 have a large budget. Crashes, deaths, hangs and want of memory have a small one. A `UserError` and a diverged run would end the
-same again, and get none. Pausing costs nothing of either.
+same again, and get none. Pausing costs nothing of either, and a task that got further than ever before has both anew.
 
 Results live with the caller, who says by `is_done` which exist: after the death of the driver the same call goes on.
 """
@@ -30,8 +32,6 @@ import heapq
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from cluster.admission import largest, require_feasible
@@ -42,37 +42,8 @@ from cluster.graph import Graph
 from cluster.placement import Ledger, Placement
 from cluster.queue import ReadyQueue
 from cluster.signals import signals_exit
-from cluster.task import Failed, FailureKind, Outcome, Succeeded, Task
-
-
-class State(StrEnum):
-    """Where a task stands; see the diagram above."""
-
-    WAITING = "waiting"
-    READY = "ready"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    PAUSED = "paused"
-    DONE = "done"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-    BLOCKED = "blocked"
-    CANCELLED = "cancelled"
-
-
-#: The arrows of the diagram. A state without arrows is final.
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.READY, State.SKIPPED, State.BLOCKED, State.CANCELLED}),
-    State.READY: frozenset({State.RUNNING, State.SKIPPED, State.FAILED, State.PAUSED, State.CANCELLED}),
-    State.RUNNING: frozenset({State.DONE, State.RETRYING, State.FAILED, State.PAUSED, State.CANCELLED}),
-    State.RETRYING: frozenset({State.READY, State.CANCELLED}),
-    State.PAUSED: frozenset({State.READY, State.CANCELLED}),
-    State.DONE: frozenset(),
-    State.SKIPPED: frozenset(),
-    State.FAILED: frozenset(),
-    State.BLOCKED: frozenset(),
-    State.CANCELLED: frozenset(),
-}
+from cluster.states import TRANSITIONS, Event, Orders, Policy, State, Summary
+from cluster.task import Failed, FailureKind, Succeeded, Task
 
 _HOPELESS = frozenset({FailureKind.USER_ERROR, FailureKind.NON_FINITE})
 _FAULTLESS = frozenset(
@@ -88,87 +59,6 @@ _FAULTLESS = frozenset(
 _LEFT = frozenset({FailureKind.PREEMPTED, FailureKind.WORKER_DIED})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """How much is forgiven, and how often the supervisor looks."""
-
-    failures: int = 2
-    """Retries of one task after crashes, deaths, hangs and want of memory."""
-    preemptions: int = 20
-    """Retries of one task after preemptions, lost nodes and lost leases."""
-    longest_delay_seconds: float = 60.0
-    """A task's first retry is immediate; each later one waits twice as long as the one before, from 1 second up to this."""
-    poll_seconds: float = 0.5
-    """Longest wait for an attempt to end before anything else is looked at."""
-    watch_seconds: float = 2.0
-    """Between two looks at the nodes, at each running task's sign of life, and at what people ask for."""
-    leave_seconds: float = 120.0
-    """A paused attempt that has not written its checkpoint and left by then is killed."""
-    cancel_seconds: float = 30.0
-    """A killed attempt that has not ended by then is given up: its node, too, is beyond reach."""
-    no_node_seconds: float = 600.0
-    """With nothing running, a ready task that no live node could hold fails after this."""
-    interrupt_seconds: float = 5.0
-    """After Ctrl-C or SIGTERM, how long what runs has to write a checkpoint and leave."""
-    notice_seconds: float = 45.0
-    """The same after SIGUSR1, which batch systems send well before they kill."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orders:
-    """What people ask for now, by task id. Tasks that have ended are passed over, as are ids of none."""
-
-    paused: frozenset[str] = frozenset()
-    cancelled: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """A task came into a state."""
-
-    seconds: float
-    """On the supervisor's clock."""
-    task: Task
-    state: State
-    attempt: int
-    """Attempts begun so far."""
-    node_ids: tuple[str, ...] = ()
-    """Where, for RUNNING: a node for each member."""
-    outcome: Outcome | None = None
-    """What ended the attempt, for DONE, RETRYING, FAILED, and PAUSED or CANCELLED from RUNNING."""
-    reason: str | None = None
-    """Why, for RETRYING, FAILED and BLOCKED."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """How a run of the supervisor ended. Each task is in exactly one of the first five."""
-
-    done: Mapping[str, Any]
-    """What each function returned, by task id."""
-    skipped: tuple[str, ...]
-    failed: Mapping[str, Failed]
-    """The last failure, by task id."""
-    blocked: Mapping[str, str]
-    """By task id, the need that ended without a result, and why."""
-    cancelled: tuple[str, ...]
-    retries: int
-    wall_seconds: float
-    busy_core_seconds: float
-    """Cores times seconds inside the tasks' functions, over all attempts."""
-    cores: float
-    """The most that the cluster had."""
-
-    @property
-    def ok(self) -> bool:
-        return not self.failed and not self.blocked
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the cores' time that was spent inside the tasks' functions."""
-        return self.busy_core_seconds / (self.cores * self.wall_seconds) if self.cores * self.wall_seconds else 0.0
-
-
 class Supervisor:
     """Runs tasks to their end. `run` once; build a new one to go on after an interruption."""
 
@@ -179,14 +69,16 @@ class Supervisor:
         *,
         is_done: Callable[[Task], bool] = lambda task: False,
         stalled: Callable[[Task], bool] = lambda task: False,
+        progress: Callable[[Task], float] = lambda task: 0.0,
         orders: Callable[[], Orders] = Orders,
         on_event: Callable[[Event], None] = lambda event: None,
-        policy: Policy = Policy(),
+        policy: Policy | None = None,
         clock: Clock | None = None,
     ) -> None:
         """`is_done` says whether a task's result exists: asked of every task first, and again just before each attempt.
         `stalled` says whether a running task has given no sign of life for too long, `orders` what people ask for: both are
-        asked every few seconds. `on_event` sees every change of state.
+        asked every few seconds. `progress` says how much of a task is safe from a failure (its last checkpoint), in any unit:
+        asked before the first attempt and after each that failed. `on_event` sees every change of state.
 
         Raises:
             ValueError: the tasks are no DAG.
@@ -195,9 +87,10 @@ class Supervisor:
         self._executor = executor
         self._is_done = is_done
         self._stalled = stalled
+        self._progress = progress
         self._orders = orders
         self._on_event = on_event
-        self._policy = policy
+        self._policy = policy or Policy()
         self._clock = clock or MonotonicClock()
 
         self._states = dict.fromkeys(self._graph.tasks, State.WAITING)
@@ -213,6 +106,9 @@ class Supervisor:
 
         self._attempts: Counter[str] = Counter()
         self._forgiven: Counter[tuple[str, bool]] = Counter()
+        """Retries by task, and by whether they were faultless, since the task last got further."""
+        self._furthest: dict[str, float] = {}
+        self._retries = 0
         self._values: dict[str, Any] = {}
         self._failures: dict[str, Failed] = {}
         self._blocked: dict[str, str] = {}
@@ -250,7 +146,7 @@ class Supervisor:
             failed=self._failures,
             blocked=self._blocked,
             cancelled=ended[State.CANCELLED],
-            retries=self._forgiven.total(),
+            retries=self._retries,
             wall_seconds=self._clock.now() - started,
             busy_core_seconds=self._busy_core_seconds,
             cores=self._cores,
@@ -267,6 +163,7 @@ class Supervisor:
     def _step(self) -> None:
         now = self._clock.now()
         if now - self._looked >= self._policy.watch_seconds:
+            self._looked = now
             self._look_at_nodes()
             self._look_at_running()
             self._heed_orders()
@@ -344,7 +241,7 @@ class Supervisor:
         doomed = list(self._graph.dependents[id])
         for dependent in doomed:  # grows while it is walked
             if self._states[dependent] is State.WAITING:
-                self._blocked[dependent] = reason
+                self._blocked[dependent] = id
                 self._move(dependent, State.BLOCKED, reason=reason)
                 doomed.extend(self._graph.dependents[dependent])
 
@@ -360,6 +257,8 @@ class Supervisor:
 
     def _begin(self, task: Task, placement: Placement) -> None:
         number = self._attempts[task.id] + 1
+        if number == 1:
+            self._furthest[task.id] = self._progress(task)
         attempt = Attempt(task=task, number=number, placement=placement, started=self._clock.now())
         self._executor.submit(task, number, attempt.node_ids)
         self._attempts[task.id] = number
@@ -386,9 +285,9 @@ class Supervisor:
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _end_attempt(self, finished: Finished) -> None:
-        attempt = self._running.get(finished.task_id)
-        if attempt is None or attempt.number != finished.attempt:
-            return  # an attempt that was given up has ended after all
+        attempt = self._attempt_of(finished)
+        if attempt is None:
+            return
         self._running.remove(attempt)
         self._ledger.give_back(attempt.placement)
         outcome, id, resources = finished.outcome, attempt.task.id, attempt.task.resources
@@ -405,16 +304,25 @@ class Supervisor:
         else:
             self._retry_or_fail(id, attempt.verdict or outcome)
 
+    def _attempt_of(self, finished: Finished) -> Attempt | None:
+        """None where one that was given up has ended after all."""
+        attempt = self._running.get(finished.task_id)
+        return attempt if attempt is not None and attempt.number == finished.attempt else None
+
     def _retry_or_fail(self, id: str, failure: Failed) -> None:
         faultless = failure.kind in _FAULTLESS
         if faultless:
             self._look_at_nodes()  # or the retry may go where the attempt was lost
+        if (progress := self._progress(self._graph.tasks[id])) > self._furthest[id]:
+            self._furthest[id] = progress
+            self._forgiven[id, True] = self._forgiven[id, False] = 0
         budget = self._policy.preemptions if faultless else self._policy.failures
         if failure.kind in _HOPELESS or self._forgiven[id, faultless] >= budget:
             self._fail(id, failure)
             return
         retries = self._forgiven[id, True] + self._forgiven[id, False]
         self._forgiven[id, faultless] += 1
+        self._retries += 1
         delay = min(2.0 ** (retries - 1), self._policy.longest_delay_seconds) if retries else 0.0
         self._move(id, State.RETRYING, outcome=failure, reason=f"{failure.kind}: {failure.message}")
         heapq.heappush(self._retrying, (self._clock.now() + delay, id))
@@ -424,7 +332,9 @@ class Supervisor:
     def _heed_orders(self) -> None:
         orders = self._orders()
         self._paused = orders.paused
-        for id in [id for id in self._graph.tasks if id in orders.cancelled]:
+        for id in [
+            id for id in reversed(list(self._graph.tasks)) if id in orders.cancelled
+        ]:  # or a need blocks them first
             attempt = self._running.get(id)
             if attempt is None and TRANSITIONS[self._states[id]]:
                 self._cancel(id)
@@ -455,7 +365,6 @@ class Supervisor:
     # -- the watch --------------------------------------------------------------------------------------------------
 
     def _look_at_nodes(self) -> None:
-        self._looked = self._clock.now()
         self._ledger.set_nodes(self._executor.capacity())
         self._cores = max(self._cores, sum(node.cpus for node in self._ledger.nodes))
 
@@ -497,6 +406,6 @@ class Supervisor:
         until = self._clock.now() + seconds
         while self._running and self._clock.now() < until:
             for finished in self._executor.poll(self._policy.poll_seconds):
-                attempt = self._running.get(finished.task_id)
+                attempt = self._attempt_of(finished)
                 if attempt is not None:
                     self._running.remove(attempt)

@@ -7,12 +7,14 @@ the attempts that were under way.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
-from cluster.supervisor import Event, State
+from cluster.states import Event, State
 from cluster.task import Failed, Succeeded
 from llama.records import Record
 from sweeps.designs.segments import Segment
@@ -85,8 +87,17 @@ class AttemptLog:
         )
         folder = self._storage.run(segment.run_key)
         # A full disk must not end a launch for the sake of a picture; a run that never began has no folder.
-        with contextlib.suppress(OSError), open(folder / ATTEMPTS, "a", encoding="utf-8") as file:
-            file.write(record.model_dump_json() + "\n")
+        with contextlib.suppress(OSError), open(folder / ATTEMPTS, "a+b") as file:
+            line = record.model_dump_json() + "\n"
+            file.write((line if _ends_a_line(file) else f"\n{line}").encode())
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    """Whether a line can be appended: a launcher that died, or a full disk, may have cut the last one short."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def read_attempts(folder: Path) -> list[AttemptRecord]:

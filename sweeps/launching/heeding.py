@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from cluster.supervisor import Orders
+from cluster.states import Orders
 from llama.errors import UserError
 from sweeps.control import Control, cancelled_segments, read_control
 from sweeps.designs.segments import Segment

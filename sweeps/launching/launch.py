@@ -14,7 +14,8 @@ from cluster.executor import Executor
 from cluster.mps import sharing_gpus
 from cluster.session import open_session
 from cluster.signals import signals_exit
-from cluster.supervisor import Event, State, Summary, Supervisor
+from cluster.states import Event, State, Summary
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, Task
 from llama.errors import UserError
 from llama.full_disk import naming_a_full_disk
@@ -24,6 +25,7 @@ from llama.records import (
     Failure,
     Record,
     RunStatus,
+    complete_steps,
     read_checkpoint_mark,
     read_done,
     read_heartbeat,
@@ -295,6 +297,7 @@ def _train(
         executor,
         is_done=lambda task: segment_is_done(storage, segments[task.id]),
         stalled=stalled,
+        progress=lambda task: max(complete_steps(storage.run(segments[task.id].run_key)), default=0),
         orders=_heeding(prepared, missing, view.announce).orders,
         on_event=on_event,
     )
@@ -340,7 +343,9 @@ def _result(prepared: Prepared, summary: Summary | None, mirror_trouble: str | N
     reasons = _doomed(prepared)
     if summary is not None:
         reasons |= {id: f"{failure.kind.value}: {failure.message}" for id, failure in summary.failed.items()}
-        reasons |= {id: reason for id, reason in summary.blocked.items() if id not in reasons}
+        for id, cause in summary.blocked.items():
+            if cause in summary.failed:  # what hangs on a cancelled trunk is cancelled with it
+                reasons.setdefault(id, f"{names[segments[cause].run_key]} failed ({reasons[cause]})")
     failed = {names[segments[id].run_key]: reason for id, reason in reasons.items()}
     diverged = [run.name for run in runs if statuses[run.key] is RunStatus.DIVERGED]
     tokens, solo_seconds = 0, 0.0

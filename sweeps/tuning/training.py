@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from cluster.executor import Executor
-from cluster.supervisor import Event, State, Summary, Supervisor
+from cluster.states import Event, State, Summary
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, Task
 from llama.accounting import training_flops_per_token
 from llama.config import RunConfig

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cluster.supervisor import Event, State
+from cluster.states import Event, State
 from llama.errors import UserError
 from llama.metric_names import VAL_LOSS
 from llama.records import Heartbeat, read_done, read_heartbeat

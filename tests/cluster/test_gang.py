@@ -9,7 +9,8 @@ import pytest
 
 from cluster.gang import GATHER_SECONDS, SETTLE_SECONDS, Gang
 from cluster.local_executor import LocalExecutor
-from cluster.supervisor import Event, Policy, State, Supervisor
+from cluster.states import Event, Policy, State
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, FailureKind, Outcome, Resources, Succeeded, Task
 from tests.cluster import jobs
 from tests.cluster.processes import is_alive, wait_for

@@ -14,7 +14,8 @@ import pytest
 
 from cluster.executor import Finished
 from cluster.local_executor import LocalExecutor
-from cluster.supervisor import State, Supervisor
+from cluster.states import State
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, FailureKind, Outcome, Resources, Succeeded, Task
 from tests.cluster import jobs
 from tests.cluster.processes import is_alive, wait_for

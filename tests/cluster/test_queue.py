@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from cluster.executor import Node
 from cluster.queue import ReadyQueue
 from cluster.simulation import SimulatedClock, SimulatedExecutor
-from cluster.supervisor import Event, State, Supervisor
+from cluster.states import Event, State
+from cluster.supervisor import Supervisor
 from cluster.task import Resources, Task
 from tests.cluster import jobs
 

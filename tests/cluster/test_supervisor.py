@@ -19,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from cluster import supervisor
 from cluster.executor import Finished, Node
 from cluster.simulation import SimulatedClock, SimulatedExecutor
-from cluster.supervisor import TRANSITIONS, Event, Orders, Policy, State, Summary, Supervisor
+from cluster.states import TRANSITIONS, Event, Orders, Policy, State, Summary
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, FailureKind, Outcome, Resources, Succeeded, Task
 from llama.errors import UserError
 from tests.cluster import jobs
@@ -256,7 +257,7 @@ def test_cancelling_is_final_and_blocks_what_needs_it():
     world = Asked(tasks, {10: Orders(cancelled=frozenset({"trunk"})), 60: Orders()})
     summary = world.run()
     assert summary.cancelled == ("trunk",)
-    assert summary.blocked == {"branch": "needs trunk, which was cancelled"}
+    assert (summary.ok, summary.blocked) == (True, {"branch": "trunk"})
     assert set(summary.done) == {"free"}
     assert world.executor._live == set()
 
@@ -268,6 +269,36 @@ def test_cancelling_everything_ends_the_run():
     assert set(summary.cancelled) == ids
     assert (summary.ok, summary.blocked) == (True, {})
     assert summary.wall_seconds < 20
+
+
+def test_cancelling_a_ready_task_with_what_needs_it_blocks_nothing():
+    tasks = [task("first", seconds=20), task("trunk", seconds=9), task("branch", "trunk"), task("leaf", "branch")]
+    order = Orders(cancelled=frozenset({"trunk", "branch", "leaf"}))
+    world = Asked(tasks, {5: order}, nodes=(Node(id="n", cpus=1),))
+    summary = world.run()
+    assert set(summary.cancelled) == order.cancelled
+    assert (summary.ok, summary.blocked) == (True, {})
+
+
+def test_orders_and_hangs_are_looked_at_however_fast_attempts_end_without_fault():
+    def fate(task: Task, attempt: int) -> tuple[float, Outcome]:
+        if task.id == "held":
+            return 0.5, Failed(kind=FailureKind.HELD, message="by another")
+        return math.inf, Succeeded(value=None)
+
+    world = Asked(
+        [task("held"), task("hung"), task("unwanted")],
+        {10: Orders(cancelled=frozenset({"unwanted"})), 60: Orders(cancelled=frozenset({"held", "hung", "unwanted"}))},
+        nodes=(Node(id="n", cpus=3),),
+        fate=fate,
+        stalled=lambda task: task.id == "hung" and 20 < world.clock.now() < 23,
+        policy=Policy(preemptions=1000, longest_delay_seconds=0.5),
+    )
+    summary = world.run()
+    assert set(summary.cancelled) == {"held", "hung", "unwanted"}
+    ends = {event.task.id: event.seconds for event in world.events if event.state is State.CANCELLED}
+    assert ends["unwanted"] == pytest.approx(10, abs=3)
+    assert [event.reason for event in world.events if event.state is State.RETRYING and event.task.id == "hung"]
 
 
 def test_what_was_cancelled_before_needs_no_node():
@@ -283,10 +314,7 @@ def test_a_task_that_fails_blocks_what_hangs_on_it_and_nothing_else():
     summary = World(tasks, fate=failing(FailureKind.NON_FINITE, only="trunk")).run()
     assert set(summary.done) == {"other", "free"}
     assert summary.failed["trunk"].kind is FailureKind.NON_FINITE
-    assert summary.blocked == {
-        "branch": "needs trunk, which failed (non_finite: as told)",
-        "report": "needs trunk, which failed (non_finite: as told)",
-    }
+    assert summary.blocked == {"branch": "trunk", "report": "trunk"}
     assert not summary.ok
 
 
@@ -323,6 +351,29 @@ def test_preemptions_do_not_eat_the_budget_of_failures():
         return 1.0, Succeeded(value=attempt)
 
     assert World([task("a")], fate=fate).run().done == {"a": 8}
+
+
+def test_an_attempt_that_got_further_has_the_budgets_anew():
+    checkpoints = [1, 1, 2, 2, 3, 3, 3, 3]  # after each attempt
+
+    def progress(task: Task) -> float:
+        began = world.started().count("a")
+        return float(checkpoints[began - 1]) if began else 0.0
+
+    world = World([task("a")], fate=failing(FailureKind.WORKER_DIED), progress=progress)
+    summary = world.run()
+    assert (len(world.started()), summary.retries) == (7, 6)
+    gaps = [
+        later.seconds - earlier.seconds - 1.0
+        for earlier, later in pairwise([event for event in world.events if event.state is State.RUNNING])
+    ]
+    assert gaps == pytest.approx([0, 1, 0, 1, 0, 1])
+
+
+def test_what_a_task_has_before_its_first_attempt_is_no_progress():
+    world = World([task("a")], fate=failing(FailureKind.WORKER_DIED), progress=lambda task: 7.0)
+    world.run()
+    assert len(world.started()) == 3
 
 
 def test_the_first_retry_is_immediate_and_later_ones_wait_longer_up_to_a_limit():
@@ -564,6 +615,27 @@ def test_a_signal_gives_what_runs_time_to_leave_and_exits(number: signal.Signals
     assert (sorted(asked), world.executor._live) == (["leaves", "stubborn"], set())
     assert world.clock.now() == pytest.approx(seconds, abs=1)
     assert signal.getsignal(number) is before
+
+
+def test_the_late_end_of_a_given_up_attempt_does_not_let_the_running_one_go_unkilled():
+    world = World([task("a", seconds=500)], fate=failing(FailureKind.PREEMPTED, times=1))
+    killed: list[tuple[str, int]] = []
+    world.executor.leave = lambda id, attempt: None
+    world.executor.cancel = lambda id, attempt: killed.append((id, attempt))
+
+    def interrupt(event: Event) -> None:
+        if event.state is State.RUNNING and event.attempt == 2:
+            world.executor.poll = late_end
+            raise KeyboardInterrupt
+
+    def late_end(seconds: float) -> list[Finished]:
+        world.clock.advance_to(world.clock.now() + seconds)
+        return [Finished(task_id="a", attempt=1, outcome=Failed(kind=FailureKind.NODE_LOST, message="late"))]
+
+    world.supervisor._on_event = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        world.run()
+    assert killed == [("a", 2)]
 
 
 def test_the_exit_code_is_the_signals_where_ray_puts_another_in_its_place():

@@ -16,7 +16,8 @@ import pytest
 from cluster.executor import Finished
 from cluster.ray_executor import RayExecutor
 from cluster.session import open_session
-from cluster.supervisor import Event, Orders, Policy, State, Supervisor
+from cluster.states import Event, Orders, Policy, State
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, FailureKind, Resources, Succeeded, Task
 from tests.cluster import jobs
 from tests.cluster.processes import is_alive, wait_for
@@ -228,7 +229,8 @@ def test_a_killed_driver_takes_its_ray_with_it_and_a_second_run_completes(tmp_pa
         import sys
         from pathlib import Path
         from cluster.session import open_session
-        from cluster.supervisor import State, Supervisor
+        from cluster.states import State
+        from cluster.supervisor import Supervisor
         from cluster.task import Succeeded, Task
         from tests.cluster import jobs
         folder = Path(sys.argv[1])

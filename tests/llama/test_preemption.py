@@ -13,7 +13,8 @@ from unittest.mock import patch
 import pytest
 
 from cluster.local_executor import LocalExecutor
-from cluster.supervisor import Event, Supervisor
+from cluster.states import Event
+from cluster.supervisor import Supervisor
 from cluster.task import Failed, FailureKind, Task
 from llama.config import RunConfig
 from llama.data.corpus import Corpus, open_corpus

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.supervisor import Event, State
+from cluster.states import Event, State
 from cluster.task import Failed, FailureKind, Resources, Succeeded, Task
 from sweeps.attempts import ATTEMPTS, AttemptLog, read_attempts
 from sweeps.launching import worker
@@ -59,6 +59,15 @@ def test_a_line_that_was_cut_short_costs_that_line_alone(tmp_path, segment):
     (folder / ATTEMPTS).write_text(whole + whole[:30] + "\n" + whole)
     assert [one.outcome for one in read_attempts(folder)] == ["preempted", "preempted"]
     assert read_attempts(tmp_path / "nowhere") == []
+
+
+def test_what_follows_a_line_that_was_cut_short_has_a_line_of_its_own(tmp_path, segment):
+    folder = tmp_path / "runs" / segment.run_key
+    (folder / ATTEMPTS).write_text('{"attempt": 1, "unti')
+    with AttemptLog(Storage(tmp_path), {segment.id: segment}) as log:
+        log.on_event(event(segment, State.RUNNING, attempt=2))
+    assert [one.attempt for one in read_attempts(folder)] == [2]
+    assert len((folder / ATTEMPTS).read_text().splitlines()) == 2
 
 
 def test_a_run_without_a_folder_is_passed_over(tmp_path):

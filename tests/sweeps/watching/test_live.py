@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from cluster.supervisor import Event, State
+from cluster.states import Event, State
 from cluster.task import Task
 from llama.metric_names import VAL_LOSS
 from llama.records import DONE, HEARTBEAT, Done, Heartbeat, write_record
