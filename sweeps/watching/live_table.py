@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from cluster.supervisor import State
+from cluster.states import State
 from sweeps.watching.colours import STATE_COLOURS
 from sweeps.words import human
 
