@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.tuning.trials import Tried
+from sweeps.tuning.trials import Trial
 
 Array = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ class Curve:
     edge of what was tried.
     """
 
-    def __init__(self, tried: Sequence[Tried]) -> None:
+    def __init__(self, tried: Sequence[Trial]) -> None:
         """
         Raises:
             ValueError: fewer finished trials than the curve has numbers.

@@ -28,7 +28,7 @@ EXPONENT_LIMIT = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Point:
     """Where a cell lies."""
 
     n_params: int
@@ -64,9 +64,9 @@ class FittedLaw:
         low, high = np.quantile(values, [0.025, 0.975])
         return float(low), float(high)
 
-    def at(self, place: Place) -> tuple[float, tuple[float, float]]:
+    def at(self, point: Point) -> tuple[float, tuple[float, float]]:
         """The law's value at a size and horizon, with its 95 % interval."""
-        row = _row(place, self.n, self.d)
+        row = _row(point, self.n, self.d)
         low, high = np.exp(np.quantile(self.draws @ row, [0.025, 0.975]))
         return float(np.exp(row @ self.coefficients)), (float(low), float(high))
 
@@ -87,7 +87,7 @@ class RateLaws:
 
 
 def fit_rate_laws(
-    curves: Mapping[str, Curve], places: Mapping[str, Place], *, held_out: Sequence[str], seed: int, draws: int = DRAWS
+    curves: Mapping[str, Curve], points: Mapping[str, Point], *, held_out: Sequence[str], seed: int, draws: int = DRAWS
 ) -> RateLaws:
     """Fit both laws to the cells that are not held out.
 
@@ -116,8 +116,8 @@ def fit_rate_laws(
     if constant_batch:
         with_batch = with_rate
         warnings += ["the best batch is known at too few cells for a law: one batch stands for all"] if several else []
-    lr_law = _fit(log_lrs, lr_values, places, with_rate, generator)
-    batch_law = _fit(log_batches, batch_values, places, with_batch, generator, constant=constant_batch)
+    lr_law = _fit(log_lrs, lr_values, points, with_rate, generator)
+    batch_law = _fit(log_batches, batch_values, points, with_batch, generator, constant=constant_batch)
     warnings += [
         f"{field} of the rate's law is beyond {EXPONENT_LIMIT:g}, more than any rule has, and was kept there"
         for field, value in zip(("n_exponent", "d_exponent"), lr_law.coefficients[1:], strict=True)
@@ -138,15 +138,15 @@ def fit_rate_laws(
 def _fit(
     values: Mapping[str, float],
     redrawn: Mapping[str, Sequence[float]],
-    places: Mapping[str, Place],
+    points: Mapping[str, Point],
     cells: Sequence[str],
     generator: np.random.Generator,
     *,
     constant: bool = False,
 ) -> FittedLaw:
-    n = Range(low=min(places[c].n_params for c in cells), high=max(places[c].n_params for c in cells))
-    d = Range(low=min(places[c].tokens for c in cells), high=max(places[c].tokens for c in cells))
-    rows = np.stack([_row(places[cell], n, d) for cell in cells])
+    n = Range(low=min(points[c].n_params for c in cells), high=max(points[c].n_params for c in cells))
+    d = Range(low=min(points[c].tokens for c in cells), high=max(points[c].tokens for c in cells))
+    rows = np.stack([_row(points[cell], n, d) for cell in cells])
     free = [0] if constant else _free_columns(rows)
     y = np.array([values[cell] for cell in cells])
     drawn = np.array([redrawn[cell] for cell in cells]).T
@@ -166,8 +166,8 @@ def _fit(
     return FittedLaw(n=n, d=d, coefficients=coefficients, draws=draws, cells=tuple(cells), fixed=fixed)
 
 
-def _row(place: Place, n: Range, d: Range) -> Array:
-    return np.array([1.0, math.log(place.n_params / n.middle), math.log(place.tokens / d.middle)])
+def _row(point: Point, n: Range, d: Range) -> Array:
+    return np.array([1.0, math.log(point.n_params / n.middle), math.log(point.tokens / d.middle)])
 
 
 def _free_columns(rows: Array) -> list[int]:

@@ -10,15 +10,15 @@ import pandas as pd
 from analysis.plots import style
 from analysis.plots.picture import Axis, Band, Layer, Line, Panel, Picture, Points
 from sweeps.tuning.optimum import Curve
-from sweeps.tuning.rate_law import Place, RateLaws
+from sweeps.tuning.rate_law import Point, RateLaws
 from sweeps.tuning.rate_study import RateStudy
-from sweeps.tuning.trials import Tried
+from sweeps.tuning.trials import Trial
 
 #: A panel shows losses up to this share above its highest minimum: what lies higher is far from any optimum.
 _SHOWN_EXCESS = 0.12
 
 
-def trials_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str, Curve]) -> Picture:
+def trials_picture(study: RateStudy, tried: Sequence[Trial], curves: Mapping[str, Curve]) -> Picture:
     """Loss against rate, a panel a horizon (three at most: the shortest, the middle, the longest)."""
     horizons = sorted({cell.tokens for cell in study.cells})
     if len(horizons) > 3:
@@ -49,7 +49,7 @@ def trials_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str
     )
 
 
-def _cell_layers(name: str, colour: str, study: RateStudy, tried: Sequence[Tried], curve: Curve) -> list[Layer]:
+def _cell_layers(name: str, colour: str, study: RateStudy, tried: Sequence[Trial], curve: Curve) -> list[Layer]:
     cell = next(cell for cell in study.cells if cell.cell == name)
     rows = [one for one in tried if one.cell == name and one.loss is not None]
     points = pd.DataFrame([row.model_dump() for row in rows])
@@ -105,7 +105,7 @@ def _law_panel(study: RateStudy, laws: RateLaws) -> Panel:
     layers: list[Layer] = []
     for horizon, colour in colours.items():
         legend = style.format_number(horizon, "count")
-        values = [laws.peak_lr.at(Place(n_params=round(size), tokens=int(horizon))) for size in n]
+        values = [laws.peak_lr.at(Point(n_params=round(size), tokens=int(horizon))) for size in n]
         table = pd.DataFrame(
             {
                 "n_params": n,
@@ -141,7 +141,7 @@ def _batch_panel(study: RateStudy, laws: RateLaws) -> Panel:
     colours = style.budget_colours(cell.tokens for cell in study.cells)
     middle = int(laws.batch_tokens.n.middle)
     tokens = np.geomspace(min(colours), max(colours), 40)
-    values = [laws.batch_tokens.at(Place(n_params=middle, tokens=round(d))) for d in tokens]
+    values = [laws.batch_tokens.at(Point(n_params=middle, tokens=round(d))) for d in tokens]
     table = pd.DataFrame(
         {
             "tokens": tokens,
@@ -169,7 +169,7 @@ def _batch_panel(study: RateStudy, laws: RateLaws) -> Panel:
     )
 
 
-def held_out_picture(study: RateStudy, tried: Sequence[Tried], curves: Mapping[str, Curve]) -> Picture:
+def held_out_picture(study: RateStudy, tried: Sequence[Trial], curves: Mapping[str, Curve]) -> Picture:
     """The held-out size: its own trials, and what both recipes came to there (three horizons at most, the longest ones)."""
     panels = []
     for check in study.held_out[-3:]:

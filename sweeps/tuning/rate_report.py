@@ -12,14 +12,14 @@ from sweeps.tuning.optimum import Curve
 from sweeps.tuning.rate_law import RateLaws
 from sweeps.tuning.rate_pictures import held_out_picture, law_picture, trials_picture
 from sweeps.tuning.rate_study import RateStudy
-from sweeps.tuning.trials import Tried
+from sweeps.tuning.trials import Trial
 
 RECIPE = "recipe.yaml"
 TRIALS = "trials.csv"
 
 
 def write_rate_report(
-    study: RateStudy, tried: Sequence[Tried], laws: RateLaws, curves: Mapping[str, Curve], folder: Path
+    study: RateStudy, tried: Sequence[Trial], laws: RateLaws, curves: Mapping[str, Curve], folder: Path
 ) -> None:
     """Files of one name are replaced."""
     folder.mkdir(parents=True, exist_ok=True)

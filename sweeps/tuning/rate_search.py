@@ -20,9 +20,9 @@ from sweeps.designs.run_configs import CorpusFacts, lone_run
 from sweeps.designs.spec import SweepSpec
 from sweeps.designs.tune_block import RateSearch
 from sweeps.tuning.pruning import is_hopeless, judged_step
-from sweeps.tuning.rate_law import Place
+from sweeps.tuning.rate_law import Point
 from sweeps.tuning.suggestions import Parameters, Suggestion, Suggestions
-from sweeps.tuning.trials import Stretch, Train, Tried
+from sweeps.tuning.trials import Stretch, Train, Trial
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -43,8 +43,8 @@ class Cell:
     held_out: bool
 
     @property
-    def place(self) -> Place:
-        return Place(n_params=count_parameters(self.model).n_params, tokens=self.tokens)
+    def point(self) -> Point:
+        return Point(n_params=count_parameters(self.model).n_params, tokens=self.tokens)
 
     @property
     def flops(self) -> float:
@@ -149,20 +149,20 @@ class RateTrials:
             for cell in self.cells
         }
 
-    def spared_flops(self, one: Tried) -> float:
+    def spared_flops(self, one: Trial) -> float:
         """Training FLOPs that a trial which was stopped did not take."""
         cell = next(cell for cell in self.cells if cell.name == one.cell)
         return cell.flops * (1 - self.search.prune.at) if self.search.prune is not None else 0.0
 
-    def tried(self, cell: Cell, suggestion: Suggestion) -> Tried:
+    def tried(self, cell: Cell, suggestion: Suggestion) -> Trial:
         """A trial that has not ended."""
         config = self.config(cell, suggestion)
-        return Tried(
+        return Trial(
             cell=cell.name,
             number=suggestion.number,
             state="running",
             run_key=config.key,
-            n_params=cell.place.n_params,
+            n_params=cell.point.n_params,
             tokens=cell.tokens,
             peak_lr=config.recipe.peak_lr,
             batch_tokens=config.batch_tokens,
@@ -175,12 +175,12 @@ def search_rates(
     studies: Mapping[str, Suggestions],
     train: Train,
     *,
-    on_change: Callable[[Sequence[Tried]], None] = lambda tried: None,
-) -> list[Tried]:
+    on_change: Callable[[Sequence[Trial]], None] = lambda tried: None,
+) -> list[Trial]:
     """Run every trial that is missing; returns all, cell by cell in order. `on_change` sees them before and after each
     generation.
     """
-    tried: dict[tuple[str, int], Tried] = {}
+    tried: dict[tuple[str, int], Trial] = {}
     for cell in trials.cells:
         for frozen in studies[cell.name].told:
             one = trials.tried(cell, Suggestion(frozen.number, frozen.params))
@@ -200,9 +200,9 @@ def search_rates(
 def _run(
     trials: RateTrials,
     generation: Sequence[tuple[Cell, Suggestion]],
-    tried: Mapping[tuple[str, int], Tried],
+    tried: Mapping[tuple[str, int], Trial],
     train: Train,
-) -> list[tuple[Cell, Tried]]:
+) -> list[tuple[Cell, Trial]]:
     """Train a generation; with a pruning rule to where it is judged first."""
     rule = trials.search.prune
     configs = {(cell.name, s.number): trials.config(cell, s) for cell, s in generation}
@@ -232,7 +232,7 @@ def _run(
     return [(cell, states[cell.name, s.number]) for cell, s in generation]
 
 
-def _tell(study: Suggestions, one: Tried) -> None:
+def _tell(study: Suggestions, one: Trial) -> None:
     outcome = {"state": one.state, "loss": one.loss, "judged_loss": one.judged_loss}
     if one.loss is not None:
         study.tell(one.number, [one.loss], outcome)
@@ -240,6 +240,6 @@ def _tell(study: Suggestions, one: Tried) -> None:
         study.tell_ended_early(one.number, outcome)
 
 
-def _in_order(trials: RateTrials, tried: Mapping[tuple[str, int], Tried]) -> list[Tried]:
+def _in_order(trials: RateTrials, tried: Mapping[tuple[str, int], Trial]) -> list[Trial]:
     order = [cell.name for cell in trials.cells]
     return [tried[id] for id in sorted(tried, key=lambda id: (order.index(id[0]), id[1]))]

@@ -18,7 +18,7 @@ from sweeps.designs.spec import RecipeSpec
 from sweeps.tuning.optimum import Curve
 from sweeps.tuning.rate_law import FittedLaw, RateLaws, fit_rate_laws
 from sweeps.tuning.rate_search import Cell, RateTrials
-from sweeps.tuning.trials import Stretch, Train, Tried
+from sweeps.tuning.trials import Stretch, Train, Trial
 
 Interval = tuple[float, float]
 
@@ -45,7 +45,7 @@ class CellOptimum(Record):
     diverged: int
 
 
-class Law(Record):
+class LawEstimate(Record):
     """value = at_middle (N / middle)^n_exponent (D / middle)^d_exponent, with 95 % intervals."""
 
     at_middle: float
@@ -57,7 +57,7 @@ class Law(Record):
     cells: list[str]
 
     @classmethod
-    def of(cls, law: FittedLaw) -> Law:
+    def of(cls, law: FittedLaw) -> LawEstimate:
         power = law.power_law
         return cls(
             **power.model_dump(),
@@ -123,8 +123,8 @@ class RateStudy(Record):
     noise: float
     """Standard deviation of a trial's loss around its cell's curve, in nats."""
     cells: list[CellOptimum]
-    peak_lr: Law
-    batch_tokens: Law
+    peak_lr: LawEstimate
+    batch_tokens: LawEstimate
     held_out: list[HeldOutCheck]
     recipe: dict[str, Any]
     """The block `recipe` for a sweep's YAML."""
@@ -156,7 +156,7 @@ def _span(interval: Interval) -> str:
     return f"[{interval[0]:.3g}, {interval[1]:.3g}]"
 
 
-def fit_study(trials: RateTrials, tried: Sequence[Tried], *, seed: int) -> tuple[RateLaws, dict[str, Curve]]:
+def fit_study(trials: RateTrials, tried: Sequence[Trial], *, seed: int) -> tuple[RateLaws, dict[str, Curve]]:
     """The laws, and each cell's curve.
 
     Raises:
@@ -169,8 +169,8 @@ def fit_study(trials: RateTrials, tried: Sequence[Tried], *, seed: int) -> tuple
         except ValueError as error:
             raise UserError(f"tune: {cell.name}: {error}; raise tune.learning_rate.trials, or prune fewer") from None
     held_out = [cell.name for cell in trials.cells if cell.held_out]
-    places = {cell.name: cell.place for cell in trials.cells}
-    return fit_rate_laws(curves, places, held_out=held_out, seed=seed), curves
+    points = {cell.name: cell.point for cell in trials.cells}
+    return fit_rate_laws(curves, points, held_out=held_out, seed=seed), curves
 
 
 #: What a person set under `recipe` that the law takes the place of.
@@ -232,8 +232,8 @@ def check_held_out(
         }
         difference, interval = paired_difference(losses["tuned"], losses["default"])
         optimum, curve = laws.optima[cell.name], curves[cell.name]
-        lr, lr_interval = laws.peak_lr.at(cell.place)
-        batch, _ = laws.batch_tokens.at(cell.place)
+        lr, lr_interval = laws.peak_lr.at(cell.point)
+        batch, _ = laws.batch_tokens.at(cell.point)
         above = float(curve.at(np.log(lr), np.log(batch))[0]) - optimum.loss
         checks.append(
             HeldOutCheck(
@@ -271,7 +271,7 @@ def paired_difference(
 
 
 def study_of(
-    trials: RateTrials, tried: Sequence[Tried], laws: RateLaws, tuned: RecipeSpec, checks: Sequence[HeldOutCheck]
+    trials: RateTrials, tried: Sequence[Trial], laws: RateLaws, tuned: RecipeSpec, checks: Sequence[HeldOutCheck]
 ) -> RateStudy:
     """All of it in one document."""
     cells = []
@@ -280,7 +280,7 @@ def study_of(
         cells.append(
             CellOptimum(
                 cell=cell.name,
-                n_params=cell.place.n_params,
+                n_params=cell.point.n_params,
                 tokens=cell.tokens,
                 held_out=cell.held_out,
                 peak_lr=optimum.peak_lr,
@@ -299,8 +299,8 @@ def study_of(
         date=tuned.tuned.date,
         noise=laws.noise,
         cells=cells,
-        peak_lr=Law.of(laws.peak_lr),
-        batch_tokens=Law.of(laws.batch_tokens),
+        peak_lr=LawEstimate.of(laws.peak_lr),
+        batch_tokens=LawEstimate.of(laws.batch_tokens),
         held_out=list(checks),
         recipe={"name": tuned.name} | tuned.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         warnings=list(laws.warnings),

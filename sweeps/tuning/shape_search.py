@@ -42,7 +42,7 @@ shape too, and leaves the cost in their folders.
 """
 
 
-class Shaped(Record):
+class ShapeTrial(Record):
     """One trial of a search for shapes."""
 
     number: int
@@ -159,10 +159,10 @@ class ShapeTrials:
             },
         )
 
-    def shaped(self, number: int, model: ModelConfig) -> Shaped:
+    def shaped(self, number: int, model: ModelConfig) -> ShapeTrial:
         """A trial that has not ended."""
         configs = self.configs(model)
-        return Shaped(
+        return ShapeTrial(
             number=number,
             state="running",
             run_keys=[config.key for config in configs],
@@ -178,8 +178,8 @@ def search_shapes(
     train: Train,
     measure: Measure,
     *,
-    on_change: Callable[[Sequence[Shaped]], None] = lambda shaped: None,
-) -> list[Shaped]:
+    on_change: Callable[[Sequence[ShapeTrial]], None] = lambda shaped: None,
+) -> list[ShapeTrial]:
     """Run every trial that is missing; returns the reference and then all trials in order."""
     told = []
     for frozen in study.told:
@@ -204,10 +204,10 @@ def _run(
     trials: ShapeTrials,
     study: Suggestions,
     generation: Sequence[Suggestion],
-    running: Sequence[Shaped],
+    running: Sequence[ShapeTrial],
     train: Train,
     measure: Measure,
-) -> list[Shaped]:
+) -> list[ShapeTrial]:
     """Train a generation, measure it, and tell it in order."""
     models = {f"t{s.number}": trials.model(s.parameters) for s in generation}
     losses = _losses(trials, models, train)

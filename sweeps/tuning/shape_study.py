@@ -14,7 +14,7 @@ from analysis.plots.picture import Axis, Layer, Line, Panel, Picture, Points
 from llama.records import InferenceCost, Record
 from sweeps.tuning.importances import EVALUATOR, Importance, importances
 from sweeps.tuning.pareto import pareto_front
-from sweeps.tuning.shape_search import REFERENCE, Measure, Shaped, ShapeTrials, seconds_a_token
+from sweeps.tuning.shape_search import REFERENCE, Measure, ShapeTrial, ShapeTrials, seconds_a_token
 from sweeps.tuning.suggestions import Suggestions
 
 TRIALS = "trials.csv"
@@ -33,7 +33,7 @@ _WORDS = {
 class FrontShape(Record):
     """A shape that no other beats on both counts; or the reference, for comparison."""
 
-    trial: Shaped
+    trial: ShapeTrial
     seconds_a_token: float
     """A decoded token at the saturating batch, all of the front measured again together."""
     decode_cost: float
@@ -83,13 +83,13 @@ def _beats(one: FrontShape, other: FrontShape) -> bool:
     return one.trial.loss < other.trial.loss and one.decode_cost < other.decode_cost
 
 
-def shape_words(one: Shaped) -> str:
+def shape_words(one: ShapeTrial) -> str:
     """`d32 L3 h2/2 ff88`."""
     return f"d{one.d_model} L{one.n_layers} h{one.n_heads}/{one.n_kv_heads} ff{one.d_ff}"
 
 
 def study_of(
-    trials: ShapeTrials, study: Suggestions, shaped: Sequence[Shaped], measure: Measure, *, seed: int
+    trials: ShapeTrials, study: Suggestions, shaped: Sequence[ShapeTrial], measure: Measure, *, seed: int
 ) -> ShapeStudy:
     """The document; the front is measured once more, all of it together."""
     finished = distinct([one for one in shaped if one.loss is not None and one.decode_cost is not None])
@@ -123,7 +123,7 @@ def study_of(
     )
 
 
-def distinct(shaped: Sequence[Shaped]) -> list[Shaped]:
+def distinct(shaped: Sequence[ShapeTrial]) -> list[ShapeTrial]:
     """One row a shape, its first trial's, with the median of what it was measured to cost."""
     costs: dict[tuple[str, ...], list[float]] = {}
     for one in shaped:
@@ -133,7 +133,7 @@ def distinct(shaped: Sequence[Shaped]) -> list[Shaped]:
 
 
 def _measured_again(
-    trials: ShapeTrials, study: Suggestions, front: Sequence[Shaped], measure: Measure
+    trials: ShapeTrials, study: Suggestions, front: Sequence[ShapeTrial], measure: Measure
 ) -> dict[str, InferenceCost]:
     parameters = {told.number: told.params for told in study.told}
     models = {f"t{one.number}": trials.model(parameters[one.number]) for one in front if one.number >= 0}
@@ -141,12 +141,12 @@ def _measured_again(
     return dict(measure(f"front-{numbers}", {REFERENCE: trials.reference, **models}, {}))
 
 
-def _front_shape(one: Shaped, costs: dict[str, InferenceCost]) -> FrontShape:
+def _front_shape(one: ShapeTrial, costs: dict[str, InferenceCost]) -> FrontShape:
     seconds = seconds_a_token(costs[f"t{one.number}" if one.number >= 0 else REFERENCE])
     return FrontShape(trial=one, seconds_a_token=seconds, decode_cost=seconds / seconds_a_token(costs[REFERENCE]))
 
 
-def write_shape_report(study: ShapeStudy, shaped: Sequence[Shaped], folder: Path) -> None:
+def write_shape_report(study: ShapeStudy, shaped: Sequence[ShapeTrial], folder: Path) -> None:
     """Tables and pictures; files of one name are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     _table(shaped).to_csv(folder / TRIALS, index=False, float_format="%.8g", lineterminator="\n")
@@ -160,11 +160,11 @@ def write_shape_report(study: ShapeStudy, shaped: Sequence[Shaped], folder: Path
         save_picture(importance_picture(study), folder)
 
 
-def _table(shaped: Sequence[Shaped]) -> pd.DataFrame:
+def _table(shaped: Sequence[ShapeTrial]) -> pd.DataFrame:
     return pd.DataFrame([one.model_dump() | {"run_keys": " ".join(one.run_keys)} for one in shaped])
 
 
-def front_picture(study: ShapeStudy, shaped: Sequence[Shaped]) -> Picture:
+def front_picture(study: ShapeStudy, shaped: Sequence[ShapeTrial]) -> Picture:
     """Loss against decode cost: every trial, the front, and the reference."""
     finished = [one for one in shaped if one.loss is not None and one.number >= 0]
     colours = style.size_colours(one.n_layers for one in finished)

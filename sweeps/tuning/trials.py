@@ -34,7 +34,7 @@ Train = Callable[[Sequence[Stretch]], Mapping[str, Reached]]
 """Trains stretches side by side and says by run key what they came to. What exists is not trained again."""
 
 
-class Tried(Record):
+class Trial(Record):
     """One trial of a search for rates."""
 
     cell: str

@@ -45,10 +45,10 @@ from sweeps.tuning.decode_bench import DecodeBench
 from sweeps.tuning.rate_report import RECIPE, rate_metrics, write_rate_report
 from sweeps.tuning.rate_search import RateTrials, cells_of, search_rates
 from sweeps.tuning.rate_study import check_held_out, check_runs, fit_study, recipe_of, study_of
-from sweeps.tuning.shape_search import Shaped, ShapeTrials, search_shapes
+from sweeps.tuning.shape_search import ShapeTrial, ShapeTrials, search_shapes
 from sweeps.tuning.suggestions import Suggestions, open_journal
 from sweeps.tuning.training import Progress, Trainer
-from sweeps.tuning.trials import Tried
+from sweeps.tuning.trials import Trial
 
 TUNING = "tuning"
 STUDY = "study.json"
@@ -56,7 +56,7 @@ JOURNAL = "optuna.journal"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class TuningContext:
     """What a search works with."""
 
     prepared: Prepared
@@ -131,9 +131,9 @@ def run_tuning(
     """The search on an executor that is open."""
     empty = prepared.index.model_copy(update={"runs": []})
     mirror = Mirror(prepared.storage.root, empty, tracking_uri)
-    bench = Bench(prepared=prepared, place=place, executor=executor, mirror=mirror, say=say)
+    context = TuningContext(prepared=prepared, place=place, executor=executor, mirror=mirror, say=say)
     with _mirrored(mirror, say) as trouble:
-        tuned = _tune_rates(bench) if _spec(bench).learning_rate is not None else _tune_shapes(bench)
+        tuned = _tune_rates(context) if _spec(context).learning_rate is not None else _tune_shapes(context)
     logged = _log(prepared, tracking_uri, tuned, say)
     return replace(tuned, mirror_trouble=trouble[0] or logged)
 
@@ -152,25 +152,25 @@ def _mirrored(mirror: Mirror, say: Callable[[str], None]) -> Iterator[list[str |
         trouble[0] = mirror.stop(patience_seconds).trouble
 
 
-def _spec(bench: Bench) -> Tune:
-    assert bench.prepared.spec.tune is not None  # `tune_sweep` refuses
-    return bench.prepared.spec.tune
+def _spec(context: TuningContext) -> Tune:
+    assert context.prepared.spec.tune is not None  # `tune_sweep` refuses
+    return context.prepared.spec.tune
 
 
-def _tune_rates(bench: Bench) -> Tuned:
-    prepared = bench.prepared
+def _tune_rates(context: TuningContext) -> Tuned:
+    prepared = context.prepared
     spec, corpus, numerics = prepared.spec, prepared.design.corpus, prepared.design.numerics
-    tune = _spec(bench)
+    tune = _spec(context)
     assert tune.learning_rate is not None
     search, cells = tune.learning_rate, cells_of(spec, corpus)
     trials = RateTrials(spec=spec, corpus=corpus, numerics=numerics, search=search, cells=cells)
-    studies = trials.open_studies(open_journal(bench.folder / JOURNAL), seed=tune.seed)
+    studies = trials.open_studies(open_journal(context.folder / JOURNAL), seed=tune.seed)
     progress = _progress(trials, studies)
-    trainer = Trainer(prepared, bench.place, bench.executor, progress, say=bench.say)
+    trainer = Trainer(prepared, context.place, context.executor, progress, say=context.say)
     ended: set[tuple[str, int]] = {(name, told.number) for name, study in studies.items() for told in study.told}
 
-    def on_change(tried: Sequence[Tried]) -> None:
-        bench.show([_sweep_run(trials, one) for one in tried])
+    def on_change(tried: Sequence[Trial]) -> None:
+        context.show([_sweep_run(trials, one) for one in tried])
         for one in tried:
             if one.state != "running" and (one.cell, one.number) not in ended:
                 ended.add((one.cell, one.number))
@@ -178,17 +178,17 @@ def _tune_rates(bench: Bench) -> Tuned:
                     left = trials.spared_flops(one)
                     progress.add(left, found=True)
                 if one.state != "finished":
-                    bench.say(
+                    context.say(
                         f"{one.cell}-t{one.number}: {one.state} (rate {one.peak_lr:.3g}, batch {one.batch_tokens})"
                     )
 
-    bench.say(f"{len(cells)} sizes and horizons, {search.trials} trials each")
+    context.say(f"{len(cells)} sizes and horizons, {search.trials} trials each")
     tried = search_rates(trials, studies, trainer, on_change=on_change)
     laws, curves = fit_study(trials, tried, seed=tune.seed)
     newest = max(told.datetime_complete for study in studies.values() for told in study.told)
     tuned = recipe_of(trials, laws, date=newest.astimezone(UTC).date().isoformat())
     checks = check_runs(trials, tuned)
-    bench.show(
+    context.show(
         [_sweep_run(trials, one) for one in tried]
         + [
             _entry(stretch.config.key, stretch.name, {"tune.study": cell, "tune.recipe": label}, held_out=True)
@@ -197,7 +197,7 @@ def _tune_rates(bench: Bench) -> Tuned:
     )
     held_out = check_held_out(trials, laws, curves, tuned, trainer)
     study = study_of(trials, tried, laws, tuned, held_out)
-    folder = bench.folder / "report"
+    folder = context.folder / "report"
     write_rate_report(study, tried, laws, curves, folder)
     write_record(folder / STUDY, study)
     lines = [study.headline, *study.warnings, f"the recipe: {folder / RECIPE}"]
@@ -210,27 +210,27 @@ def _tune_rates(bench: Bench) -> Tuned:
     )
 
 
-def _tune_shapes(bench: Bench) -> Tuned:
-    prepared, tune = bench.prepared, _spec(bench)
+def _tune_shapes(context: TuningContext) -> Tuned:
+    prepared, tune = context.prepared, _spec(context)
     assert tune.shape is not None
     trials = ShapeTrials(
         spec=prepared.spec, corpus=prepared.design.corpus, numerics=prepared.design.numerics, search=tune.shape
     )
-    suggestions = trials.open_study(open_journal(bench.folder / JOURNAL), seed=tune.seed)
+    suggestions = trials.open_study(open_journal(context.folder / JOURNAL), seed=tune.seed)
     done = len(suggestions.told)
     trial_flops = trials.flops * len(prepared.spec.seeds.base)
     progress = Progress(trial_flops * (tune.shape.trials + 1))
     progress.add(trial_flops * done, found=True)
-    trainer = Trainer(prepared, bench.place, bench.executor, progress, say=bench.say)
+    trainer = Trainer(prepared, context.place, context.executor, progress, say=context.say)
 
-    def on_change(shaped: Sequence[Shaped]) -> None:
-        bench.show([run for one in shaped for run in _shape_runs(one)])
+    def on_change(shaped: Sequence[ShapeTrial]) -> None:
+        context.show([run for one in shaped for run in _shape_runs(one)])
 
-    bench.say(f"{tune.shape.trials} shapes at {trials.flops:g} FLOPs each, {done} of them known")
-    measure = DecodeBench(prepared, bench.place, bench.executor, bench.folder / "decode")
+    context.say(f"{tune.shape.trials} shapes at {trials.flops:g} FLOPs each, {done} of them known")
+    measure = DecodeBench(prepared, context.place, context.executor, context.folder / "decode")
     shaped = search_shapes(trials, suggestions, trainer, measure, on_change=on_change)
     study = shape_study.study_of(trials, suggestions, shaped, measure, seed=tune.seed)
-    folder = bench.folder / "report"
+    folder = context.folder / "report"
     shape_study.write_shape_report(study, shaped, folder)
     write_record(folder / STUDY, study)
     lines = [study.headline, *study.warnings, f"the front: {folder / shape_study.FRONT}"]
@@ -243,7 +243,7 @@ def _tune_shapes(bench: Bench) -> Tuned:
     )
 
 
-def _shape_runs(one: Shaped) -> list[SweepRun]:
+def _shape_runs(one: ShapeTrial) -> list[SweepRun]:
     name = "reference" if one.number < 0 else f"shape-t{one.number}"
     tags = {"tune.study": "shape", "tune.trial": str(one.number), "tune.state": one.state}
     if len(one.run_keys) == 1:
@@ -260,7 +260,7 @@ def _progress(trials: RateTrials, studies: dict[str, Suggestions]) -> Progress:
     return progress
 
 
-def _sweep_run(trials: RateTrials, one: Tried) -> SweepRun:
+def _sweep_run(trials: RateTrials, one: Trial) -> SweepRun:
     held_out = next(cell.held_out for cell in trials.cells if cell.name == one.cell)
     tags = {"tune.study": one.cell, "tune.trial": str(one.number), "tune.state": one.state}
     return _entry(one.run_key, f"{one.cell}-t{one.number}", tags, held_out=held_out, censored=one.state == "censored")

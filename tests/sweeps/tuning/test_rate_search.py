@@ -9,7 +9,7 @@ from sweeps.tuning.optimum import Curve
 from sweeps.tuning.rate_law import fit_rate_laws
 from sweeps.tuning.rate_search import RateTrials, cells_of, search_rates
 from sweeps.tuning.suggestions import open_journal
-from sweeps.tuning.trials import Tried
+from sweeps.tuning.trials import Trial
 from tests.sweeps.tuning.surface import (
     CPU,
     D_EXPONENT,
@@ -28,15 +28,15 @@ def trials_of(**tune) -> RateTrials:
     return RateTrials(spec=spec, corpus=FACTS, numerics=CPU, search=search, cells=cells_of(spec, FACTS))
 
 
-def searched(path: Path, training: FakeTraining, **tune) -> list[Tried]:
+def searched(path: Path, training: FakeTraining, **tune) -> list[Trial]:
     trials = trials_of(**tune)
     return search_rates(trials, trials.open_studies(open_journal(path), seed=0), training)
 
 
-def laws_of(trials: RateTrials, tried: list[Tried]):
+def laws_of(trials: RateTrials, tried: list[Trial]):
     curves = {cell.name: Curve([one for one in tried if one.cell == cell.name]) for cell in trials.cells}
     held_out = [cell.name for cell in trials.cells if cell.held_out]
-    return fit_rate_laws(curves, {cell.name: cell.place for cell in trials.cells}, held_out=held_out, seed=0, draws=200)
+    return fit_rate_laws(curves, {cell.name: cell.point for cell in trials.cells}, held_out=held_out, seed=0, draws=200)
 
 
 def test_the_laws_exponents_and_the_held_out_rate_are_found(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_the_laws_exponents_and_the_held_out_rate_are_found(tmp_path: Path) -> N
         assert high - low < 0.8
     held_out = next(cell for cell in trials_of().cells if cell.held_out)
     assert held_out.name not in law.cells
-    predicted, (low, high) = law.at(held_out.place)
-    assert predicted == pytest.approx(best_lr(held_out.place.n_params, held_out.tokens), rel=0.25)
+    predicted, (low, high) = law.at(held_out.point)
+    assert predicted == pytest.approx(best_lr(held_out.point.n_params, held_out.tokens), rel=0.25)
     assert low < predicted < high
     assert laws.noise == pytest.approx(0.004, rel=0.5)
     assert laws.batch_tokens.power_law.d_exponent == 0  # one batch was tried
@@ -142,9 +142,9 @@ def test_censored_trials_are_stopped_by_the_rule_and_enter_no_fit(tmp_path: Path
 
 
 def test_a_censored_trial_beyond_the_best_rate_shows_that_it_is_no_edge() -> None:
-    def row(number: int, lr: float, loss: float | None) -> Tried:
+    def row(number: int, lr: float, loss: float | None) -> Trial:
         state = "finished" if loss is not None else "censored"
-        return Tried(
+        return Trial(
             cell="c", number=number, state=state, run_key=str(number), n_params=1, tokens=1, peak_lr=lr, batch_tokens=512,
             seed=0, loss=loss,
         )  # fmt: skip
