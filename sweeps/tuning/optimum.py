@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +22,35 @@ Array = NDArray[np.float64]
 HALF_WEIGHT_EXCESS = 0.03
 
 
+class Edge(NamedTuple):
+    """Why a coordinate of an optimum is no minimum."""
+
+    quantity: Literal["peak_lr", "batch"]
+    side: Literal["lowest", "highest"]
+    """The end of the finished trials that is best by the curve."""
+    tried_beyond: bool
+    """Whether trials lie beyond that end, none of which finished."""
+    curved: bool
+    """Whether the curve has a minimum at all, beyond that end."""
+
+    def __str__(self) -> str:
+        finished = (
+            "that finished (what lies beyond was censored or diverged)" if self.tried_beyond else "that was tried"
+        )
+        curve = "" if self.curved else "; the curve has no minimum"
+        return f"{self.quantity}: the {self.side} {finished} is the best{curve}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """Where the curve is lowest, in logarithms of rate and batch, and what it was seen from."""
+    """Where the curve is lowest among what finished, in logarithms of rate and batch, and what it was seen from."""
 
     log_lr: float
     log_batch: float
     loss: float
     """The curve's, there."""
-    edges: tuple[str, ...]
-    """What keeps this from being a minimum: it lies at an end of what was tried, or the curve has none."""
+    edges: tuple[Edge, ...]
+    """What keeps this from being a minimum: it lies at an end of what finished."""
 
     @property
     def peak_lr(self) -> float:
@@ -44,18 +63,18 @@ class Optimum:
     @property
     def has_rate(self) -> bool:
         """Whether the rate is a minimum, so that a law may be fitted to it."""
-        return not any(edge.startswith("peak_lr") for edge in self.edges)
+        return not any(edge.quantity == "peak_lr" for edge in self.edges)
 
     @property
     def has_batch(self) -> bool:
-        return not any(edge.startswith("batch") for edge in self.edges)
+        return not any(edge.quantity == "batch" for edge in self.edges)
 
 
 class Curve:
     """A least-squares parabola through one cell's finished trials.
 
-    Censored and diverged trials are no points of it. They count for one thing: a rate beyond which trials were no better is no
-    edge of what was tried.
+    Censored and diverged trials are no points of it, and the curve is not trusted beyond the finished ones: nothing that was
+    seen bends it back up there.
     """
 
     def __init__(self, tried: Sequence[Trial]) -> None:
@@ -67,10 +86,8 @@ class Curve:
         self.x = np.log([trial.peak_lr for trial in finished])
         self.y = np.log([float(trial.batch_tokens) for trial in finished])
         self.loss = np.array([trial.loss for trial in finished], dtype=float)
-        all_x = np.log([trial.peak_lr for trial in tried])
-        all_y = np.log([float(trial.batch_tokens) for trial in tried])
-        self._x_range = (float(all_x.min()), float(all_x.max()))
-        self._y_range = (float(all_y.min()), float(all_y.max()))
+        self._all_x = np.log([trial.peak_lr for trial in tried])
+        self._all_y = np.log([float(trial.batch_tokens) for trial in tried])
         self._n_batches = len(set(self.y.tolist()))
         self._middle = (float(self.x.mean()), float(self.y.mean()))
         self.columns = self._columns(self.x, self.y)
@@ -102,28 +119,20 @@ class Curve:
         return np.asarray(self._columns(log_lr, log_batch) @ self.coefficients)
 
     def optimum(self, loss: Array | None = None) -> Optimum:
-        """Its lowest point; of the curve through other losses at the same trials, where they are given."""
+        """Its lowest point among what finished; of the curve through other losses at the same trials, where they are given."""
         c = self.coefficients if loss is None else self._solve @ loss
-        edges: list[str] = []
-        dy = 0.0
-        if self._n_batches > 2 and (determinant := 4 * c[2] * c[5] - c[4] ** 2) > 0 and c[2] > 0:
-            dy = float((c[1] * c[4] - 2 * c[2] * c[3]) / determinant)
-        elif self._n_batches > 1:
-            best_batch = self.y[np.argmin(self.loss)] if self._n_batches > 2 else self._y_range[int(c[3] < 0)]
-            dy = float(best_batch - self._middle[1])
-            edges.append("batch: the curve has no minimum in it")
-        log_batch, edge = _inside(self._middle[1] + dy, self._y_range, "batch")
-        edges += edge if self._n_batches > 1 else []
-        dy = log_batch - self._middle[1]
-        slope = c[1] + (c[4] * dy if self._n_batches > 2 else 0.0)
-        if c[2] > 0:
-            log_lr, edge = _inside(self._middle[0] - float(slope) / (2 * float(c[2])), self._x_range, "peak_lr")
-            edges += edge
-        else:
-            log_lr = float(self.x[np.argmin(self.loss)])
-            edges.append("peak_lr: the curve has no minimum in it")
-        lowest = float((self._columns(log_lr, log_batch) @ c)[0])
-        return Optimum(log_lr=log_lr, log_batch=log_batch, loss=lowest, edges=tuple(edges))
+        c0, cx, cxx, cy, cxy, cyy = (float(c[k]) if k < len(c) else 0.0 for k in range(6))
+        (x_low, x_high), (y_low, y_high) = _span(self.x - self._middle[0]), _span(self.y - self._middle[1])
+        points = [(_lowest(cx + cxy * dy, cxx, x_low, x_high), dy) for dy in (y_low, y_high)]
+        points += [(dx, _lowest(cy + cxy * dx, cyy, y_low, y_high)) for dx in (x_low, x_high)]
+        if cxx > 0 and (determinant := 4 * cxx * cyy - cxy**2) > 0:
+            dx, dy = (cy * cxy - 2 * cyy * cx) / determinant, (cx * cxy - 2 * cxx * cy) / determinant
+            points += [(dx, dy)] if x_low < dx < x_high and y_low < dy < y_high else []
+        lowest, dx, dy = min((c0 + cx * u + cxx * u**2 + cy * v + cxy * u * v + cyy * v**2, u, v) for u, v in points)
+        edges = _edges("peak_lr", dx, self.x - self._middle[0], self._all_x - self._middle[0], curved=cxx > 0)
+        if self._n_batches > 1:
+            edges += _edges("batch", dy, self.y - self._middle[1], self._all_y - self._middle[1], curved=cyy > 0)
+        return Optimum(log_lr=self._middle[0] + dx, log_batch=self._middle[1] + dy, loss=lowest, edges=tuple(edges))
 
     def draws(self, residuals: Array, count: int, generator: np.random.Generator) -> list[Optimum]:
         """The optimum, had the noise of the trials fallen otherwise: `residuals` are what it is drawn from."""
@@ -132,11 +141,23 @@ class Curve:
         return [self.optimum(self.fitted + row) for row in noise]
 
 
-def _inside(value: float, limits: tuple[float, float], what: str) -> tuple[float, list[str]]:
-    """The value, or the limit that it lies beyond, with a word on it."""
-    low, high = limits
-    if value < low:
-        return low, [f"{what}: the lowest that was tried is the best"]
-    if value > high:
-        return high, [f"{what}: the highest that was tried is the best"]
-    return value, []
+def _span(values: Array) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _lowest(slope: float, curvature: float, low: float, high: float) -> float:
+    """Where slope u + curvature u^2 is lowest between two ends."""
+    if curvature > 0:
+        return min(max(-slope / (2 * curvature), low), high)
+    return min(low, high, key=lambda u: slope * u + curvature * u**2)
+
+
+def _edges(
+    quantity: Literal["peak_lr", "batch"], value: float, finished: Array, tried: Array, *, curved: bool
+) -> list[Edge]:
+    low, high = _span(finished)
+    if low < value < high:
+        return []
+    side: Literal["lowest", "highest"] = "highest" if value >= high else "lowest"
+    beyond = bool(tried.max() > high) if side == "highest" else bool(tried.min() < low)
+    return [Edge(quantity, side, beyond, curved)]

@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 DRAWS = 1000
 #: Exponents as `TunedLaw` holds them; a resample of few cells may ask for more.
 EXPONENT_LIMIT = 2.0
+#: What a 95 % interval leaves out on either side.
+TAIL = 0.025
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +43,15 @@ class FittedLaw:
 
     n: Range
     d: Range
+    """Sizes and tokens whose middle, in logarithms, the law is centred on: of the cells with a best rate, for both laws."""
     coefficients: Array
     """Logarithm at the middle, exponent of N, exponent of D."""
     draws: Array
-    """(draws, 3)"""
+    """(draws, 3), exponents within the same limit as the coefficients'."""
     cells: tuple[str, ...]
     """Those that it was fitted to."""
     fixed: tuple[str, ...]
-    """Exponents that could not be told, and are 0: `n_exponent`, `d_exponent`."""
+    """Exponents that these cells don't tell, and that a recipe holds as 0: `n_exponent`, `d_exponent`."""
 
     @property
     def power_law(self) -> PowerLaw:
@@ -61,13 +64,13 @@ class FittedLaw:
     def interval(self, index: int) -> tuple[float, float]:
         """95 % interval of a coefficient: 0 the value at the middle, 1 and 2 the exponents."""
         values = np.exp(self.draws[:, 0]) if index == 0 else self.draws[:, index]
-        low, high = np.quantile(values, [0.025, 0.975])
+        low, high = np.quantile(values, [TAIL, 1 - TAIL])
         return float(low), float(high)
 
     def at(self, point: Point) -> tuple[float, tuple[float, float]]:
         """The law's value at a size and horizon, with its 95 % interval."""
         row = _row(point, self.n, self.d)
-        low, high = np.exp(np.quantile(self.draws @ row, [0.025, 0.975]))
+        low, high = np.exp(np.quantile(self.draws @ row, [TAIL, 1 - TAIL]))
         return float(np.exp(row @ self.coefficients)), (float(low), float(high))
 
 
@@ -81,6 +84,9 @@ class RateLaws:
     intervals: dict[str, tuple[float, float]]
     """95 % interval of each cell's best rate, the held-out ones' too."""
     batch_intervals: dict[str, tuple[float, float]]
+    at_edge: dict[str, float]
+    """Share of each cell's resamples whose best rate lies at an end of what finished. They count with that end, so an interval
+    that reaches it may reach further."""
     noise: float
     """Standard deviation of a trial's loss around its cell's curve, in nats."""
     warnings: tuple[str, ...]
@@ -116,20 +122,31 @@ def fit_rate_laws(
     if constant_batch:
         with_batch = with_rate
         warnings += ["the best batch is known at too few cells for a law: one batch stands for all"] if several else []
-    lr_law = _fit(log_lrs, lr_values, points, with_rate, generator)
-    batch_law = _fit(log_batches, batch_values, points, with_batch, generator, constant=constant_batch)
+    ranges = _ranges([points[name] for name in with_rate])
+    lr_law = _fit(log_lrs, lr_values, points, with_rate, ranges, generator)
+    batch_law = _fit(log_batches, batch_values, points, with_batch, ranges, generator, constant=constant_batch)
+    at_edge = {name: sum(not optimum.has_rate for optimum in redrawn[name]) / draws for name in curves}
+    warnings += [
+        f"{name}: the best rate is at an end of what finished in {at_edge[name]:.0%} of its resamples, so its interval may "
+        "reach further"
+        for name in curves
+        if optima[name].has_rate and at_edge[name] > TAIL
+    ]
     warnings += [
         f"{field} of the rate's law is beyond {EXPONENT_LIMIT:g}, more than any rule has, and was kept there"
         for field, value in zip(("n_exponent", "d_exponent"), lr_law.coefficients[1:], strict=True)
         if abs(value) == EXPONENT_LIMIT
     ]
-    warnings += [f"{field} of the rate's law can't be told from these cells, and is 0" for field in lr_law.fixed]
+    warnings += [
+        f"{field} of the rate's law can't be told from these cells; the recipe holds 0" for field in lr_law.fixed
+    ]
     return RateLaws(
         peak_lr=lr_law,
         batch_tokens=batch_law,
         optima=optima,
         intervals={name: _interval(values) for name, values in lr_values.items()},
         batch_intervals={name: _interval(values) for name, values in batch_values.items()},
+        at_edge=at_edge,
         noise=float(np.std(residuals)),
         warnings=tuple(warnings),
     )
@@ -140,19 +157,18 @@ def _fit(
     redrawn: Mapping[str, Sequence[float]],
     points: Mapping[str, Point],
     cells: Sequence[str],
+    ranges: tuple[Range, Range],
     generator: np.random.Generator,
     *,
     constant: bool = False,
 ) -> FittedLaw:
-    n = Range(low=min(points[c].n_params for c in cells), high=max(points[c].n_params for c in cells))
-    d = Range(low=min(points[c].tokens for c in cells), high=max(points[c].tokens for c in cells))
+    n, d = ranges
     rows = np.stack([_row(points[cell], n, d) for cell in cells])
     free = [0] if constant else _free_columns(rows)
     y = np.array([values[cell] for cell in cells])
     drawn = np.array([redrawn[cell] for cell in cells]).T
     draws = np.zeros((len(drawn), 3))
     for index, draw in enumerate(drawn):
-        chosen = np.arange(len(cells))
         while True:
             chosen = generator.integers(len(cells), size=len(cells))
             if np.linalg.matrix_rank(rows[chosen][:, free]) == len(free):
@@ -160,10 +176,16 @@ def _fit(
         draws[index, free] = np.linalg.lstsq(rows[chosen][:, free], draw[chosen], rcond=None)[0]
     coefficients = np.zeros(3)
     coefficients[free] = np.linalg.lstsq(rows[:, free], y, rcond=None)[0]
-    coefficients[1:] = np.clip(coefficients[1:], -EXPONENT_LIMIT, EXPONENT_LIMIT)
+    for exponents in (coefficients[1:], draws[:, 1:]):
+        np.clip(exponents, -EXPONENT_LIMIT, EXPONENT_LIMIT, out=exponents)
     names = ("at_middle", "n_exponent", "d_exponent")
-    fixed = () if constant else tuple(names[column] for column in (1, 2) if column not in free)
+    fixed = tuple(names[column] for column in (1, 2) if column not in free)
     return FittedLaw(n=n, d=d, coefficients=coefficients, draws=draws, cells=tuple(cells), fixed=fixed)
+
+
+def _ranges(points: Sequence[Point]) -> tuple[Range, Range]:
+    sizes, tokens = [point.n_params for point in points], [point.tokens for point in points]
+    return Range(low=min(sizes), high=max(sizes)), Range(low=min(tokens), high=max(tokens))
 
 
 def _row(point: Point, n: Range, d: Range) -> Array:
@@ -180,5 +202,5 @@ def _free_columns(rows: Array) -> list[int]:
 
 
 def _interval(logs: Sequence[float]) -> tuple[float, float]:
-    low, high = np.exp(np.quantile(np.array(logs), [0.025, 0.975]))
+    low, high = np.exp(np.quantile(np.array(logs), [TAIL, 1 - TAIL]))
     return float(low), float(high)

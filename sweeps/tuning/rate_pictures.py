@@ -41,7 +41,7 @@ def trials_picture(study: RateStudy, tried: Sequence[Trial], curves: Mapping[str
         caption=(
             "Points: finished trials; lines: least-squares parabolas in the logarithm of the rate (and of the batch, at its "
             "best), trials far above the best weighing less; stars: their lowest points. Hollow: the held-out size, and minima "
-            "at an edge of what was tried. Censored trials are no points. A trial scatters about its curve by "
+            "at an edge of what finished. Censored trials are no points. A trial scatters about its curve by "
             f"{study.noise:.3f} nats. N counts all parameters."
         ),
         panels=panels,
@@ -82,15 +82,13 @@ def law_picture(study: RateStudy, laws: RateLaws) -> Picture:
     panels = [_law_panel(study, laws)]
     if any(law_cell.batch_tokens_ci95[0] != law_cell.batch_tokens_ci95[1] for law_cell in study.cells):
         panels.append(_batch_panel(study, laws))
-    law = study.peak_lr
     return Picture(
         stem="law",
         title="The best learning rate by size and horizon",
         caption=(
-            f"Best rate ~ N^{law.n_exponent:.2f} D^{law.d_exponent:.2f}, 95 % [{law.n_exponent_ci95[0]:.2f}, "
-            f"{law.n_exponent_ci95[1]:.2f}] and [{law.d_exponent_ci95[0]:.2f}, {law.d_exponent_ci95[1]:.2f}], by least squares "
+            f"Best rate ~ {study.peak_lr.words}, by least squares "
             "in logarithms over the filled points; bars and bands: 95 % of a bootstrap of trials and cells. Hollow: held out, "
-            "and minima at an edge of what was tried, which are no points of the law. "
+            "and minima at an edge of what finished, which are no points of the law. "
             "Crosses: the sweep's own recipe. N counts all parameters."
         ),
         panels=panels,

@@ -33,15 +33,16 @@ def write_rate_report(
 
 def rate_metrics(study: RateStudy) -> dict[str, float]:
     """For MLflow's parent run."""
-    law = study.peak_lr
-    metrics = {
+    law, batch = study.peak_lr, study.batch_tokens
+    found = {
         "tune/peak_lr/n_exponent": law.n_exponent,
         "tune/peak_lr/d_exponent": law.d_exponent,
         "tune/peak_lr/at_middle": law.at_middle,
-        "tune/batch/n_exponent": study.batch_tokens.n_exponent,
-        "tune/batch/d_exponent": study.batch_tokens.d_exponent,
+        "tune/batch/n_exponent": batch.n_exponent,
+        "tune/batch/d_exponent": batch.d_exponent,
         "tune/noise": study.noise,
     }
+    metrics = {name: value for name, value in found.items() if value is not None}
     for check in study.held_out:
         metrics[f"tune/held_out/{check.cell}/predicted_lr_over_best"] = check.predicted_lr / check.best_lr
         if check.difference is not None:

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from llama.config import RunConfig
 from llama.errors import UserError
-from llama.recipes.tuned_law import TunedLaw
+from llama.recipes.tuned_law import Range, TunedLaw
 from llama.records import Record
 from sweeps.designs.run_configs import lone_run
 from sweeps.designs.spec import RecipeSpec
@@ -38,6 +38,8 @@ class CellOptimum(Record):
     """The curve's, at its lowest."""
     edges: list[str]
     """Why it is no minimum, and no point of the law; empty where it is one."""
+    at_edge: float
+    """Share of the resamples whose best rate lies at an end of what finished: the interval may reach further there."""
     default_lr: float
     """The sweep's own recipe's."""
     finished: int
@@ -46,26 +48,44 @@ class CellOptimum(Record):
 
 
 class LawEstimate(Record):
-    """value = at_middle (N / middle)^n_exponent (D / middle)^d_exponent, with 95 % intervals."""
+    """value = at_middle (N / middle of n)^n_exponent (D / middle of d)^d_exponent, with 95 % intervals; None for an exponent
+    that the cells don't tell.
+    """
 
+    n: Range
+    d: Range
     at_middle: float
     at_middle_ci95: Interval
-    n_exponent: float
-    n_exponent_ci95: Interval
-    d_exponent: float
-    d_exponent_ci95: Interval
+    n_exponent: float | None
+    n_exponent_ci95: Interval | None
+    d_exponent: float | None
+    d_exponent_ci95: Interval | None
     cells: list[str]
 
     @classmethod
     def of(cls, law: FittedLaw) -> LawEstimate:
-        power = law.power_law
+        told = law.power_law.model_dump() | dict.fromkeys(law.fixed)
         return cls(
-            **power.model_dump(),
+            **told,
+            n=law.n,
+            d=law.d,
             at_middle_ci95=law.interval(0),
-            n_exponent_ci95=law.interval(1),
-            d_exponent_ci95=law.interval(2),
+            n_exponent_ci95=None if "n_exponent" in law.fixed else law.interval(1),
+            d_exponent_ci95=None if "d_exponent" in law.fixed else law.interval(2),
             cells=list(law.cells),
         )
+
+    @property
+    def words(self) -> str:
+        """`N^-0.31 D^-0.31, 95 % [-0.90, 0.54] and [-0.81, 0.30]`."""
+        both = (("N", self.n_exponent, self.n_exponent_ci95), ("D", self.d_exponent, self.d_exponent_ci95))
+        told = [
+            (letter, value, interval) for letter, value, interval in both if value is not None and interval is not None
+        ]
+        unknown = [f"{letter}'s exponent can't be told" for letter, value, _ in both if value is None]
+        powers = " ".join(f"{letter}^{value:.2f}" for letter, value, _ in told)
+        intervals = " and ".join(f"[{low:.2f}, {high:.2f}]" for _, _, (low, high) in told)
+        return ", ".join([f"{powers}, 95 % {intervals}"] * bool(told) + unknown)
 
 
 class HeldOutCheck(Record):
@@ -132,20 +152,15 @@ class RateStudy(Record):
 
     @property
     def headline(self) -> str:
-        law = self.peak_lr
-        return (
-            f"best rate ~ N^{law.n_exponent:.2f} D^{law.d_exponent:.2f} (95 % [{law.n_exponent_ci95[0]:.2f}, "
-            f"{law.n_exponent_ci95[1]:.2f}] and [{law.d_exponent_ci95[0]:.2f}, {law.d_exponent_ci95[1]:.2f}]); "
-            + "; ".join(check.words for check in self.held_out)
-        )
+        return "; ".join([f"best rate ~ {self.peak_lr.words}", *(check.words for check in self.held_out)])
 
     def recipe_yaml(self) -> str:
         """The recipe as a sweep's YAML holds it, with where it comes from."""
         law = self.peak_lr
         comments = [
             f"Found by the tuning study {self.sweep}, {self.date}.",
-            f"95 % intervals: N's exponent of the rate {_span(law.n_exponent_ci95)}, D's {_span(law.d_exponent_ci95)},",
-            f"its value at the middle {_span(law.at_middle_ci95)}. Fitted to {', '.join(law.cells)}.",
+            f"Best rate ~ {law.words};",
+            f"at the middle {_span(law.at_middle_ci95)}. Fitted to {', '.join(law.cells)}.",
             *(check.words for check in self.held_out),
         ]
         body = yaml.safe_dump({"recipe": self.recipe}, sort_keys=False, default_flow_style=False)
@@ -288,7 +303,8 @@ def study_of(
                 batch_tokens=optimum.batch_tokens,
                 batch_tokens_ci95=laws.batch_intervals[cell.name],
                 loss=optimum.loss,
-                edges=list(optimum.edges),
+                edges=[str(edge) for edge in optimum.edges],
+                at_edge=laws.at_edge[cell.name],
                 default_lr=default_config(trials, cell, seed=0).recipe.peak_lr,
                 **{state: sum(one.state == state for one in mine) for state in ("finished", "censored", "diverged")},
             )
