@@ -145,7 +145,6 @@ def _calibrated(found: list[Prepared], place: Place) -> list[Prepared]:
 def _with_foresight(found: list[Prepared], target_flops: float | None, target_loss: float | None) -> list[Plan]:
     """What a fit of each could tell, by one law and at one target: the first sweep's, so that they compare."""
     from sweeps.planning.foresight import default_target_flops, foresee, known_law
-    from sweeps.planning.records import Foresight
 
     if target_flops is None and target_loss is None:
         target_flops = default_target_flops(prepared.design for prepared in found)
@@ -153,10 +152,7 @@ def _with_foresight(found: list[Prepared], target_flops: float | None, target_lo
     plans = []
     for prepared in found:
         seen = foresee(prepared.design, law, target_flops=target_flops, target_loss=target_loss)
-        if isinstance(seen, Foresight):
-            plans.append(prepared.plan.model_copy(update={"foresight": seen}))
-        else:
-            plans.append(prepared.plan.model_copy(update={"warnings": [*prepared.plan.warnings, seen]}))
+        plans.append(prepared.plan.with_foresight(seen))
     return plans
 
 

@@ -33,6 +33,12 @@ class PlannedRun:
     parts: tuple[int, ...]
     """Which parts of `budgets` want it, by place; a trunk is wanted by its branches."""
 
+    @property
+    def tokens(self) -> int:
+        """Of a run that is no trunk: a trunk goes as far as its branches need."""
+        assert self.config.tokens is not None
+        return self.config.tokens
+
 
 @dataclass(frozen=True, kw_only=True)
 class Design:

@@ -64,6 +64,11 @@ def share_of(runs: int) -> float:
     return 1.0 if runs == 1 else math.floor(1e4 / runs) / 1e4
 
 
+def runs_a_gpu(gpus: float) -> int:
+    """Runs that share a GPU where each takes so much of one; 1 where a run has whole ones."""
+    return int(1 / gpus) if 0 < gpus < 1 else 1
+
+
 def packing_words(speeds: Sequence[SharedSpeed], device: str) -> str:
     """What was measured, in a sentence."""
     best, alone = choose(speeds), min(speeds, key=lambda speed: speed.runs)

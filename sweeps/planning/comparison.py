@@ -134,7 +134,7 @@ def _compare_size(
     predicted = None
     if plan.device_seconds is not None and plan.trained_tokens:
         predicted = plan.device_seconds * tokens / plan.trained_tokens
-    is_shared = plan.layout is not None and not plan.layout.startswith("1 a GPU")
+    is_shared = plan.runs_a_gpu is not None and plan.runs_a_gpu > 1
     memory = [one.memory_bytes for one in real if one.memory_bytes is not None and not is_shared]
     return SizeComparison(
         size=plan.size,

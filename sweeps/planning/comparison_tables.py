@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sweeps.planning.comparison import PlanComparison
 from sweeps.planning.records import Plan
-from sweeps.planning.table import interval, table
+from sweeps.planning.table import interval, table, target
 from sweeps.words import duration, human
 
 
@@ -21,9 +21,10 @@ def side_by_side(plans: Sequence[Plan]) -> Group:
     for heading, cell in _ROWS:
         found.add_row(heading, *(cell(plan) for plan in plans))
     seen = next((plan.foresight for plan in plans if plan.foresight is not None), None)
-    lines = [] if seen is None else [f"a fit      at {seen.target.split(',')[0]}", f"           {seen.assumptions}"]
-    lines += [f"warning    {plan.sweep}: {warning.message}" for plan in plans for warning in plan.warnings]
-    return Group(found, *(Text(line, style="yellow" if line.startswith("warning") else "") for line in lines))
+    lines = [] if seen is None else [Text(f"a fit      at {target(seen)}"), Text(f"           {seen.assumptions}")]
+    for plan in plans:
+        lines += [Text(f"warning    {plan.sweep}: {warning.message}", style="yellow") for warning in plan.warnings]
+    return Group(found, *lines)
 
 
 def _or_unknown(value: float | None, show: Callable[[float], str]) -> str:

@@ -61,12 +61,10 @@ def foresee(
         seen = predicted_optimum_interval(known.params, runs, noise=noise, flops=target_flops, target_loss=target_loss)
     except UserError as error:
         return PlanWarning(code="foresight", message=f"what a fit could tell is not known: {error}")
-    if target_flops is not None:
-        target = f"{target_flops:.3g} FLOPs, {target_flops / longest_run_flops(design):.3g} times the longest run's"
-    else:
-        target = f"a loss of {target_loss:g} nats a token"
     return Foresight(
-        target=target,
+        target_flops=target_flops,
+        target_loss=target_loss,
+        longest_run_flops=longest_run_flops(design),
         n_params=seen.n_params.value,
         n_params_ci95=_interval(seen.n_params),
         n_tokens=seen.n_tokens.value,

@@ -7,17 +7,18 @@ starting processes, validation and checkpoints come on top.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from llama.accounting import checkpoint_bytes, count_parameters
-from llama.config import Device, RunConfig
+from llama.config import RunConfig
 from llama.data.mixture import repetition
-from llama.memory import training_bytes
+from llama.sharing import SharedSpeed
 from sweeps.designs.design import Design, PlannedRun
 from sweeps.designs.segments import Segment
 from sweeps.hardware.calibration import SpeedSource, TrainedShape
-from sweeps.hardware.memory_fit import Fit, fit_on
+from sweeps.hardware.memory_fit import GpuFit, fit_on, step_bytes
+from sweeps.hardware.packing import packing_words
 from sweeps.hardware.place import Place
 from sweeps.hardware.speeds import Speeds
 from sweeps.planning.parts import design_in_words, design_parts
@@ -26,7 +27,7 @@ from sweeps.planning.schedule import Schedule, capacity, taken
 from sweeps.planning.warnings import gpus_warnings, memory_warnings, warnings_of
 
 #: A worker process with torch loaded and nothing trained, measured on Linux.
-PROCESS_BYTES = 400_000_000
+PROCESS_BYTES = 456_000_000
 
 #: Of a data centre: what it draws over what its machines draw (Touvron et al. 2023, table 15).
 POWER_USAGE_EFFECTIVENESS = 1.1
@@ -38,9 +39,11 @@ def make_plan(
     place: Place,
     schedule: Schedule,
     *,
+    packed: Mapping[str, Sequence[SharedSpeed]],
     usd_per_gpu_hour: float | None = None,
 ) -> Plan:
-    """Count a design that `schedule` has timed at `place`. A price is instead of the list's.
+    """Count a design that `schedule` has timed at `place`. `packed` is what was measured of a size's runs side by side; a price
+    is instead of the list's.
 
     Raises:
         UserError: the corpus lacks a domain of the spec, or has too little of it for one sequence.
@@ -51,7 +54,7 @@ def make_plan(
     by_size = _by_size(design)
     sizes = [_size_plan(size, by_size[size], place, schedule) for size in design.models if by_size[size].finals]
     domains = _domain_plans(design, finals)
-    slots = run_slots(place, schedule)
+    slots, device = run_slots(place, schedule), "GPU" if place.gpus else "machine"
     warnings = warnings_of(design, domains, speeds.calibration, timed=timed)
     return Plan(
         sweep=spec.name,
@@ -90,6 +93,7 @@ def make_plan(
             *memory_warnings(sizes, slots, place.memory_bytes),
             *gpus_warnings(design, max(one.gpus for one in schedule.resources.values())),
         ],
+        packing=[f"{size}: {packing_words(speeds, device)}" for size, speeds in packed.items()],
     )
 
 
@@ -194,11 +198,12 @@ def _by_size(design: Design) -> dict[str, _Parts]:
 def _size_plan(size: str, parts: _Parts, place: Place, schedule: Schedule) -> SizePlan:
     runs, segments = parts.finals, parts.segments
     model = runs[0].config.model
-    counts, tokens = count_parameters(model), [_run_tokens(run) for run in runs]
+    counts, tokens = count_parameters(model), [run.tokens for run in runs]
     timed = all(segment.id in schedule.seconds for segment in segments)
     batches = sorted({run.config.recipe.batch_sequences for run in runs})
     speed = schedule.speeds[TrainedShape.of(max(runs, key=lambda run: run.config.recipe.batch_sequences).config)]
-    fit = _fit(runs, place, schedule.resources[size].gpus)
+    configs = list({TrainedShape.of(run.config): run.config for run in runs}.values())
+    fit = _largest_fit(configs, place, schedule.resources[size].gpus)
     return SizePlan(
         size=size,
         runs=len(runs),
@@ -216,39 +221,27 @@ def _size_plan(size: str, parts: _Parts, place: Place, schedule: Schedule) -> Si
         device_seconds=sum(schedule.seconds[segment.id] for segment in segments) if timed else None,
         tokens_per_second=speed.tokens_per_second if speed else None,
         speed_source=speed.source if speed else None,
-        memory_bytes=fit.memory_bytes,
-        fits=fit.fits,
-        layout=fit.layout,
+        memory_bytes=_process_bytes(configs, place) if fit is None else fit.memory_bytes,
+        fits=fit is None or fit.fits,
+        runs_a_gpu=None if fit is None else fit.runs_a_gpu,
+        layout=None if fit is None else fit.layout,
     )
 
 
-def _fit(runs: Sequence[PlannedRun], place: Place, gpus: float) -> Fit:
-    """Of the run that holds most."""
-    configs = list({TrainedShape.of(run.config): run.config for run in runs}.values())
-    if place.accelerator is not None:
-        return max((fit_on(place.accelerator, config, gpus) for config in configs), key=lambda fit: fit.memory_bytes)
-    device = place.machine.device
-    return Fit(PROCESS_BYTES + max(_step_bytes(config, device) for config in configs), fits=True, layout=None)
+def _largest_fit(configs: Sequence[RunConfig], place: Place, gpus: float) -> GpuFit | None:
+    """Of the run that holds most; None without GPUs that are known."""
+    if place.accelerator is None:
+        return None
+    return max((fit_on(place.accelerator, config, gpus) for config in configs), key=lambda fit: fit.memory_bytes)
 
 
-def _run_tokens(run: PlannedRun) -> int:
-    assert run.config.tokens is not None  # trunks are no final runs
-    return run.config.tokens
-
-
-def _step_bytes(run: RunConfig, device: Device) -> int:
-    return training_bytes(
-        run.model,
-        batch_sequences=run.recipe.batch_sequences,
-        micro_batch_sequences=run.micro_batch_sequences,
-        dtype=run.dtype,
-        activation_checkpointing=run.activation_checkpointing,
-        device=device,
-    )
+def _process_bytes(configs: Sequence[RunConfig], place: Place) -> int:
+    """Of the run that holds most, its process included."""
+    return PROCESS_BYTES + max(step_bytes(config, place.machine.device) for config in configs)
 
 
 def _domain_plans(design: Design, finals: Sequence[PlannedRun]) -> list[DomainPlan]:
-    longest = max((_run_tokens(run) for run in finals), default=0)
+    longest = max((run.tokens for run in finals), default=0)
     weights, train_tokens = design.spec.weights, design.corpus.train_tokens
     context = design.spec.ladder.context_length
     passes = repetition(train_tokens, weights, context_length=context, tokens=longest).epochs

@@ -21,7 +21,7 @@ from sweeps.designs.spec import SweepSpec, load_sweep
 from sweeps.hardware.assumed_speed import AssumedSpeed
 from sweeps.hardware.calibration import Calibration, Setup, TrainedShape, load
 from sweeps.hardware.finished_speeds import finished_speeds
-from sweeps.hardware.packing import choose, packing_words, share_of
+from sweeps.hardware.packing import choose, runs_a_gpu, share_of
 from sweeps.hardware.place import Place
 from sweeps.hardware.speeds import FinishedSpeeds, Speeds
 from sweeps.planning.plan import make_plan
@@ -125,11 +125,19 @@ def _plan(
     if place.accelerator is not None:
         gpus = max(1, int(resources.gpus))
         assumed = AssumedSpeed(accelerator=place.accelerator, dtype=design.numerics.dtype, gpus=gpus, mfu=stated.mfu)
-    runs_a_gpu = int(1 / resources.gpus) if 0 < resources.gpus < 1 else 1
-    speeds = Speeds(calibration=calibration, finished=finished, assumed=assumed, runs_a_gpu=runs_a_gpu)
+    shared = runs_a_gpu(resources.gpus)
+    speeds = Speeds(calibration=calibration, finished=finished, assumed=assumed, runs_a_gpu=shared)
     schedule = foretell(design, speeds, place.nodes, dict.fromkeys(design.models, resources))
-    plan = make_plan(design, speeds, place, schedule, usd_per_gpu_hour=stated.usd_per_gpu_hour)
-    return speeds, schedule, plan.model_copy(update={"packing": _packing(design, place, calibration)})
+    packed = {size: calibration.shared(TrainedShape.of(config)) for size, config in hungriest(design).items()}
+    plan = make_plan(
+        design,
+        speeds,
+        place,
+        schedule,
+        packed={size: measured for size, measured in packed.items() if measured},
+        usd_per_gpu_hour=stated.usd_per_gpu_hour,
+    )
+    return speeds, schedule, plan
 
 
 def _corpus(spec: SweepSpec, source: SweepSource, say: Callable[[str], None]) -> Corpus:
@@ -179,10 +187,3 @@ def run_resources(design: Design, place: Place, calibration: Calibration) -> Res
     """What one run takes."""
     gpus = gpu_share(design, calibration) if place.gpus else 0.0
     return Resources(cpus=float(design.spec.resources.cpus), gpus=gpus)
-
-
-def _packing(design: Design, place: Place, calibration: Calibration) -> list[str]:
-    """What was measured of this sweep's runs side by side, in words."""
-    device = "GPU" if place.gpus else "machine"
-    sizes = {size: calibration.shared(TrainedShape.of(config)) for size, config in hungriest(design).items()}
-    return [f"{size}: {packing_words(speeds, device)}" for size, speeds in sizes.items() if speeds]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from llama.records import Record
 from sweeps.designs.budgets import DesignKind
 from sweeps.hardware.calibration import SpeedSource
@@ -56,6 +54,8 @@ class SizePlan(Record):
     """Of one run, an estimate: with its process on a CPU, with CUDA's context on each of its GPUs."""
     fits: bool
     """Whether its runs have the memory: always true where the place's memory isn't known."""
+    runs_a_gpu: int | None
+    """Runs that share one; None without GPUs that are known."""
     layout: str | None
     """How its runs lie on GPUs, or what is too large and what would help; None without GPUs that are known."""
 
@@ -96,8 +96,11 @@ class Cost(Record):
 class Foresight(Record):
     """What a fit of these runs could tell of the optimum at a target, from the design alone."""
 
-    target: str
-    """In words."""
+    target_flops: float | None
+    """Of training, or None for a target loss."""
+    target_loss: float | None
+    longest_run_flops: float
+    """Of the design, to hold the target against."""
     n_params: float
     """The optimum, if the law is as assumed."""
     n_params_ci95: tuple[float, float] | None
@@ -183,7 +186,13 @@ class Plan(Record):
     domains: list[DomainPlan]
     left_out: list[LeftOutCell]
     warnings: list[PlanWarning]
-    packing: list[str] = Field(default=[])
+    packing: list[str]
     """What was measured of runs that share a device, a line a size; empty without a measurement."""
     foresight: Foresight | None = None
     """None where it was not asked, or where a fit of these runs could tell nothing, as a warning then says."""
+
+    def with_foresight(self, seen: Foresight | PlanWarning) -> Plan:
+        """What `foresee` says, which plans that are compared need each other for."""
+        if isinstance(seen, PlanWarning):
+            return self.model_copy(update={"warnings": [*self.warnings, seen]})
+        return self.model_copy(update={"foresight": seen})

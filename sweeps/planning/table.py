@@ -130,11 +130,21 @@ def _cost(cost: Cost) -> list[str]:
 def _foresight(seen: Foresight) -> list[str]:
     size = interval(seen.n_params, seen.n_params_ci95)
     tokens = interval(seen.n_tokens, seen.n_tokens_ci95)
+    times = ""
+    if seen.target_flops is not None:
+        times = f", {seen.target_flops / seen.longest_run_flops:.3g} times the longest run's"
     return [
-        f"a fit     of these {seen.fitted_runs} runs would tell N* {size} and D* {tokens} at {seen.target}",
+        f"a fit     of these {seen.fitted_runs} runs would tell N* {size} and D* {tokens} at {target(seen)}{times}",
         *(f"          nothing tells of {direction}" for direction in seen.unidentified),
         f"          {seen.assumptions}",
     ]
+
+
+def target(seen: Foresight) -> str:
+    """`1e+21 FLOPs`, or the loss."""
+    if seen.target_loss is not None:
+        return f"a loss of {seen.target_loss:g} nats a token"
+    return f"{seen.target_flops:.3g} FLOPs"
 
 
 def interval(value: float, ci95: tuple[float, float] | None) -> str:

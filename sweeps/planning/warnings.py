@@ -40,7 +40,7 @@ def warnings_of(
         )
     found += _horizon_warnings(design, finals)
     found += _tuned_warnings(design, finals)
-    ratios = {round(_tokens(run) / count_parameters(run.config.model).n_params, 1) for run in finals}
+    ratios = {round(run.tokens / count_parameters(run.config.model).n_params, 1) for run in finals}
     if len(finals) > 1 and (len(design.models) - len(empty) < 2 or max(ratios) < 1.5 * min(ratios)):
         found.append(
             PlanWarning(
@@ -100,9 +100,7 @@ def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[Plan
     """A trunk that runs far beyond the horizon its rule was given has too high a rate at its end."""
     horizons = {size: design.spec.reference_tokens(model) for size, model in design.models.items()}
     beyond = {
-        run.size
-        for run in finals
-        if (horizon := horizons[run.size]) is not None and _tokens(run) > FAR_BEYOND * horizon
+        run.size for run in finals if (horizon := horizons[run.size]) is not None and run.tokens > FAR_BEYOND * horizon
     }
     if not beyond:
         return []
@@ -133,8 +131,3 @@ def _tuned_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWa
         f"{law.d.high:,} tokens ({law.study}); {sizes}: more than {FAR_FROM_TUNED:g} times beyond"
     )
     return [PlanWarning(code="tuned", message=message)]
-
-
-def _tokens(run: PlannedRun) -> int:
-    assert run.config.tokens is not None  # trunks are no final runs
-    return run.config.tokens

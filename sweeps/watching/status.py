@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -124,7 +125,7 @@ def sweep_status(sweep: SweepFolder) -> SweepStatus:
         states[run.key] = reader.state(run, trunks.get(run.trunk or ""))
         if run.is_trunk:
             trunks[run.key] = _Trunk(state=states[run.key], checkpoints=_checkpoint_tokens(sweep.storage, run.key))
-    _say_who_else_waits(states)
+    _say_who_waits_for_room(states, reader.ready)
     outlook = look(sweep.folder)
     for key, state in states.items():
         projected = outlook.projections.get(key)
@@ -148,14 +149,11 @@ def _checkpoint_tokens(storage: Storage, key: str) -> frozenset[int]:
     return frozenset() if mark is None else frozenset(step * mark.tokens // mark.step for step in steps if mark.step)
 
 
-ROOM = "waits for room"
-
-
-def _say_who_else_waits(states: dict[str, RunState]) -> None:
+def _say_who_waits_for_room(states: dict[str, RunState], ready: Collection[str]) -> None:
     running = sum(state.state == "running" for state in states.values())
-    ready = [key for key, state in states.items() if state.note == ROOM]
     for key in ready:
-        note = f"{ROOM}: {running} at work" + (f", {len(ready) - 1} others wait too" if len(ready) > 1 else "")
+        others = f", {len(ready) - 1} others wait too" if len(ready) > 1 else ""
+        note = f"waits for room: {running} at work{others}"
         states[key] = states[key].model_copy(update={"note": note})
 
 
@@ -170,6 +168,8 @@ class _Reader:
         for run in sweep.index.runs:
             self._branches.setdefault(run.trunk or "", []).append(run)
         self._of_sweep, self._of_runs = asked_of(sweep.folder)
+        self.ready: list[str] = []
+        """Keys of the runs read so far that lack nothing but room."""
 
     def state(self, run: SweepRun, trunk: _Trunk | None) -> RunState:
         try:
@@ -236,7 +236,10 @@ class _Reader:
                 return "waiting", _waits_for(run, trunk)
         if self.launcher is not None:
             died = self._death(folder) if status is RunStatus.STARTED else None
-            return "waiting", ROOM if died is None else f"{died}; its launcher tries it again"
+            if died is not None:
+                return "waiting", f"{died}; its launcher tries it again"
+            self.ready.append(run.key)
+            return "waiting", None
         if status is RunStatus.STARTED:
             died = self._death(folder)
             again = "launch the sweep again to go on"

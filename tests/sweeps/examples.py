@@ -61,4 +61,4 @@ def plan_on_cpus(found: Design, calibration: Calibration, *, slots: int = 2, mem
     place = Place(machine=machine, nodes=(Node(id="here", cpus=slots),), memory_bytes=memory_bytes)
     speeds = Speeds(calibration=calibration)
     schedule = foretell(found, speeds, place.nodes, dict.fromkeys(found.models, Resources()))
-    return make_plan(found, speeds, place, schedule)
+    return make_plan(found, speeds, place, schedule, packed={})

@@ -12,6 +12,12 @@ from sweeps.command import app
 from tests.sweeps.examples import SWEEP
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was measured of this machine before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plan")
@@ -87,11 +93,12 @@ def test_refusals(place: Path, arguments: list[str], message: str):
 
 def test_what_a_fit_could_tell_is_told_at_the_target(place: Path):
     found = json.loads(plan(place, "--cluster", "8xH100", "--target-loss", "3", "--json").stdout)
-    assert found["foresight"]["target"] == "a loss of 3 nats a token"
+    assert (found["foresight"]["target_loss"], found["foresight"]["target_flops"]) == (3, None)
     assert found["foresight"]["loss"] == pytest.approx(3)
     assert found["foresight"]["n_params_ci95"] is None  # two sizes can't tell three parameters of N apart
     shown = plan(place, "--cluster", "8xH100")
     assert "a fit     of these 6 runs would tell N*" in shown.stdout
+    assert "FLOPs, 10 times the longest run's" in shown.stdout
     assert "(unbounded)" in shown.stdout
     assert "nothing tells of" in shown.stdout
 
@@ -107,7 +114,8 @@ def test_two_sweeps_stand_side_by_side_at_one_target(place: Path):
     first, second = json.loads(both.stdout)["plans"]
     assert (first["sweep"], second["sweep"]) == ("example", "large")
     assert first["foresight"]["n_params"] == second["foresight"]["n_params"]
-    assert second["foresight"]["target"].endswith("10 times the longest run's")
+    assert second["foresight"]["target_flops"] == pytest.approx(10 * second["foresight"]["longest_run_flops"])
+    assert first["foresight"]["target_flops"] == second["foresight"]["target_flops"]
 
 
 def test_a_schedule_is_drawn(place: Path, tmp_path: Path):

@@ -44,16 +44,17 @@ def test_a_run_holds_its_step_and_the_context():
     run = config()
     assert run.recipe.batch_sequences == 64
     fit = fit_on(CARDS["H200"], run, 1.0)
-    assert fit == (CONTEXT_BYTES + step_bytes(run, 64), True, "1 a GPU")
+    assert fit == (CONTEXT_BYTES + step_bytes(run, 64), True, 1, "1 a GPU")
 
 
 def test_runs_that_share_a_gpu_must_fit_together():
     run = config(width=64)
     memory = fit_on(CARDS["L4"], run, 0.25).memory_bytes
-    assert fit_on(CARDS["L4"], run, 0.25) == (memory, True, "4 a GPU")
+    assert fit_on(CARDS["L4"], run, 0.25) == (memory, True, 4, "4 a GPU")
     assert fit_on(card(3.5 * memory / 1e9), run, 0.25) == (
         memory,
         False,
+        4,
         "4 a GPU are too many, 3 fit: resources.gpus: 0.33",
     )
 
@@ -87,7 +88,7 @@ def test_seven_billion_parameters_take_more_than_one_gpu():
     assert (one.fits, one.layout) == (False, "too large: needs 2 GPUs a run")
     sharded = run.model_copy(update={"micro_batch_sequences": 8, "activation_checkpointing": "selective"})
     eight = fit_on(CARDS["H100"], sharded, 8.0)
-    assert eight == (CONTEXT_BYTES + step_bytes(sharded, 8, "selective") // 8, True, "8 GPUs a run")
+    assert eight == (CONTEXT_BYTES + step_bytes(sharded, 8, "selective") // 8, True, 1, "8 GPUs a run")
 
 
 def test_a_card_that_cannot_hold_one_sequence_is_told_so():

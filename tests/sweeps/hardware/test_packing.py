@@ -11,7 +11,7 @@ from llama.errors import UserError
 from llama.sharing import SharedSpeed, measure_sharing
 from sweeps.hardware.calibration import Calibration, PackingPoint, Setup, TrainedShape, load, store
 from sweeps.hardware.machine import Machine
-from sweeps.hardware.packing import RESERVE, WORTH, choose, packing_words, search, share_of
+from sweeps.hardware.packing import RESERVE, WORTH, choose, packing_words, runs_a_gpu, search, share_of
 from sweeps.hardware.place import Place
 from sweeps.launching import worker
 from sweeps.planning.prepare import gpu_share, hungriest, run_resources
@@ -97,7 +97,7 @@ def test_runs_that_end_for_want_of_memory_do_not_fit() -> None:
 @given(st.integers(1, 100))
 def test_shares_add_up_to_a_device(runs: int) -> None:
     assert runs * share_of(runs) <= 1
-    assert int(1 / share_of(runs)) == runs
+    assert runs_a_gpu(share_of(runs)) == runs
 
 
 def measured(best: int) -> Calibration:

@@ -146,6 +146,18 @@ def test_a_plan_without_speeds_foretold_no_time(tmp_path):
     assert found.sizes[0].tokens_per_second_real == pytest.approx(SPEED)
 
 
+@pytest.mark.parametrize(("runs_a_gpu", "known"), [(None, True), (1, True), (10, False)])
+def test_memory_of_a_gpu_that_runs_share_is_no_run_s_own(tmp_path, runs_a_gpu, known):
+    storage = Storage(tmp_path)
+    sweep_in(storage)
+    plan = plan_on_cpus(FOUND, UNMEASURED)
+    sizes = [size.model_copy(update={"runs_a_gpu": runs_a_gpu}) for size in plan.sizes]
+    keep_plan(storage, plan.model_copy(update={"sizes": sizes}), finished_runs=0)
+    for run in FOUND.runs:
+        train(storage, run, SPEED, memory_megabytes=450)
+    assert {size.memory_bytes_real for size in compare(storage).sizes} == {450_000_000 if known else None}
+
+
 def test_a_sweep_without_a_plan_is_refused(tmp_path):
     with pytest.raises(UserError, match="no plan of sweep 'example' as it stands was kept"):
         compare(Storage(tmp_path))

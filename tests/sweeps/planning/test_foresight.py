@@ -66,7 +66,7 @@ def test_a_target_that_cannot_be_reached_is_a_warning(tmp_path):
     assert "no optimum" in warning.message
     reached = foresee(found, known_law(found, Storage(tmp_path)), target_loss=2.5)
     assert isinstance(reached, Foresight)
-    assert reached.target == "a loss of 2.5 nats a token"
+    assert (reached.target_loss, reached.target_flops) == (2.5, None)
     assert reached.loss == pytest.approx(2.5)
 
 

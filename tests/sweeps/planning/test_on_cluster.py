@@ -11,6 +11,7 @@ from sweeps.designs.numerics import Numerics
 from sweeps.hardware.assumed_speed import AssumedSpeed
 from sweeps.hardware.calibration import Calibration
 from sweeps.hardware.named_cluster import parse_cluster
+from sweeps.hardware.packing import runs_a_gpu
 from sweeps.hardware.place import named_place
 from sweeps.hardware.speeds import Speeds
 from sweeps.planning.plan import make_plan
@@ -27,10 +28,10 @@ def planned(cluster: str, *, gpus: float = 1.0, usd: float | None = None, **chan
     speeds = Speeds(
         calibration=Calibration(points=()),
         assumed=AssumedSpeed(accelerator=place.cluster.accelerator, dtype="bfloat16", mfu=0.5),
-        runs_a_gpu=max(1, int(1 / gpus)),
+        runs_a_gpu=runs_a_gpu(gpus),
     )
     schedule = foretell(found, speeds, place.nodes, dict.fromkeys(found.models, Resources(gpus=gpus)))
-    return schedule, make_plan(found, speeds, place, schedule, usd_per_gpu_hour=usd)
+    return schedule, make_plan(found, speeds, place, schedule, packed={}, usd_per_gpu_hour=usd)
 
 
 ONE_RUN = {
@@ -100,6 +101,11 @@ def test_a_size_that_does_not_fit_is_told_by_name():
     assert plan.sizes[1].layout.startswith("too large: ")
 
 
+def test_as_many_runs_as_were_asked_share_a_gpu():
+    _, plan = planned("8xH100", gpus=0.1)
+    assert {(size.runs_a_gpu, size.layout) for size in plan.sizes} == {(10, "10 a GPU")}
+
+
 def test_json_holds_a_plan_on_a_cluster():
     _, plan = planned("64xH100")
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
@@ -109,5 +115,5 @@ def test_more_gpus_than_the_trainer_uses_are_told_of():
     _, plan = planned("8xH100", gpus=2.0)
     (warning,) = (warning for warning in plan.warnings if warning.code == "gpus")
     assert warning.message.startswith("resources.gpus is 2: isoloss trains a run on one GPU")
-    assert {size.layout for size in plan.sizes} == {"2 GPUs a run"}
+    assert {(size.runs_a_gpu, size.layout) for size in plan.sizes} == {(1, "2 GPUs a run")}
     assert plan.slots == 4
