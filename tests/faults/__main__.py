@@ -37,6 +37,7 @@ def main() -> None:
             else:
                 figures = experiments.in_states([name], where, undisturbed)
             document[EACH.get(name, RANDOM)] = figures.document()
+            print(json.dumps(figures.document()), file=sys.stderr, flush=True)  # kept, should a later one fail
     print(json.dumps(document, indent=1))
 
 

@@ -7,10 +7,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llama.records import complete_steps
+from llama.trainer import train_segment
+from sweeps.hardware.place import this_place
+from sweeps.planning.prepare import prepare
+from sweeps.storage import Storage, register_sweep
 from tests.faults import ledger
 from tests.faults.figures import Figures, count
 from tests.faults.gates import STATES
-from tests.faults.invariants import assert_recovered
+from tests.faults.invariants import assert_complete, assert_journals_whole, assert_recovered, first_steps
 from tests.faults.kills import (
     LauncherVictim,
     NodeVictim,
@@ -71,18 +76,37 @@ def in_states(victims: Sequence[str], folder: Path, undisturbed: Sweep, states: 
 
 def at_random(folder: Path, undisturbed: Sweep, *, kills: int, seed: int) -> Figures:
     """Kill one of all at so many random moments."""
-    steps = count(ledger.read(undisturbed.faults)).steps_needed
+    steps = _steps_of(undisturbed)
     with setting(folder, [LAUNCHER, WORKER, NODE, TRACKING], step_seconds=0.3, checkpoint_seconds=2.0) as where:
         kill_at_random(where.sweep, list(where.victims.values()), kills=kills, steps=steps, seed=seed)
         return _accounted(where, undisturbed)
 
 
 def undisturbed_sweep(folder: Path) -> Sweep:
-    """The sweep as it ends when nothing happens to it, held to the same invariants."""
-    sweep = make_sweep(folder, step_seconds=0.0, checkpoint_seconds=30.0)
-    sweep.finish()
-    assert_recovered(sweep, sweep)
+    """The sweep as it ends when nothing happens to it: its segments one after the other in this process, without launcher,
+    workers or Ray.
+    """
+    sweep = make_sweep(folder)
+    storage = Storage(sweep.storage)
+    prepared = prepare(str(sweep.yaml_path), storage, this_place(), say=lambda line: None)
+    register_sweep(storage, prepared.index, prepared.yaml_path)
+    for segment in prepared.design.segments:
+        config = segment.config
+        train_segment(
+            config,
+            run_folder=storage.run(segment.run_key),
+            parent_folder=None if config.parent is None else storage.run(config.parent),
+            corpus=prepared.corpus,
+            until_step=segment.end_step,
+        )
+    assert_complete(sweep)
+    assert_journals_whole(sweep)
     return sweep
+
+
+def _steps_of(sweep: Sweep) -> int:
+    """How many a sweep that is complete took."""
+    return sum(max(complete_steps(sweep.storage / "runs" / key)) - first for key, first in first_steps(sweep).items())
 
 
 def _accounted(where: Setting, undisturbed: Sweep) -> Figures:

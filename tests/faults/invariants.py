@@ -4,7 +4,8 @@
 - Every run was trained by one writer at a time: whatever was committed, its committer held the run's latest lease.
 - Every attempt went on right after the last checkpoint: redone are the steps since then, and nothing of a finished run.
 - Journals hold every point once, and MLflow what the journals hold.
-- Losses and weights are those of a sweep that nobody disturbed, bit for bit.
+- Losses, weights and journals are those of a sweep that nobody disturbed, bit for bit: it was trained in one process, one
+  segment after the other.
 - No process is left.
 """
 
@@ -34,7 +35,7 @@ def assert_recovered(sweep: Sweep, undisturbed: Sweep, *, database: Path | None 
     assert_one_writer(entries)
     assert_leases_agree(sweep, entries)
     if not damaged:
-        assert_only_lost_steps_redone(entries, _first_steps(sweep))
+        assert_only_lost_steps_redone(entries, first_steps(sweep))
     assert_journals_whole(sweep)
     assert_mirrors(database or sweep.storage / "mlflow.db", sweep.storage, read_index(sweep.storage, sweep.name))
     assert_same_bits(sweep, undisturbed)
@@ -68,7 +69,7 @@ def assert_leases_agree(sweep: Sweep, entries: list[Entry]) -> None:
         assert set(numbers) <= set(files), f"run {run} has leases {files}, but {numbers} were taken"
 
 
-def _first_steps(sweep: Sweep) -> dict[str, int]:
+def first_steps(sweep: Sweep) -> dict[str, int]:
     """By key the step that a run starts from: 0, or where it forks from its trunk."""
     configs = {
         run.key: read_config(sweep.storage / "runs" / run.key) for run in read_index(sweep.storage, sweep.name).runs

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llama.checkpoint import MODEL_FILE
@@ -23,8 +24,10 @@ from llama.records import (
 )
 from llama.sweep_index import SWEEP_INDEX
 from tests.faults import ledger
+from tests.faults.figures import count
+from tests.faults.gates import arm, wait_until_held
 from tests.faults.invariants import assert_nothing_left, assert_recovered
-from tests.faults.sweep import Sweep
+from tests.faults.sweep import Launch, Sweep
 from tests.integration.conftest import read_index
 
 LONG_AGO = 1_000_000_000
@@ -66,9 +69,15 @@ def is_in_a_later_segment(trunk: Path) -> bool:
     return ends[-1].kept and not before.kept and before.journal_bytes > ends[-1].journal_bytes
 
 
-def kill_in_a_trunks_later_segment(sweep: Sweep) -> Path:
+def kill_a_worker(sweep: Sweep, launch: Launch) -> None:
+    """SIGKILL of one that trains; `training` is armed."""
+    held = wait_until_held(sweep.faults, "training", alive=lambda: launch.is_alive)
+    ledger.write(sweep.faults, "kill", victim="worker", state="training")
+    psutil.Process(held.pid).kill()
+
+
+def kill_in_a_trunks_later_segment(sweep: Sweep, launch: Launch) -> Path:
     """SIGKILL of the launcher; that trunk's folder."""
-    launch = replace(sweep, step_seconds=0.05).start()  # time to be caught in
     deadline = time.monotonic() + 300
     while not any(is_in_a_later_segment(trunk) for trunk in trunks_of(sweep)):
         assert launch.is_alive, launch.said
@@ -81,8 +90,12 @@ def kill_in_a_trunks_later_segment(sweep: Sweep) -> Path:
 
 
 @pytest.mark.timeout(BOUNDED_SECONDS)
-def test_a_killed_launcher_and_damaged_files(sweep: Sweep, undisturbed: Sweep) -> None:
-    trunk = kill_in_a_trunks_later_segment(sweep)
+def test_a_killed_worker_then_a_killed_launcher_and_damaged_checkpoints(sweep: Sweep, undisturbed: Sweep) -> None:
+    """The short form of all experiments: a sweep that loses all of these in one launch."""
+    arm(sweep.faults, "training")
+    launch = replace(sweep, step_seconds=0.03).start()  # time to be caught in
+    kill_a_worker(sweep, launch)
+    trunk = kill_in_a_trunks_later_segment(sweep, launch)
     *_, end, before, newest = marks_of(trunk)
     spoil(checkpoint_folder(trunk, newest.step) / MODEL_FILE, 900)
     spoil(checkpoint_folder(trunk, before.step) / COMPLETE, 40)
@@ -91,7 +104,14 @@ def test_a_killed_launcher_and_damaged_files(sweep: Sweep, undisturbed: Sweep) -
     spoil_lease(sweep.storage / "sweeps" / sweep.name)
     sweep.finish()
     assert_recovered(sweep, undisturbed, damaged=True)
+    recovered = {name: victim.recoveries for name, victim in count(ledger.read(sweep.faults)).by_victim.items()}
+    assert recovered == {"launcher": 1, "worker": 1}
 
+
+@pytest.mark.slow
+@pytest.mark.timeout(BOUNDED_SECONDS)
+def test_damaged_results_are_made_again_and_nothing_is_trained(sweep: Sweep, undisturbed: Sweep) -> None:
+    sweep.finish()
     trained = sum(entry.kind == "step" for entry in ledger.read(sweep.faults))
     runs = [sweep.storage / "runs" / run.key for run in read_index(sweep.storage, sweep.name).runs if not run.is_trunk]
     spoil(runs[0] / DONE, 3)

@@ -14,12 +14,6 @@ from tests.faults.sweep import Sweep
 BOUNDED_SECONDS = 900
 
 
-@pytest.mark.timeout(BOUNDED_SECONDS)
-def test_a_worker_and_the_tracking_server_killed_while_a_run_trains(tmp_path: Path, undisturbed: Sweep) -> None:
-    figures = experiments.in_states([WORKER, TRACKING], tmp_path, undisturbed, ["training"])
-    assert {name: victim.recoveries for name, victim in figures.by_victim.items()} == {WORKER: 1, TRACKING: 1}
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(BOUNDED_SECONDS)
 @pytest.mark.parametrize("victim", [LAUNCHER, WORKER, OWN_RAYLET, NODE, TRACKING])
