@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from llama.errors import UserError
 from llama.records import Record
 
 GO = "go"
+#: Beyond any start, compilation or single step: a run that is silent for longer hangs.
+WARM_SECONDS = 600.0
 
 
 class SharedSpeed(Record):
@@ -42,7 +45,7 @@ def measure_sharing(config: RunConfig, runs: int, *, seconds: float, threads: in
     """Train `runs` copies of `config` side by side on random tokens, `seconds` after all have warmed up.
 
     Raises:
-        UserError: a run ended before it had measured, as for want of memory.
+        UserError: a run hung, or ended before it had measured, as for want of memory.
     """
     request = {"config": config.model_dump_json(), "seconds": seconds, "threads": threads, "use_gpu": use_gpu}
     children: list[_Child] = []
@@ -50,10 +53,10 @@ def measure_sharing(config: RunConfig, runs: int, *, seconds: float, threads: in
         for _ in range(runs):
             children.append(_start(request))
         for child in children:
-            _read(child)  # that it is warm
+            _read(child, WARM_SECONDS)  # that it is warm
         for child in children:
             _write(child, GO)
-        told = [_read(child) for child in children]
+        told = [_read(child, seconds + WARM_SECONDS) for child in children]
     finally:
         for child in children:
             child.process.kill()
@@ -104,8 +107,11 @@ def _write(child: _Child, line: str) -> None:
         _ended(child)
 
 
-def _read(child: _Child) -> dict[str, Any]:
+def _read(child: _Child, timeout_seconds: float) -> dict[str, Any]:
     assert child.process.stdout is not None
+    ready, _, _ = select.select([child.process.stdout], [], [], timeout_seconds)
+    if not ready:
+        raise UserError(f"a run that was to share the device said nothing for {timeout_seconds:.0f} seconds")
     line = child.process.stdout.readline()
     if not line:
         _ended(child)

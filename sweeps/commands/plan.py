@@ -12,7 +12,6 @@ from sweeps.commands.options import CalibrateOption, JsonOption, StorageOption
 from sweeps.commands.terminal import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from sweeps.hardware.place import Place
     from sweeps.planning.prepare import Prepared
     from sweeps.planning.records import Plan
 
@@ -93,7 +92,7 @@ def plan(
     from sweeps.hardware.named_cluster import parse_cluster
     from sweeps.hardware.place import named_place, this_place
     from sweeps.planning.gantt import check_suffix
-    from sweeps.planning.prepare import Stated, prepare
+    from sweeps.planning.prepare import Stated, prepare, require_fit
     from sweeps.storage import open_storage
 
     _check_together(sweeps, cluster, calibrate, gantt, compare)
@@ -108,12 +107,14 @@ def plan(
         _compare(found[0], sweeps[0], gantt, as_json=as_json)
         return
     if calibrate:
-        found = _calibrated(found, place)
+        from sweeps.launching.measuring import calibrate_here
+
+        found = [calibrate_here(prepared, place, say=note) for prepared in found]
     plans = _with_foresight(found, target_flops, target_loss)
     _show(plans, as_json=as_json)
     if gantt is not None:
         _draw(found[0], gantt)
-    _refuse_what_does_not_fit(plans)
+    require_fit(plans)
 
 
 def _check_together(sweeps: list[str], cluster: str | None, calibrate: bool, gantt: Path | None, compare: bool) -> None:
@@ -132,14 +133,6 @@ def _check_target(target_flops: float | None, target_loss: float | None) -> None
     for option, value in (("--target-flops", target_flops), ("--target-loss", target_loss)):
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"{option} is {value:g}; a number above 0 is right")
-
-
-def _calibrated(found: list[Prepared], place: Place) -> list[Prepared]:
-    from cluster.local_executor import LocalExecutor
-    from sweeps.launching.measuring import calibrate_shapes
-
-    with LocalExecutor() as executor:
-        return [calibrate_shapes(prepared, place, executor, say=note) for prepared in found]
 
 
 def _with_foresight(found: list[Prepared], target_flops: float | None, target_loss: float | None) -> list[Plan]:
@@ -212,15 +205,3 @@ def _check_stated(mfu: float | None, price_per_hour: float | None, *, has_gpus: 
     named = [option for option, value in (("--mfu", mfu), ("--price-per-hour", price_per_hour)) if value is not None]
     if named and not has_gpus:
         raise UserError(f"{' and '.join(named)}: this machine has no GPU that is known; name GPUs with --cluster")
-
-
-def _refuse_what_does_not_fit(plans: list[Plan]) -> None:
-    """The plans were shown; these can't be carried out as they stand."""
-    reasons = [
-        f"{plan.sweep} does not fit {plan.place}: {size.size}: {size.layout}"
-        for plan in plans
-        for size in plan.sizes
-        if not size.fits
-    ]
-    if reasons:
-        raise UserError("\n".join(reasons))

@@ -79,6 +79,8 @@ class PackingPoint(Record):
 
     shape: TrainedShape
     speeds: list[SharedSpeed]
+    through_mps: bool | None = None
+    """Whether NVIDIA's MPS let them run on a GPU at once; None where it was not noted."""
 
 
 class CalibrationFile(Record):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.states import Orders
+from cluster.states import Orders, State
 from llama.errors import UserError
 from sweeps.control import Control, cancelled_segments, read_control
 from sweeps.designs.segments import Segment
 
 _LOOK_SECONDS = 2.0
+#: So many runs are named in a command.
+_NAMED = 4
 
 
 class Heeding:
@@ -24,18 +27,51 @@ class Heeding:
         self._folder, self._segments, self._names, self._say = folder, segments, names, say
         self._known = Control()
         self._trouble: str | None = None
+        self._said_waits = 0
 
-    def orders(self) -> Orders:
+    @contextmanager
+    def saying(self, say: Callable[[str], None]) -> Iterator[None]:
+        """What is told inside goes there, as to a live table that stands in a terminal."""
+        before, self._say = self._say, say
+        try:
+            yield
+        finally:
+            self._say = before
+
+    def orders(self, states: Mapping[str, State]) -> Orders:
+        """For segments, which the supervisor has in these states: when nothing but paused ones is left, that is told."""
         control = self._control()
+        self._tell_who_waits(states)
         return Orders(
             paused=frozenset(segment.id for segment in self._segments if control.pauses(segment.run_key)),
             cancelled=cancelled_segments(control, self._segments),
+        )
+
+    def orders_for(self, task_id: str) -> Orders:
+        """For a task that is of the whole sweep."""
+        control = self._control()
+        return Orders(
+            paused=frozenset({task_id} if control.paused else ()),
+            cancelled=frozenset({task_id} if control.cancelled else ()),
         )
 
     def wait_while_paused(self) -> None:
         """Return once the sweep as a whole is not paused, or is cancelled."""
         while self._control().paused:
             time.sleep(_LOOK_SECONDS)
+
+    def _tell_who_waits(self, states: Mapping[str, State]) -> None:
+        going = {State.READY, State.RUNNING, State.RETRYING}
+        paused = {one.run_key for one in self._segments if states.get(one.id) is State.PAUSED}
+        waits = 0 if going.intersection(states.values()) else len(paused)
+        if waits and waits != self._said_waits:
+            runs = "1 run is" if waits == 1 else f"{waits} runs are"
+            names = self._called(paused) if waits <= _NAMED else ["NAME"]
+            named = "" if self._known.paused else "".join(f" --run {name}" for name in names)
+            self._say(
+                f"waits: {runs} paused and nothing else is left, until `isoloss resume {self._folder.name}{named}`"
+            )
+        self._said_waits = waits
 
     def _control(self) -> Control:
         """What holds now. A file that can't be read changes nothing: it must not end a launch of weeks."""

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from cluster.executor import Executor
+from cluster.local_executor import LocalExecutor
+from cluster.mps import sharing_gpus
+from cluster.states import Event, Orders, State
 from cluster.supervisor import Supervisor
 from cluster.task import Resources, Task
 from llama.accounting import training_flops_per_token
 from llama.config import ModelConfig
 from llama.errors import UserError
-from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, read_status, write_record
+from llama.records import INFERENCE, InferenceCost, RunStatus, read_inference, write_record
 from llama.sharing import SharedSpeed
 from sweeps.hardware.calibration import PackingPoint, SpeedPoint, TrainedShape, store
 from sweeps.hardware.place import Place
 from sweeps.launching import worker
+from sweeps.launching.heeding import Heeding
+from sweeps.launching.standing import Standing
 from sweeps.planning.prepare import Prepared, calibrated, gpu_share, hungriest, run_resources
 
 CALIBRATION_SECONDS = 1.5
 #: Of each number of runs side by side, after all have warmed up.
 PACKING_SECONDS = 3.0
+#: A shape, or a number of runs side by side, that takes longer than this to measure is taken for hung.
+PIECE_SECONDS = 1200.0
+
+
+def calibrate_here(prepared: Prepared, place: Place, *, say: Callable[[str], None]) -> Prepared:
+    """`calibrate_shapes` in processes of its own on this machine, which share its GPUs as the sweep's runs would: through MPS
+    where it is there.
+    """
+    with ExitStack() as stack:
+        if place.gpus and prepared.spec.resources.gpus is None:
+            stack.enter_context(sharing_gpus(say))
+        executor = stack.enter_context(LocalExecutor())
+        return calibrate_shapes(prepared, place, executor, say=say)
 
 
 def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, say: Callable[[str], None]) -> Prepared:
@@ -48,10 +69,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
         },
         resources=replace(run_resources(prepared.design, place, prepared.calibration), whole_node=True),
     )
-    summary = Supervisor([task], executor).run()
-    if not summary.ok:
-        raise UserError(f"the training speed could not be measured: {summary.failed[task.id].message}")
-    speeds = summary.done[task.id]
+    speeds = _measure(task, executor, pieces=len(wanted), what="the training speed")
     points = [
         SpeedPoint(shape=TrainedShape.of(config), tokens_per_second=speeds[name]) for name, config in wanted.items()
     ]
@@ -86,21 +104,26 @@ def _calibrate_packing(prepared: Prepared, place: Place, executor: Executor, *, 
         },
         resources=Resources(cpus=float(cpus), gpus=1.0 if place.gpus else 0.0, whole_node=True),
     )
-    summary = Supervisor([task], executor).run()
-    if not summary.ok:
-        say(f"runs that share a device were not measured: {summary.failed[task.id].message}")
+    try:
+        found = _measure(task, executor, pieces=len(wanted) * cores.bit_length(), what="how runs share a device")
+    except UserError as error:
+        say(str(error))
         return prepared
     packing = [
-        PackingPoint(shape=shape, speeds=[SharedSpeed.model_validate(speed) for speed in speeds])
-        for shape, speeds in zip(wanted, summary.done[task.id], strict=True)
+        PackingPoint(
+            shape=shape,
+            speeds=[SharedSpeed.model_validate(speed) for speed in speeds],
+            through_mps=found["through_mps"],
+        )
+        for shape, speeds in zip(wanted, found["speeds"], strict=True)
     ]
     return calibrated(prepared, store(prepared.setup, (), packing))
 
 
-def share_serving_costs(prepared: Prepared) -> list[str]:
+def share_serving_costs(prepared: Prepared, standing: Standing) -> list[str]:
     """Give every finished run its size's serving cost, where one was measured as the sweep asks; returns the sizes without."""
     missing = []
-    for size, keys in _finished_keys(prepared).items():
+    for size, keys in _finished_keys(prepared, standing).items():
         folders = [prepared.storage.run(key) for key in keys]
         costs = [cost for cost in map(read_inference, folders) if cost is not None and _as_asked(prepared, cost)]
         if not costs:
@@ -112,11 +135,11 @@ def share_serving_costs(prepared: Prepared) -> list[str]:
     return missing
 
 
-def _finished_keys(prepared: Prepared) -> dict[str, list[str]]:
+def _finished_keys(prepared: Prepared, standing: Standing) -> dict[str, list[str]]:
     """Keys of the finished runs by size; none where the sweep measures no serving cost."""
     by_size: dict[str, list[str]] = {}
     for run in prepared.design.runs if prepared.spec.inference is not None else []:
-        if not run.record.is_trunk and read_status(prepared.storage.run(run.record.key)) is RunStatus.FINISHED:
+        if not run.record.is_trunk and standing.status(run.record.key) is RunStatus.FINISHED:
             by_size.setdefault(run.size, []).append(run.record.key)
     return by_size
 
@@ -137,17 +160,25 @@ def _as_asked(prepared: Prepared, cost: InferenceCost) -> bool:
 
 
 def measure_inference(
-    prepared: Prepared, executor: Executor, place: Place, *, again: bool, say: Callable[[str], None]
+    prepared: Prepared,
+    standing: Standing,
+    executor: Executor,
+    place: Place,
+    heeding: Heeding,
+    *,
+    again: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Measure serving cost where a size lacks it, or everywhere `again`: always all sizes in one task with a node to itself,
     interleaved, since only what was measured together compares.
     """
-    protocol, by_size = prepared.spec.inference, _finished_keys(prepared)
-    if protocol is None or not by_size or not (again or share_serving_costs(prepared)):
+    protocol, by_size = prepared.spec.inference, _finished_keys(prepared, standing)
+    if protocol is None or not by_size or not (again or share_serving_costs(prepared, standing)):
         return
     say(f"measuring what serving costs at {len(by_size)} sizes, nothing else running")
     try:
-        measure_shapes(prepared, executor, place, {size: prepared.design.models[size] for size in by_size}, by_size)
+        shapes = {size: prepared.design.models[size] for size in by_size}
+        measure_shapes(prepared, executor, place, shapes, by_size, orders=heeding.orders_for)
     except UserError as error:
         say(str(error))
 
@@ -158,9 +189,10 @@ def measure_shapes(
     place: Place,
     shapes: Mapping[str, ModelConfig],
     run_keys: Mapping[str, Sequence[str]],
+    orders: Callable[[str], Orders] = lambda task_id: Orders(),
 ) -> dict[str, InferenceCost]:
     """Measure what serving each shape costs, interleaved in one task with a node to itself, and leave it in the folders of the
-    runs that have the shape.
+    runs that have the shape. `orders` are what people ask for, by the task's id.
 
     Raises:
         UserError: the measurement failed, or the sweep says not how to measure.
@@ -181,7 +213,36 @@ def measure_shapes(
         },
         resources=replace(run_resources(prepared.design, place, prepared.calibration), whole_node=True),
     )
-    summary = Supervisor([task], executor).run()
+    costs = _measure(task, executor, pieces=len(shapes), what="serving cost", orders=orders)
+    return {name: InferenceCost.model_validate_json(cost) for name, cost in costs.items()}
+
+
+def _measure(
+    task: Task,
+    executor: Executor,
+    *,
+    pieces: int,
+    what: str,
+    orders: Callable[[str], Orders] = lambda task_id: Orders(),
+) -> Any:
+    """What the task returns, run alone. It counts as hung after `PIECE_SECONDS` for each of its pieces.
+
+    Raises:
+        UserError: it failed, or somebody cancelled it.
+    """
+    running_since = 0.0
+
+    def on_event(event: Event) -> None:
+        nonlocal running_since
+        if event.state is State.RUNNING:
+            running_since = time.monotonic()
+
+    def stalled(task: Task) -> bool:
+        return time.monotonic() - running_since > pieces * PIECE_SECONDS
+
+    summary = Supervisor([task], executor, stalled=stalled, orders=lambda: orders(task.id), on_event=on_event).run()
+    if summary.cancelled:
+        raise UserError(f"{what} was not measured: the sweep was cancelled")
     if not summary.ok:
-        raise UserError(f"serving cost was not measured: {summary.failed[task.id].message}")
-    return {name: InferenceCost.model_validate_json(cost) for name, cost in summary.done[task.id].items()}
+        raise UserError(f"{what} was not measured: {summary.failed[task.id].message}")
+    return summary.done[task.id]

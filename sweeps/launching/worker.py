@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.mps import PIPE_DIRECTORY
 from llama.config import DType, ModelConfig, RunConfig
 from llama.records import INFERENCE, write_record
 from llama.sharing import SharedSpeed
@@ -61,6 +62,13 @@ def train(
     }
 
 
+def describe_machine(*, attempt: int) -> dict[str, Any]:
+    """This worker's `sweeps.hardware.machine.Machine`, as its fields."""
+    from sweeps.hardware.machine import this_machine
+
+    return this_machine()._asdict()
+
+
 def measure_speed(
     *,
     attempt: int,
@@ -81,9 +89,10 @@ def measure_speed(
 
 def measure_packing(
     *, attempt: int, shapes: Sequence[str], seconds: float, cores: int, threads: int | None
-) -> list[list[dict[str, Any]]]:
-    """For each shape (a RunConfig as JSON) what 1, 2, 4 ... runs of it do side by side on this worker's device, as the fields
-    of `llama.sharing.SharedSpeed`. `threads` of each run go with a GPU; on a CPU, where it is None, the runs share the cores.
+) -> dict[str, Any]:
+    """For each shape (a RunConfig as JSON) what 1, 2, 4 ... runs of it do side by side on this worker's device: `speeds`, as
+    the fields of `llama.sharing.SharedSpeed`, and whether they ran `through_mps`. `threads` of each run go with a GPU; on a
+    CPU, where it is None, the runs share the cores.
     """
     _keep_to_cpu(threads is None)
     from llama.sharing import measure_sharing
@@ -98,7 +107,7 @@ def measure_packing(
             return measure_sharing(config, runs, seconds=seconds, threads=of_each, use_gpu=threads is not None)
 
         found.append([speed.model_dump() for speed in search(measure, at_most=max(1, cores // (threads or 1)))])
-    return found
+    return {"speeds": found, "through_mps": threads is not None and PIPE_DIRECTORY in os.environ}
 
 
 def measure_inference(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +66,11 @@ class Prepared:
     def spec(self) -> SweepSpec:
         return self.design.spec
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Of all runs, trunks included, by key."""
+        return {run.record.key: run.record.name for run in self.design.runs}
+
 
 def prepare(
     argument: str, storage: Storage, place: Place, *, stated: Stated = Stated(), say: Callable[[str], None]
@@ -107,6 +112,18 @@ def prepare(
         plan=plan,
         stated=stated,
     )
+
+
+def require_fit(plans: Sequence[Plan]) -> None:
+    """Raise UserError where a size of these plans is too large for the GPUs that it would get."""
+    reasons = [
+        f"{plan.sweep} does not fit {plan.place}: {size.size}: {size.layout}"
+        for plan in plans
+        for size in plan.sizes
+        if not size.fits
+    ]
+    if reasons:
+        raise UserError("\n".join(reasons))
 
 
 def calibrated(prepared: Prepared, calibration: Calibration) -> Prepared:

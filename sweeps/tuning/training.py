@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from cluster.executor import Executor
 from cluster.states import Event, State, Summary
 from cluster.supervisor import Supervisor
-from cluster.task import Failed, Task
+from cluster.task import Task
 from llama.accounting import training_flops_per_token
 from llama.config import RunConfig
-from llama.lease import current_owner
 from llama.metric_names import VAL_LOSS
-from llama.records import read_checkpoint_mark, read_done, read_heartbeat, read_journal
+from llama.records import read_checkpoint_mark, read_done, read_journal
 from sweeps.attempts import AttemptLog
 from sweeps.designs.segments import Segment
 from sweeps.hardware.place import Place
 from sweeps.launching import worker
+from sweeps.launching.at_work import AtWork
 from sweeps.launching.heeding import Heeding
-from sweeps.launching.launch import HANG_SECONDS, ORDERING_FLOPS_PER_SECOND, record_failure
-from sweeps.planning.prepare import Prepared, gpu_share, run_resources
+from sweeps.launching.training import ORDERING_FLOPS_PER_SECOND, training_arguments
+from sweeps.planning.prepare import Prepared, run_resources
 from sweeps.storage import Storage
 from sweeps.tuning.trials import Reached, Stretch
 from sweeps.words import duration
@@ -78,24 +78,13 @@ class Trainer:
         folder = storage.sweep(prepared.spec.name)
         heeding = Heeding(folder, list(segments.values()), names, say=self._say)
         attempts = AttemptLog(storage, segments)
-        running_since: dict[str, float] = {}
-
-        def stalled(task: Task) -> bool:
-            run_folder = storage.run(segments[task.id].run_key)
-            if current_owner(run_folder) is None:
-                return False  # not begun: on a shared cluster an attempt may wait for its turn
-            beat = read_heartbeat(run_folder)
-            sign = max(running_since[task.id], beat.unix_ms / 1000 if beat is not None else 0.0)
-            return time.time() - sign > HANG_SECONDS
+        at_work = AtWork(storage, segments)
 
         def on_event(event: Event) -> None:
             attempts.on_event(event)
+            at_work.on_event(event)
             stretch = by_id[event.task.id]
-            if event.state is State.RUNNING:
-                running_since[event.task.id] = time.time()
-            elif event.state in (State.RETRYING, State.FAILED) and isinstance(event.outcome, Failed):
-                final = event.state is State.FAILED
-                record_failure(storage, stretch.config.key, event.attempt, event.outcome, final=final)
+            if event.state in (State.RETRYING, State.FAILED):
                 self._say(f"{stretch.name}: {event.reason}")
             elif event.state in (State.DONE, State.SKIPPED):
                 self._count(stretch, found=event.state is State.SKIPPED)
@@ -104,20 +93,13 @@ class Trainer:
                     tokens = stretch.until_step * stretch.config.batch_tokens
                     self._say(f"{stretch.name}: loss {loss:.4f} after {tokens:,} tokens  ({self._progress})")
 
+        resources = run_resources(prepared.design, self._place, prepared.calibration)
         tasks = [
             Task(
                 id=id,
                 function=worker.train,
-                arguments={
-                    "storage": str(storage.root),
-                    "config": segment.config.model_dump_json(),
-                    "corpus_folder": prepared.index.corpus_folder,
-                    "until_step": segment.end_step,
-                    "spec_folder": prepared.index.spec_folder,
-                    "threads": prepared.spec.resources.cpus,
-                    "gpu_share": gpu_share(prepared.design, prepared.calibration) if self._place.gpus else 0.0,
-                },
-                resources=run_resources(prepared.design, self._place, prepared.calibration),
+                arguments=training_arguments(prepared, segment, resources),
+                resources=resources,
                 estimated_seconds=segment.flops / ORDERING_FLOPS_PER_SECOND,
             )
             for id, segment in segments.items()
@@ -126,8 +108,9 @@ class Trainer:
             tasks,
             self._executor,
             is_done=lambda task: _is_done(storage, by_id[task.id]),
-            stalled=stalled,
-            orders=heeding.orders,
+            stalled=at_work.stalled,
+            progress=at_work.progress,
+            orders=lambda: heeding.orders(supervisor.states),
             on_event=on_event,
         )
         with attempts:

@@ -28,8 +28,10 @@ from llama.sweep_index import SweepRun
 from sweeps.designs.spec import load_sweep
 from sweeps.designs.tune_block import Tune
 from sweeps.hardware.place import Place, this_place
-from sweeps.launching.launch import INTERRUPTED_MIRROR_SECONDS, MIRROR_SECONDS, cluster_place, hold_sweep
-from sweeps.planning.prepare import Prepared, prepare
+from sweeps.launching.cluster_place import cluster_place
+from sweeps.launching.hold import hold_sweep
+from sweeps.launching.launch import INTERRUPTED_MIRROR_SECONDS, MIRROR_SECONDS
+from sweeps.planning.prepare import Prepared, prepare, require_fit
 from sweeps.storage import Storage, find_source, open_sweep, register_sweep
 from sweeps.tracking import (
     Mirror,
@@ -118,6 +120,7 @@ def tune_sweep(
         executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, source.storage, place, say=say)
+        require_fit([prepared.plan])
         stack.enter_context(hold_sweep(prepared.storage, prepared.spec.name, wait=wait, say=say))
         if executor is None:
             session = open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"])

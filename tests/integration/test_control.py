@@ -16,7 +16,7 @@ from llama.records import CONFIG, read_heartbeat
 from tests.cluster.processes import wait_for
 from tests.integration.conftest import Launcher, read_index, results
 
-LONG = {"tokens": [65_536, 524_288, 1_048_576]}
+LONG = {"tokens": [65_536, 262_144, 524_288]}
 
 
 def statuses(launcher: Launcher) -> dict[str, Any]:

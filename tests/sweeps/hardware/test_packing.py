@@ -162,7 +162,6 @@ def test_a_run_that_cannot_train_is_told_with_its_reason() -> None:
 
 
 def test_the_workers_search_shares_the_cores_between_runs() -> None:
-    (speeds,) = worker.measure_packing(
-        attempt=1, shapes=[tiny_run().model_dump_json()], seconds=0.1, cores=1, threads=None
-    )
-    assert [SharedSpeed.model_validate(speed).runs for speed in speeds] == [1]
+    found = worker.measure_packing(attempt=1, shapes=[tiny_run().model_dump_json()], seconds=0.1, cores=1, threads=None)
+    assert [[SharedSpeed.model_validate(speed).runs for speed in speeds] for speeds in found["speeds"]] == [[1]]
+    assert found["through_mps"] is False
