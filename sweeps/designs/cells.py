@@ -32,6 +32,8 @@ class Cell:
     lr_multiplier: float
     flops_budget: float | None
     """The declared compute budget, where one declares it."""
+    tokens: int
+    """Of the budget that names it, before rounding to whole batches."""
     config: RunConfig
     """Of the first seed, without a parent."""
     parts_by_seed: dict[int, tuple[int, ...]]
@@ -150,6 +152,7 @@ def _cell(
         budget=budget_label(naming.wanted.unit, naming.wanted.budget),
         lr_multiplier=multiplier,
         flops_budget=naming.wanted.budget if naming.wanted.unit == "flops" else None,
+        tokens=naming.tokens,
         config=config,
         parts_by_seed={seed: tuple(sorted(parts)) for seed, parts in parts_by_seed.items()},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -298,6 +299,7 @@ class SweepSpec(Config):
                 n_budgets=max(sum(len(part.wanted(size, width)) for part in parts) for size, width in sizes),
                 unit=" and ".join(sorted({part.unit for part in parts})),
                 measures_serving=info.data.get("inference") is not None,
+                unheeded=_unheeded_by_tuning(parts, info.data.get("recipe"), info.data.get("seeds")),
             )
             if problems:
                 refuse(*problems)
@@ -350,6 +352,18 @@ class SweepSpec(Config):
         """SHA-256 of all that the spec says, in canonical form; comments and order of keys are no part of it."""
         # Sweeps that were launched before there was a tuning study keep their digest.
         return digest(self.model_dump(mode="json", exclude={"tune"} if self.tune is None else None))
+
+
+def _unheeded_by_tuning(parts: Sequence[Part], recipe: RecipeSpec | None, seeds: Seeds | None) -> list[str]:
+    """Keys that were given and that say what a tuning study decides itself."""
+    by_hand = [cell for part in parts if isinstance(part, ByHand) for cell in part.cells]
+    given = {
+        "seed of budgets.cells": any(cell.seed is not None for cell in by_hand),
+        "lr_multiplier of budgets.cells": any(cell.lr_multiplier is not None for cell in by_hand),
+        "recipe.lr_multipliers": recipe is not None and recipe.lr_multipliers != [1.0],
+        "seeds.extra": seeds is not None and bool(seeds.extra),
+    }
+    return [key for key, is_given in given.items() if is_given]
 
 
 def load_sweep(path: Path | str) -> SweepSpec:

@@ -121,8 +121,17 @@ class Tune(Config):
             raise ValueError("give one of learning_rate and shape")
         return self
 
-    def problems(self, *, n_sizes: int, n_budgets: int, unit: str, measures_serving: bool) -> list[tuple[str, str]]:
-        """What in the rest of the sweep does not suit the search, by key below `tune`."""
+    def problems(
+        self, *, n_sizes: int, n_budgets: int, unit: str, measures_serving: bool, unheeded: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """What in the rest of the sweep does not suit the search, by key below `tune`; `unheeded` are keys that set what a
+        search sets itself.
+        """
+        if unheeded:
+            search = "learning_rate" if self.learning_rate is not None else "shape"
+            return [
+                (search, f"trials take seeds.base and rates of their own: leave out {' and '.join(unheeded)}"),
+            ]
         if self.learning_rate is not None and n_sizes < 3:
             return [
                 ("learning_rate", f"the ladder has {n_sizes} sizes: the law needs two, and a larger one to be held out")

@@ -8,13 +8,15 @@ that the scatter around the cell's curve holds the seeds' noise too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llama.accounting import count_parameters, training_flops_per_token
 from llama.config import ModelConfig, RunConfig
-from sweeps.designs.cells import cell_name
+from llama.errors import UserError
+from sweeps.designs.cells import make_cells
 from sweeps.designs.numerics import Numerics
 from sweeps.designs.run_configs import CorpusFacts, lone_run
 from sweeps.designs.spec import SweepSpec
@@ -33,7 +35,7 @@ START_SHARES = (0.5, 0.25, 0.75, 0.375, 0.625)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class RateCell:
     """A size at a budget."""
 
     name: str
@@ -52,20 +54,26 @@ class Cell:
         return float(self.tokens * training_flops_per_token(self.model))
 
 
-def cells_of(spec: SweepSpec, corpus: CorpusFacts) -> list[Cell]:
-    """Every size at every budget; the largest size's are held out."""
+def cells_of(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> list[RateCell]:
+    """The sweep's cells, each once however many parts want it; the largest size's are held out.
+
+    Raises:
+        UserError: the limits leave nothing of the largest size, or of all but one of the others.
+    """
     models = spec.ladder.models(corpus.vocab_size)
     largest = max(models, key=lambda size: count_parameters(models[size]).n_params)
-    return [
-        Cell(
-            name=cell_name(size, wanted.unit, wanted.budget),
-            model=model,
-            tokens=wanted.tokens(model),
-            held_out=size == largest,
+    made = {size: make_cells(spec, corpus, numerics, size, model) for size, model in models.items()}
+    with_cells = [size for size, (cells, _) in made.items() if cells]
+    if largest not in with_cells or len(with_cells) < 3:
+        out = [f"{name}: {reason}" for _, left_out in made.values() for name, reason, _ in left_out]
+        raise UserError(
+            f"tune.learning_rate: the law needs two sizes and the largest, {largest}, to be held out; with cells are "
+            f"{', '.join(with_cells) or 'none'} ({'; '.join(out[:3])}): change budgets"
         )
-        for size, model in models.items()
-        for part in spec.parts
-        for wanted in part.wanted(size, model.d_model)
+    return [
+        RateCell(name=cell.name, model=models[size], tokens=cell.tokens, held_out=size == largest)
+        for size, (cells, _) in made.items()
+        for cell in cells
     ]
 
 
@@ -77,9 +85,9 @@ class RateTrials:
     corpus: CorpusFacts
     numerics: Numerics
     search: RateSearch
-    cells: Sequence[Cell]
+    cells: Sequence[RateCell]
 
-    def config(self, cell: Cell, suggestion: Suggestion) -> RunConfig:
+    def config(self, cell: RateCell, suggestion: Suggestion) -> RunConfig:
         """
         Raises:
             UserError: the run is too short for the recipe's warm-up and cooldown.
@@ -101,14 +109,16 @@ class RateTrials:
         )
 
     def starts(self) -> list[Parameters]:
-        """A cell's first trials."""
+        """A cell's first trials. Batches take turns as seeds do; where the turns would fall together they are shifted, since
+        a batch that always has the same seed is not told from that seed.
+        """
         low, high = self.search.lr_multiples.low, self.search.lr_multiples.high
         multiples = [low * (high / low) ** share for share in START_SHARES]
         count = len(self.search.batch_tokens or ())
         if not count:
             return [{"lr_multiple": multiple} for multiple in multiples]
-        middle = count // 2
-        return [{"lr_multiple": x, "batch_rank": (middle + k) % count} for k, x in enumerate(multiples)]
+        turn = math.lcm(count, len(self.spec.seeds.base))
+        return [{"lr_multiple": x, "batch_rank": (count // 2 + k + k // turn) % count} for k, x in enumerate(multiples)]
 
     def open_studies(self, storage: BaseStorage, *, seed: int) -> dict[str, Suggestions]:
         """Each cell's study.
@@ -154,7 +164,7 @@ class RateTrials:
         cell = next(cell for cell in self.cells if cell.name == one.cell)
         return cell.flops * (1 - self.search.prune.at) if self.search.prune is not None else 0.0
 
-    def tried(self, cell: Cell, suggestion: Suggestion) -> Trial:
+    def tried(self, cell: RateCell, suggestion: Suggestion) -> Trial:
         """A trial that has not ended."""
         config = self.config(cell, suggestion)
         return Trial(
@@ -199,10 +209,10 @@ def search_rates(
 
 def _run(
     trials: RateTrials,
-    generation: Sequence[tuple[Cell, Suggestion]],
+    generation: Sequence[tuple[RateCell, Suggestion]],
     tried: Mapping[tuple[str, int], Trial],
     train: Train,
-) -> list[tuple[Cell, Trial]]:
+) -> list[tuple[RateCell, Trial]]:
     """Train a generation; with a pruning rule to where it is judged first."""
     rule = trials.search.prune
     configs = {(cell.name, s.number): trials.config(cell, s) for cell, s in generation}

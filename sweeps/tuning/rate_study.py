@@ -17,7 +17,7 @@ from sweeps.designs.run_configs import lone_run
 from sweeps.designs.spec import RecipeSpec
 from sweeps.tuning.optimum import Curve
 from sweeps.tuning.rate_law import FittedLaw, RateLaws, fit_rate_laws
-from sweeps.tuning.rate_search import Cell, RateTrials
+from sweeps.tuning.rate_search import RateCell, RateTrials
 from sweeps.tuning.trials import Stretch, Train, Trial
 
 Interval = tuple[float, float]
@@ -213,7 +213,7 @@ def recipe_of(trials: RateTrials, laws: RateLaws, *, date: str) -> RecipeSpec:
     return RecipeSpec.model_validate({"name": "tuned", **schedule, **held, "tuned": law.model_dump()})
 
 
-def default_config(trials: RateTrials, cell: Cell, *, seed: int, recipe: RecipeSpec | None = None) -> RunConfig:
+def default_config(trials: RateTrials, cell: RateCell, *, seed: int, recipe: RecipeSpec | None = None) -> RunConfig:
     """A cell's run by the sweep's own recipe, or by another."""
     spec = trials.spec
     return lone_run(spec, trials.corpus, trials.numerics, cell.model, cell.tokens, recipe or spec.recipe, seed=seed)

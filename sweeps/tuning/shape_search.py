@@ -212,7 +212,8 @@ def _run(
     models = {f"t{s.number}": trials.model(s.parameters) for s in generation}
     losses = _losses(trials, models, train)
     keys = {f"t{one.number}": one.run_keys for one in running}
-    costs = measure(f"t{generation[0].number}", {REFERENCE: trials.reference, **models}, keys)
+    first = generation[0].number  # of what is left of the generation, which was perhaps measured before a crash
+    costs = measure(f"t{first - first % trials.search.at_once}", {REFERENCE: trials.reference, **models}, keys)
     ended = []
     for one in running:
         name = f"t{one.number}"

@@ -11,6 +11,8 @@ import pandas as pd
 from analysis.plots import style
 from analysis.plots.gallery import save_picture
 from analysis.plots.picture import Axis, Layer, Line, Panel, Picture, Points
+from llama.config import digest
+from llama.errors import UserError
 from llama.records import InferenceCost, Record
 from sweeps.tuning.importances import EVALUATOR, Importance, importances
 from sweeps.tuning.pareto import pareto_front
@@ -64,7 +66,10 @@ class ShapeStudy(Record):
     def headline(self) -> str:
         base = self.reference.trial
         beaten = [one for one in self.front if one.trial.number >= 0 and _beats(one, self.reference)]
-        said = f"{len(self.front)} shapes on the front of {self.shapes}"
+        on_front = sum(one.trial.number >= 0 for one in self.front)
+        said = f"{on_front} of {self.shapes} shapes are on the front"
+        if on_front < len(self.front):
+            said += ", and so is the reference"
         if not beaten:
             return (
                 f"{said}; none has both a lower loss and a lower decode cost than the reference ({shape_words(base)})"
@@ -91,8 +96,14 @@ def shape_words(one: ShapeTrial) -> str:
 def study_of(
     trials: ShapeTrials, study: Suggestions, shaped: Sequence[ShapeTrial], measure: Measure, *, seed: int
 ) -> ShapeStudy:
-    """The document; the front is measured once more, all of it together."""
+    """The document; the front is measured once more, all of it together.
+
+    Raises:
+        UserError: every trial diverged.
+    """
     finished = distinct([one for one in shaped if one.loss is not None and one.decode_cost is not None])
+    if not any(one.number >= 0 for one in finished):
+        raise UserError(f"tune: all {len(shaped) - 1} shapes diverged, so there is no front: lower the recipe's rate")
     places = [(one.loss or 0.0, one.decode_cost or 0.0) for one in finished]
     front = [finished[k] for k in pareto_front(places)]
     again = _measured_again(trials, study, front, measure)
@@ -137,8 +148,7 @@ def _measured_again(
 ) -> dict[str, InferenceCost]:
     parameters = {told.number: told.params for told in study.told}
     models = {f"t{one.number}": trials.model(parameters[one.number]) for one in front if one.number >= 0}
-    numbers = "-".join(sorted(models))
-    return dict(measure(f"front-{numbers}", {REFERENCE: trials.reference, **models}, {}))
+    return dict(measure(f"front-{digest(sorted(models))[:16]}", {REFERENCE: trials.reference, **models}, {}))
 
 
 def _front_shape(one: ShapeTrial, costs: dict[str, InferenceCost]) -> FrontShape:

@@ -165,7 +165,7 @@ def _tune_rates(context: TuningContext) -> Tuned:
     spec, corpus, numerics = prepared.spec, prepared.design.corpus, prepared.design.numerics
     tune = _spec(context)
     assert tune.learning_rate is not None
-    search, cells = tune.learning_rate, cells_of(spec, corpus)
+    search, cells = tune.learning_rate, cells_of(spec, corpus, numerics)
     trials = RateTrials(spec=spec, corpus=corpus, numerics=numerics, search=search, cells=cells)
     studies = trials.open_studies(open_journal(context.folder / JOURNAL), seed=tune.seed)
     progress = _progress(trials, studies)
@@ -185,6 +185,8 @@ def _tune_rates(context: TuningContext) -> Tuned:
                         f"{one.cell}-t{one.number}: {one.state} (rate {one.peak_lr:.3g}, batch {one.batch_tokens})"
                     )
 
+    for name, reason, _ in prepared.design.left_out:
+        context.say(f"left out: {name}: {reason}")
     context.say(f"{len(cells)} sizes and horizons, {search.trials} trials each")
     tried = search_rates(trials, studies, trainer, on_change=on_change)
     laws, curves = fit_study(trials, tried, seed=tune.seed)

@@ -117,7 +117,7 @@ def test_the_recipes_batch_is_the_laws_where_the_batch_is_known_at_fewer_cells_t
     assert not laws.optima["d"].has_batch
     spec = rate_sweep()
     trials = RateTrials(
-        spec=spec, corpus=FACTS, numerics=CPU, search=spec.tune.learning_rate, cells=cells_of(spec, FACTS)
+        spec=spec, corpus=FACTS, numerics=CPU, search=spec.tune.learning_rate, cells=cells_of(spec, FACTS, CPU)
     )
     law = recipe_of(trials, laws, date="2026-01-31").tuned
     assert isinstance(law, TunedLaw)

@@ -1,10 +1,12 @@
 """The search for rates on a surface whose answer is known: the law, the edges, pruning, and going on after a crash."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llama.errors import UserError
+from sweeps.designs.spec import SweepSpec
 from sweeps.tuning.optimum import Curve
 from sweeps.tuning.rate_law import fit_rate_laws
 from sweeps.tuning.rate_search import RateTrials, cells_of, search_rates
@@ -25,7 +27,7 @@ from tests.sweeps.tuning.surface import (
 def trials_of(**tune) -> RateTrials:
     spec = rate_sweep(**tune)
     search = spec.tune.learning_rate
-    return RateTrials(spec=spec, corpus=FACTS, numerics=CPU, search=search, cells=cells_of(spec, FACTS))
+    return RateTrials(spec=spec, corpus=FACTS, numerics=CPU, search=search, cells=cells_of(spec, FACTS, CPU))
 
 
 def searched(path: Path, training: FakeTraining, **tune) -> list[Trial]:
@@ -139,3 +141,38 @@ def test_censored_trials_are_stopped_by_the_rule_and_enter_no_fit(tmp_path: Path
         worsened = [one.model_copy(update={"judged_loss": 1e3}) if one.state == "censored" else one for one in mine]
         assert len(Curve(mine).loss) == len(kept)
         assert Curve(worsened).optimum() == Curve(mine).optimum()
+
+
+@pytest.mark.parametrize(("batches", "seeds"), [(2, 2), (3, 3), (4, 2), (2, 4), (3, 2), (6, 3)])
+def test_the_first_trials_tell_batches_from_seeds(batches: int, seeds: int) -> None:
+    trials = trials_of(batch_tokens=[256 * 2**k for k in range(batches)])
+    spec = trials.spec.model_copy(update={"seeds": trials.spec.seeds.model_copy(update={"base": list(range(seeds))})})
+    starts = replace(trials, spec=spec).starts()
+    pairs = {(start["batch_rank"], number % seeds) for number, start in enumerate(starts)}
+    assert len({batch for batch, _ in pairs}) == min(batches, len(starts))
+    if min(batches, seeds) < len(starts):
+        one_to_one = len(pairs) == len({batch for batch, _ in pairs}) == len({seed for _, seed in pairs})
+        assert not one_to_one
+
+
+def test_a_cell_that_two_parts_want_is_searched_once_and_limits_hold(tmp_path: Path) -> None:
+    parts = [
+        {"tokens": [500_000, 1_000_000], "max_tokens_per_parameter": 30},
+        {"tokens": [1_000_000], "sizes": ["w32"]},
+    ]
+    spec = SweepSpec.model_validate(rate_sweep(trials=6).model_dump(exclude_none=True) | {"budgets": parts})
+    cells = cells_of(spec, FACTS, CPU)
+    names = [cell.name for cell in cells]
+    assert names.count("w32-D1e6") == 1
+    assert "w16-D1e6" not in names
+    assert [cell.name for cell in cells if cell.held_out] == ["w64-D5e5", "w64-D1e6"]
+    trials = RateTrials(spec=spec, corpus=FACTS, numerics=CPU, search=spec.tune.learning_rate, cells=cells)
+    tried = search_rates(trials, trials.open_studies(open_journal(tmp_path / "journal"), seed=0), FakeTraining())
+    assert len(tried) == 6 * len(cells)
+
+
+def test_limits_that_leave_no_law_are_refused() -> None:
+    spec = rate_sweep()
+    budgets = {"tokens": [1_000_000], "min_tokens_per_parameter": 5}
+    with pytest.raises(UserError, match="w64, to be held out; with cells are w16, w32"):
+        cells_of(SweepSpec.model_validate(spec.model_dump(exclude_none=True) | {"budgets": budgets}), FACTS, CPU)

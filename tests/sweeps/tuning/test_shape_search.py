@@ -141,3 +141,47 @@ def test_importances_find_the_parameter_that_matters() -> None:
     assert [one.parameter for one in found] == ["a", "b"]
     assert found[0].share > 0.95
     assert found[0].ci90[0] > 0.9
+
+
+def test_a_crash_between_two_tells_has_nothing_measured_under_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = trials_of()
+    bench = FakeBench()
+    study = trials.open_study(open_journal(tmp_path / "journal"), seed=0)
+    tell = study.tell
+
+    def dies_at_the_second(number: int, *told) -> None:
+        if number == 1:
+            raise KeyboardInterrupt
+        tell(number, *told)
+
+    monkeypatch.setattr(study, "tell", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        search_shapes(trials, study, FakeTraining(), bench)
+    assert bench.measured == ["t0"]
+    again = FakeBench()
+    search_shapes(trials, trials.open_study(open_journal(tmp_path / "journal"), seed=0), FakeTraining(), again)
+    assert again.measured == ["t0", "t2", "t4", "t6", "t8", "t10"]
+
+
+def test_the_front_is_measured_under_a_name_that_files_may_have(tmp_path: Path) -> None:
+    trials, study, shaped = searched(tmp_path / "journal", FakeTraining())
+    bench = FakeBench()
+    study_of(trials, study, shaped, bench, seed=0)
+    (name,) = bench.measured
+    assert len(name) < 30
+
+
+def test_a_search_of_which_every_shape_diverged_says_so(tmp_path: Path) -> None:
+    trials, study, shaped = searched(tmp_path / "journal", FakeTraining())
+    lost = [one.model_copy(update={"state": "diverged", "loss": None}) if one.number >= 0 else one for one in shaped]
+    with pytest.raises(UserError, match="all 12 shapes diverged"):
+        study_of(trials, study, lost, FakeBench(), seed=0)
+
+
+def test_the_reference_on_the_front_is_no_shape_of_the_search(tmp_path: Path) -> None:
+    trials, study, shaped = searched(tmp_path / "journal", FakeTraining())
+    best = [one.model_copy(update={"loss": 0.5, "decode_cost": 0.01}) if one.number < 0 else one for one in shaped]
+    document = study_of(trials, study, best, FakeBench(), seed=0)
+    assert document.headline.startswith(f"0 of {document.shapes} shapes are on the front, and so is the reference")

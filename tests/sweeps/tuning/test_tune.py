@@ -148,6 +148,15 @@ def test_a_search_for_shapes_has_to_measure(tmp_path: Path) -> None:
         tune_sweep(write(SHAPES | {"inference": False}, tmp_path), Storage(tmp_path), say=print)
 
 
+def test_rates_and_seeds_that_a_study_sets_itself_are_refused(tmp_path: Path) -> None:
+    cell = {"size": "w8", "tokens": 2_048, "seed": 3, "lr_multiplier": 2.0}
+    given = {"budgets": [RATES["budgets"], {"cells": [cell]}], "seeds": {"extra": [{"sizes": ["w4"], "seeds": [7]}]}}
+    with pytest.raises(
+        UserError, match=r"leave out seed of budgets\.cells and lr_multiplier of budgets\.cells and seeds"
+    ):
+        tune_sweep(write(RATES | given, tmp_path), Storage(tmp_path), say=print)
+
+
 def test_a_study_is_no_sweep_and_a_sweep_no_study(tmp_path: Path) -> None:
     plain = write({key: value for key, value in RATES.items() if key != "tune"}, tmp_path / "plain")
     with pytest.raises(UserError, match="the block tune is missing"):
