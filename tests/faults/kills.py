@@ -118,11 +118,14 @@ class TrackingVictim:
         self._comes_back = threading.Thread(target=server.up)
 
     def kill(self, command: SameCommand, worker: int) -> None:
-        if self._comes_back.is_alive():
-            self._comes_back.join()
+        self.wait_until_back()
         self._server.down()
         self._comes_back = threading.Thread(target=self._server.up)
         self._comes_back.start()
+
+    def wait_until_back(self) -> None:
+        if self._comes_back.is_alive():
+            self._comes_back.join()
 
 
 def kill_in_states(sweep: Sweep, victims: Sequence[Victim], states: Sequence[str]) -> dict[str, Any]:
@@ -137,7 +140,7 @@ def kill_in_states(sweep: Sweep, victims: Sequence[Victim], states: Sequence[str
         if following is not None:
             arm(sweep.faults, following)
         held.release()
-    return command.result()
+    return _complete(command, victims)
 
 
 def kill_at_random(sweep: Sweep, victims: Sequence[Victim], *, kills: int, steps: int, seed: int) -> dict[str, Any]:
@@ -159,7 +162,16 @@ def kill_at_random(sweep: Sweep, victims: Sequence[Victim], *, kills: int, steps
         worker = _training_worker(sweep) or 0
         ledger.write(sweep.faults, "kill", victim=victim.name)
         victim.kill(command, worker)
-    return command.result()
+    return _complete(command, victims)
+
+
+def _complete(command: SameCommand, victims: Sequence[Victim]) -> dict[str, Any]:
+    """Go on to the sweep's end. A launch that ended while MLflow was away has said so: the same command makes up for it."""
+    result = command.result()
+    for victim in victims:
+        if isinstance(victim, TrackingVictim):
+            victim.wait_until_back()
+    return command.sweep.finish() if result["mirror_trouble"] else result
 
 
 def _wait(condition: Callable[[], bool], command: SameCommand) -> None:

@@ -50,7 +50,7 @@ class TrackingServer:
             self._process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, cwd=self._folder, start_new_session=True
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
