@@ -4,10 +4,11 @@ Of each table the three dearest runs are held out, one after another the target,
 the same cheapest runs that identify the law, then reveal runs until 10 % and 25 % of the candidates' whole cost is spent, and
 the law (chinchilla, Huber) is fitted to what they have:
 
-- `next`: sets by `analysis.next.narrowing` for the target's loss, within the cost that is left; the cheaper runs of a set are
-  made until what was spent has doubled, and the rest is planned anew. What `isoloss next --narrow loss` does, time after time.
-- `random`: an affordable run at random, again and again; the median and quartiles of its errors over many draws.
-- `cheapest`: by cost.
+- `next`: at each of the two sums one set by `analysis.next` for the target's loss: `isoloss next --narrow loss --spend ...`. It
+  knows of the runs it has and their losses, of the candidates N, D and cost, and of the target N and D.
+- `random`: a run at random of those that what is left can pay, again and again until it can pay none; the median and quartiles
+  of its errors over many draws.
+- `cheapest`: the cheapest of those.
 - `all`: every candidate, at 100 % of the cost.
 
 Errors: |predicted / measured - 1| of the target's loss, and |ln N*| beside the fit of all candidates, N* at the target's FLOPs.
@@ -34,7 +35,8 @@ from analysis.fitting.fit import fit
 from analysis.fitting.information import relative_gradient
 from analysis.fitting.run_noise import DesignRuns
 from analysis.laws import get_law
-from analysis.next.narrowing import Goal, Narrowing, best_for_cost
+from analysis.next.best_sets import best_within
+from analysis.next.narrowing import Goal, Narrowing
 from analysis.next.suggest import noise_of, resamples
 from analysis.optima.optimum import compute_optimum
 from analysis.results import Array, Fit
@@ -111,7 +113,10 @@ def spend(pool: Pool, choose: Chooser) -> list[Rows]:
             left = share * float(pool.cost_m.sum()) - float(pool.cost_m[have].sum())
             if not pool.open(have, left):
                 break
-            have += choose(have, left)
+            chosen = choose(have, left)
+            if not chosen:
+                break
+            have += chosen
         stages.append(list(have))
     return stages
 
@@ -125,7 +130,7 @@ def at_random(pool: Pool, rng: np.random.Generator) -> Chooser:
 
 
 def narrowing(pool: Pool, target: int) -> Chooser:
-    """Sets that narrow the loss of one held-out run, made from their cheap end until what was spent has doubled."""
+    """The set that narrows the loss of one held-out run most, within what is left; nothing more where it leaves some."""
     law = get_law(LAW)
     place = _runs_of(pool.targets, [target])
     known: list[Fit] = []
@@ -149,11 +154,8 @@ def narrowing(pool: Pool, target: int) -> Chooser:
             candidates=_runs_of(pool.table, rows),
             noise=noise_of(pool.table, known[-1])[0],
         )
-        goal = Goal(gradient_KP=gradient_KP[sound], place=place)
-        chosen = best_for_cost(offer, goal, pool.cost_m[rows], spend=left)
-        picked = sorted(rows[k] for k in chosen) or rows[:1]
-        within = np.cumsum(pool.cost_m[picked]) <= pool.cost_m[have].sum()
-        return picked[: max(1, int(within.sum()))]
+        chosen = best_within(offer, Goal(gradient_KP=gradient_KP[sound], place=place), pool.cost_m[rows], left)
+        return [rows[k] for k in chosen]
 
     return choose
 

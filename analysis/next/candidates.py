@@ -21,7 +21,7 @@ TOKENS_STEP, LEAST_SIZE_STEP = 2.0, 1.4
 #: How far the grid goes beyond the dearest finished run, in FLOPs.
 BEYOND = 4.0
 #: The most candidates that are weighed: more only take longer.
-MOST = 2_000
+MOST = 500
 
 
 class Size(NamedTuple):
