@@ -24,6 +24,22 @@ BEYOND = 4.0
 MOST = 500
 
 
+class Trunk(NamedTuple):
+    """A constant-rate run that branches can be forked off."""
+
+    key: str
+    """The `group` of its branches."""
+    standing_tokens: tuple[float, ...]
+    """Where its checkpoints stand."""
+    fork_share: float
+    """Share of a branch's tokens that are the trunk's: a WSD run's up to its cooldown."""
+
+    def tokens_to_train(self, n_tokens: float) -> float:
+        """Of a branch this long: from the last checkpoint before its fork, which rounding to steps may put 1 % later."""
+        fork = self.fork_share * n_tokens
+        return n_tokens - min(max((at for at in self.standing_tokens if at <= 1.01 * fork), default=0.0), fork)
+
+
 class Size(NamedTuple):
     """A size that runs could be made of."""
 
@@ -32,6 +48,8 @@ class Size(NamedTuple):
     n_params: float
     """As the fit counts."""
     flops_per_token: float
+    trunks: tuple[Trunk, ...] = ()
+    """That stand, of any seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +86,16 @@ def grid(fit: Fit, sizes: Sequence[Size], train_flops: TokenCost) -> Candidates:
     """Each size at lengths a factor of 2 apart.
 
     Lengths lie a factor of 2 around the fitted tokens a parameter, and cost from the cheapest finished run to four times the
-    dearest. A cell that has a run is another seed of it.
+    dearest. A cell that has a run is another seed of it. Off a trunk that stands a run costs what is left to train.
     """
     ratios, tokens = fit.fitted_range.tokens_per_param, fit.fitted_range.n_tokens
     made = np.array([train_flops(point.n_params) * point.n_tokens for point in fit.points if not point.held_out])
+    standing = any(size.trunks for size in sizes)
     last = np.ceil(np.log(tokens.hi / tokens.lo) / np.log(TOKENS_STEP)) + 3
     lengths = tokens.lo * TOKENS_STEP ** np.arange(-1, last)
+    branches = {(point.group, point.n_params, round(point.n_tokens / tokens.lo, 2)) for point in fit.points}
     rows = [
-        (size, float(d), size.flops_per_token * float(d))
+        (size, float(d), _free_trunk(size, float(d), branches, tokens.lo))
         for size in sizes
         for d in lengths
         if made.min() <= size.flops_per_token * d <= BEYOND * made.max()
@@ -85,8 +105,16 @@ def grid(fit: Fit, sizes: Sequence[Size], train_flops: TokenCost) -> Candidates:
         fit,
         np.array([size.n_params for size, _, _ in rows]),
         np.array([d for _, d, _ in rows]),
-        np.array([flops for _, _, flops in rows]),
+        np.array([size.flops_per_token * (trunk.tokens_to_train(d) if trunk else d) for size, d, trunk in rows]),
         sizes=tuple(size.label for size, _, _ in rows),
+        trunks=tuple(trunk.key if trunk else f"new-{size.label}" for size, _, trunk in rows) if standing else None,
+    )
+
+
+def _free_trunk(size: Size, n_tokens: float, branches: set[tuple[str, float, float]], unit: float) -> Trunk | None:
+    """A trunk that stands and has no branch of this length yet; None: the run needs a new seed's."""
+    return next(
+        (trunk for trunk in size.trunks if (trunk.key, size.n_params, round(n_tokens / unit, 2)) not in branches), None
     )
 
 
@@ -98,10 +126,11 @@ def of_arrays(
     *,
     names: tuple[str, ...] | None = None,
     sizes: tuple[str, ...] | None = None,
+    trunks: Sequence[str] | None = None,
 ) -> Candidates:
-    """Candidates at these sizes and lengths. One at a size whose runs branch off a trunk branches off its first."""
+    """Candidates at these sizes and lengths. Unless `trunks` says which, one branches off the first trunk of its size."""
     trunk_of = {point.n_params: point.group for point in reversed(fit.points) if point.group and not point.held_out}
-    trunks = [trunk_of.get(n, f"new-{n:.17g}" if trunk_of else "") for n in n_params_m.tolist()]
+    trunks = trunks or [trunk_of.get(n, f"new-{n:.17g}" if trunk_of else "") for n in n_params_m.tolist()]
     return Candidates(
         names=names or tuple(f"{count(n)} on {count(d)}" for n, d in zip(n_params_m, n_tokens_m, strict=True)),
         sizes=sizes or ("",) * len(n_params_m),

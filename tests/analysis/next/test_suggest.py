@@ -12,7 +12,7 @@ import pytest
 
 from analysis import fit, next_runs
 from analysis.decisions.costs import flops_rule
-from analysis.next.candidates import Candidates, grid, sizes_around
+from analysis.next.candidates import Candidates, Size, Trunk, grid, sizes_around
 from analysis.next.choice import when_to_stop
 from analysis.next.describe_next import describe_next, next_json
 from analysis.plots.next_runs import next_runs_picture
@@ -224,3 +224,20 @@ def test_words_document_and_picture_say_the_same(made: RunTable, fitted: Fit) ->
     points = next_runs_picture(found).points()
     assert set(points.loc[points["series"] == "next", "n_params"]) == {step.run.n_params for step in found.chosen}
     assert len(points[points["series"] == "expected interval"]) == 3
+
+
+def test_a_branch_off_a_standing_trunk_costs_what_is_left_to_train() -> None:
+    """From the last checkpoint before its fork; a length that the trunk has already is another seed, from scratch."""
+    made = table()
+    frame = made.frame.assign(group=[f"trunk-{n:.0f}" for n in made.frame["n_params"]])
+    fitted = fit(replace(made, frame=frame), bootstrap=0)
+    n, d = (float(frame[name].iloc[0]) for name in ("n_params", "n_tokens"))
+    trunk = Trunk(f"trunk-{n:.0f}", (0.8 * d, 1.5 * d), 0.8)
+    offered = grid(fitted, [Size("small", n, 6 * n, (trunk,))], flops_rule(6.0, "6 N"))
+    for tokens, flops, key in zip(offered.runs.n_tokens_n, offered.flops_m, offered.runs.trunk_n, strict=True):
+        again = tokens in set(frame.loc[frame["n_params"] == n, "n_tokens"])
+        fork = 0.8 * tokens
+        stands = max((at for at in trunk.standing_tokens if at <= fork * 1.01), default=0.0)
+        assert flops == pytest.approx(6 * n * (tokens if again else tokens - min(stands, fork)))
+        assert key == ("new-small" if again else trunk.key)
+    assert (offered.flops_m < 6 * n * offered.runs.n_tokens_n).any()
