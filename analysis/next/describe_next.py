@@ -30,7 +30,7 @@ def describe_next(found: NextRuns) -> list[str]:
         f"tokens; {what} is {show(found.value)}{brackets(found.ci95, show)}.",
         found.stop.words,
         f"{len(found.candidates)} candidates were ranked by the share of the variance of {what} that each takes away for its "
-        f"training FLOPs, averaged over {found.resamples} resamples of the law.",
+        f"training FLOPs, averaged over {found.resamples} laws: the usual shape and resamples.",
         f"Noise of log loss: {found.noise_rule}.",
     ]
     return lines + [f"- {warning}" for warning in found.warnings]
@@ -41,7 +41,7 @@ def cells_yaml(found: NextRuns) -> list[str]:
     batch = found.chosen[: found.stop.worth or len(found.chosen)]
     if not batch:
         return []
-    spent = f"the next {f'{len(batch)} runs' if len(batch) > 1 else 'run'}, {flops(batch[-1].spent_flops)} from scratch"
+    spent = f"the next {f'{len(batch)} runs' if len(batch) > 1 else 'run'}, {flops(batch[-1].spent_flops)}"
     if all(step.run.size for step in batch):
         return [
             f"# {spent}: a part more of the sweep's budgets",

@@ -23,7 +23,7 @@ def next_runs_picture(found: NextRuns) -> Picture:
         caption=(
             f"Left: candidates by the share of the variance of {WHAT[found.narrow]} that each takes away for a FLOP; numbered: "
             "the batch in order; star: what would be trained today. Right: 95 % interval today and as expected after each run "
-            f"of the batch. Averaged over {found.resamples} resamples. {parts.COUNTING_WORDS[found.fit.counting]}."
+            f"of the batch. Averaged over {found.resamples} laws. {parts.COUNTING_WORDS[found.fit.counting]}."
         ),
         panels=[_plane(found), _interval(found)],
         legend_title="gain for cost",

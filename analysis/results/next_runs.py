@@ -24,7 +24,7 @@ class CandidateRun:
     n_params: float
     n_tokens: float
     flops: float
-    """Of training it from scratch, unless the candidates' file says otherwise."""
+    """Of training it: from scratch, or off a trunk that stands; a candidates' file may say otherwise."""
     cost: float
     """Of the same in the costs' unit."""
     share: float
