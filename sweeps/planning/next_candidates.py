@@ -55,7 +55,7 @@ def ladder_sizes(sweep: SweepFolder, counting: str) -> list[Size]:
 
 
 def missing_runs(design: Design, storage: Storage, fit: Fit) -> Candidates:
-    """The design's own runs that are not finished, each at what it would cost from scratch (a trunk that stands is not counted).
+    """The design's own runs that are not finished, each at what it would cost from scratch, a standing trunk or not.
 
     Raises:
         UserError: all are finished.
