@@ -61,8 +61,8 @@ def _greedy(
     chosen: list[int] = []
     left = 1.0
     while len(chosen) < (len(cost_m) if runs is None else runs):
-        rows = np.flatnonzero(open_m & (cost_m <= (spend - cost_m[chosen].sum()) * ROUNDING))
-        if not len(rows):
+        rows = np.flatnonzero(open_m & (cost_m <= (spend - cost_m[chosen].sum()) * ROUNDING)).tolist()
+        if not rows:
             break
         left_m = narrowing.left_by_sets(goal, np.stack([_mask(cost_m, [*chosen, row]) for row in rows]))
         gain_m = 1 - left_m / left
@@ -72,7 +72,7 @@ def _greedy(
         harm_m = np.minimum(gain_m - least, 0.0) * cost_m[rows] ** power
         rank_m = np.where(gain_m > least, gain_m / cost_m[rows] ** power, harm_m)
         best = int(np.argmax(rank_m))
-        chosen.append(int(rows[best]))
+        chosen.append(rows[best])
         open_m[rows[best]] = False
         left = float(left_m[best])
     return chosen
