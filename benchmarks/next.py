@@ -33,11 +33,12 @@ from analysis import load_runs
 from analysis.decisions.costs import training_flops
 from analysis.fitting.fit import fit
 from analysis.fitting.information import relative_gradient
+from analysis.fitting.known_noise import noise_of
 from analysis.fitting.run_noise import DesignRuns
 from analysis.laws import get_law
 from analysis.next.best_sets import best_within
 from analysis.next.narrowing import Goal, Narrowing
-from analysis.next.suggest import noise_of, resamples
+from analysis.next.suggest import resamples
 from analysis.optima.optimum import compute_optimum
 from analysis.results import Array, Fit
 from analysis.runs.table import RunTable

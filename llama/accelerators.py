@@ -28,8 +28,8 @@ class Accelerator:
     peak_bf16_flops: float
     """Dense bf16 FLOP/s."""
     memory_bytes: int
-    """The data sheet's gigabytes, taken as 10^9. Cards have about 7 % more (an 80 GB card 81,559 MiB): that is left to CUDA's
-    context and to fragmentation."""
+    """What runs may take: about 7 % less than the driver shows, which is left to fragmentation. With HBM that is the data
+    sheet's gigabytes as 10^9 (an 80 GB card shows 81,559 MiB); with GDDR6 error correction takes its part of those first."""
     power_watts: float
     """Most that the board draws."""
     price: ListPrice | None = None
@@ -110,14 +110,14 @@ ACCELERATORS = (
         name="L40S",
         driver_name="NVIDIA L40S",
         peak_bf16_flops=362e12,
-        memory_bytes=48_000_000_000,
+        memory_bytes=45_000_000_000,  # of 46,068 MiB
         power_watts=350,
     ),
     Accelerator(
         name="L4",
         driver_name="NVIDIA L4",
         peak_bf16_flops=121e12,
-        memory_bytes=24_000_000_000,
+        memory_bytes=22_500_000_000,  # of 23,034 MiB
         power_watts=72,
     ),
 )

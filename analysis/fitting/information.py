@@ -19,7 +19,7 @@ import numpy as np
 
 from analysis.decisions.costs import flops_costs, flops_rule
 from analysis.decisions.search import cheapest
-from analysis.fitting.run_noise import Cell, DesignRuns, RunNoise, covariance_within
+from analysis.fitting.run_noise import Cell, DesignRuns, RunNoise, by_cell
 from analysis.intervals import Z95
 from analysis.laws import get_law
 from analysis.laws.base import Array, Law
@@ -93,11 +93,11 @@ class ForeseenOptimum:
 
 def information(law: Law, params: Array, runs: DesignRuns, noise: RunNoise) -> Information:
     """The information that `runs` hold of a law at `params`, in the law's order."""
-    root_nn = np.linalg.cholesky(covariance_within(runs, noise))
-    whitened_nP = np.linalg.solve(root_nn, relative_jacobian(law, params, runs))
-    if not np.isfinite(whitened_nP).all():
+    cells, covariance_cc = by_cell(runs, noise)
+    whitened_cP = np.linalg.solve(np.linalg.cholesky(covariance_cc), relative_jacobian(law, params, cells))
+    if not np.isfinite(whitened_cP).all():
         raise UserError(f"the law {law.name} at these parameters has no derivative at some run: check its parameters")
-    root_PP = np.asarray(np.linalg.qr(whitened_nP).R)
+    root_PP = np.asarray(np.linalg.qr(whitened_cP).R)
     if len(root_PP) < len(params):
         root_PP = np.vstack([root_PP, np.zeros((len(params) - len(root_PP), len(params)))])
     singular, right = _decompose(root_PP)

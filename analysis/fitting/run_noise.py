@@ -142,3 +142,31 @@ def covariance_within(runs: DesignRuns, noise: RunNoise) -> Array:
     matrix = covariance(runs, runs, noise)
     np.fill_diagonal(matrix, variance(runs, noise))
     return matrix
+
+
+def by_cell(runs: DesignRuns, noise: RunNoise) -> tuple[DesignRuns, Array]:
+    """One run for each cell, and the covariance (c, c) of the cells' log losses about the law as all runs together tell them.
+
+    Nothing is lost. With Z the runs' membership of cells and S the covariance of the seeds' noise, generalised least squares
+    has each cell's log loss with the covariance (Z' S^-1 Z)^-1, whatever the seeds of each cell; their misfits come on top.
+    S is inverted trunk by trunk: (1 - share) I + share 1 1' in closed form.
+    """
+    keys = np.column_stack([runs.n_params_n, runs.n_tokens_n, runs.unique_tokens_n])
+    _, first, cell_n = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    if len(first) == len(runs):
+        return runs, covariance_within(runs, noise)
+    cell_n, share = cell_n.ravel(), noise.trunk_share
+    precision_cc = np.zeros((len(first), len(first)))
+    root_n = 1 / (noise.sd * runs.scale_n)
+    alone = runs.trunk_n == ""
+    np.add.at(precision_cc, (cell_n[alone], cell_n[alone]), root_n[alone] ** 2)
+    order = np.argsort(runs.trunk_n, kind="stable")
+    for rows in np.split(order, np.flatnonzero(runs.trunk_n[order][1:] != runs.trunk_n[order][:-1]) + 1):
+        if alone[rows[0]]:
+            continue
+        root = root_n[rows]
+        taken = share / (1 - share + share * len(rows))
+        block = (np.diag(root**2) - taken * np.outer(root, root)) / (1 - share)
+        np.add.at(precision_cc, np.ix_(cell_n[rows], cell_n[rows]), block)
+    cells = runs.take(first)
+    return cells, np.asarray(np.linalg.inv(precision_cc) + misfit_covariance(cells, cells, noise))

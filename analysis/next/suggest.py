@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.decisions.ask import ask, check_demand, check_question
@@ -15,12 +14,12 @@ from analysis.decisions.choose import Pick, Setting, pick
 from analysis.decisions.costs import Prices
 from analysis.decisions.limits import Limits
 from analysis.decisions.search import total_cost
-from analysis.fitting.bootstrap import TRUNK_SHARE, seed_noise
 from analysis.fitting.design import usual_shape
 from analysis.fitting.fit import fit as fit_law
 from analysis.fitting.information import RELATIVE, relative_gradient
+from analysis.fitting.known_noise import noise_of
 from analysis.fitting.options import FitOptions
-from analysis.fitting.run_noise import DesignRuns, RunNoise
+from analysis.fitting.run_noise import DesignRuns
 from analysis.intervals import interval
 from analysis.laws import get_law
 from analysis.laws.base import Law
@@ -38,10 +37,6 @@ from llama.errors import UserError
 PRIOR_RUNS = 100
 #: Laws that errors are averaged over: many more only take longer.
 RESAMPLES = 30
-#: Share of the residuals' variance that is the law's misfit, where no repeated seeds can show it, and how far it reaches.
-MISFIT_SHARE, MISFIT_LENGTH = 0.85, 3.0
-#: The least noise, as a share of the residuals' sd.
-LEAST_NOISE = 0.1
 #: How many runs are named where nobody says.
 USUAL_RUNS = 8
 #: What is narrowed, as `Pick` calls it.
@@ -208,36 +203,6 @@ def resamples(fit: Fit, law: Law) -> Array:
     ratio = PRIOR_RUNS / len(points)
     drawn_KP = fit.draws_KP[np.isfinite(fit.draws_KP).all(-1)][: round(RESAMPLES / (1 + ratio))]
     return np.concatenate([drawn_KP, np.repeat(usual[None], round(len(drawn_KP) * ratio), axis=0)])
-
-
-def noise_of(table: RunTable, fit: Fit) -> tuple[RunNoise, str]:
-    """The noise between seeds and the law's misfit, told apart by repeated seeds where there are some; and that in words."""
-    seeds = seed_noise(table.fitted)
-    total = max(fit.residual_sd, 1e-6)
-    shares_trunks = any(pd.Series([p.group for p in fit.points if p.group]).duplicated())
-    if seeds is None:
-        share = MISFIT_SHARE
-        sd = total * np.sqrt(1 - share)
-        rule = f"no seeds repeat: {share:.0%} of the variance of the residuals (sd {total:.2%}) is taken for the law's misfit"
-    else:
-        sd = max(seeds.sd, LEAST_NOISE * total)
-        rule = (
-            f"seeds differ by {seeds.sd:.2%} ({seeds.degrees_of_freedom} degrees of freedom), residuals by {total:.2%}"
-        )
-    trunk_share = 0.0
-    if shares_trunks:
-        known = seeds.trunk_share if seeds is not None else None
-        trunk_share = min(TRUNK_SHARE if known is None else known, 0.95)
-        rule += f"; branches of a trunk share {trunk_share:.0%} of the seeds' variance"
-    return (
-        RunNoise(
-            sd=float(sd),
-            misfit_sd=float(np.sqrt(max(total**2 - sd**2, 0.0))),
-            misfit_length=MISFIT_LENGTH,
-            trunk_share=trunk_share,
-        ),
-        rule,
-    )
 
 
 def narrowed(name: str, value: float, now: Interval, left: float) -> Interval:

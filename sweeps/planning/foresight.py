@@ -5,7 +5,6 @@ The law is the sweep's own fit once enough of its runs are finished, a published
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from analysis import fit, load_runs
 from analysis.fitting.information import Foreseen, predicted_optimum_interval
+from analysis.fitting.known_noise import noise_of, noise_within
 from analysis.fitting.run_noise import DesignRuns, RunNoise
 from analysis.laws.published import BESIROGLU
 from llama.accounting import count_parameters, training_flops_per_token
@@ -25,12 +25,9 @@ from sweeps.storage import Storage
 #: Where no target is named: so many times the longest run's training FLOPs.
 TARGET_MULTIPLE = 10.0
 
-#: Sd of log loss between seeds, and of the law's misfit, before a sweep has runs of its own: between the 0.07 % of large runs
-#: and the 1 to 2 % of the smallest.
-ASSUMED_SD = 0.005
-
-#: Share of the seeds' variance that branches of a trunk have in common (docs/studies/trunk-and-branch.md).
-TRUNK_SHARE = 0.8
+#: Sd of log loss about the law before a sweep has runs of its own, of seeds and misfit together: between the 0.07 % of large
+#: runs and the 1 to 2 % of the smallest.
+ASSUMED_SD = 0.007
 
 #: Finished runs from which the sweep's own fit is better than a published one: twice its five parameters.
 ENOUGH_RUNS = 10
@@ -41,7 +38,9 @@ class KnownLaw:
     """Where the law is taken to be, and the noise about it."""
 
     params: Mapping[str, float]
-    sd: float
+    noise: RunNoise
+    noise_rule: str
+    """Where the noise comes from, in words."""
     source: str
 
 
@@ -53,12 +52,13 @@ def foresee(
     Raises:
         UserError: a target that is none, or two.
     """
-    runs, count = _runs(design)
-    if count == 0:
+    runs = _runs(design)
+    if runs is None:
         return PlanWarning(code="foresight", message="every run is held out: there is nothing to fit")
-    noise = RunNoise(sd=known.sd, misfit_sd=known.sd, trunk_share=TRUNK_SHARE)
     try:
-        seen = predicted_optimum_interval(known.params, runs, noise=noise, flops=target_flops, target_loss=target_loss)
+        seen = predicted_optimum_interval(
+            known.params, runs, noise=known.noise, flops=target_flops, target_loss=target_loss
+        )
     except UserError as error:
         return PlanWarning(code="foresight", message=f"what a fit could tell is not known: {error}")
     return Foresight(
@@ -71,10 +71,9 @@ def foresee(
         n_tokens_ci95=_interval(seen.n_tokens),
         loss=seen.loss.value,
         loss_ci95=_interval(seen.loss),
-        fitted_runs=count,
+        fitted_runs=len(runs),
         unidentified=list(seen.information.unidentified),
-        assumptions=f"if the law is {known.source}, and log losses scatter by {known.sd:.2%} between seeds and as much about "
-        "the law; 95 % intervals",
+        assumptions=f"if the law is {known.source}; {known.noise_rule}; 95 % intervals",
     )
 
 
@@ -94,34 +93,37 @@ def longest_run_flops(design: Design) -> float:
 
 def known_law(design: Design, storage: Storage) -> KnownLaw:
     """The law through the sweep's own finished runs; a published one while they are too few, or identify none."""
-    return _own_law(design, storage) or KnownLaw(
+    found = _own_law(design, storage)
+    if found is not None:
+        return found
+    noise, rule = noise_within(ASSUMED_SD, None, has_trunks=design.spec.has_trunks)
+    return KnownLaw(
         params=BESIROGLU,
-        sd=ASSUMED_SD,
+        noise=noise,
+        noise_rule=f"{rule}; residuals of {ASSUMED_SD:.1%} are assumed",
         source="Chinchilla's law as Besiroglu et al. 2024 refitted it (N counts all parameters, 6 N FLOPs a token)",
     )
 
 
-def _runs(design: Design) -> tuple[DesignRuns, int]:
-    """The runs that a fit would take, and how many: seeds of a cell as one run of less noise, which tells the same where all
-    cells have as many. Of several learning rates one enters.
-    """
-    cells: Counter[tuple[str, int, int]] = Counter()
-    seen = set()
+def _runs(design: Design) -> DesignRuns | None:
+    """The runs that a fit would take; None where all are held out. Of several learning rates one enters."""
+    found: dict[tuple[str, int, int], tuple[float, float, str]] = {}
     for run in design.runs:
-        tokens, seed = run.config.tokens, run.config.seed
-        if tokens is None or run.record.held_out or (run.size, tokens, seed) in seen:
+        if run.record.is_trunk or run.record.held_out:
             continue
-        seen.add((run.size, tokens, seed))
-        cells[run.size, count_parameters(run.config.model).n_params, tokens] += 1
-    has_trunks = any(run.record.is_trunk for run in design.runs)
-    runs = DesignRuns(
-        n_params_n=np.array([n_params for _, n_params, _ in cells], dtype=float),
-        n_tokens_n=np.array([tokens for *_, tokens in cells], dtype=float),
-        trunk_n=np.array([size if has_trunks else "" for size, *_ in cells]),
-        scale_n=np.array([count**-0.5 for count in cells.values()]),
-        unique_tokens_n=np.full(len(cells), np.inf),
+        seed = run.config.seed
+        trunk = f"{run.size}-{seed}" if design.spec.has_trunks else ""
+        found[run.size, run.tokens, seed] = count_parameters(run.config.model).n_params, run.tokens, trunk
+    if not found:
+        return None
+    n_params, n_tokens, trunks = zip(*found.values(), strict=True)
+    return DesignRuns(
+        n_params_n=np.array(n_params, dtype=float),
+        n_tokens_n=np.array(n_tokens, dtype=float),
+        trunk_n=np.array(trunks),
+        scale_n=np.ones(len(found)),
+        unique_tokens_n=np.full(len(found), np.inf),
     )
-    return runs, cells.total()
 
 
 def _own_law(design: Design, storage: Storage) -> KnownLaw | None:
@@ -129,14 +131,15 @@ def _own_law(design: Design, storage: Storage) -> KnownLaw | None:
     if not (folder / SWEEP_INDEX).exists():
         return None
     try:
-        found = fit(load_runs(folder), bootstrap=0)
+        table = load_runs(folder)
+        found = fit(table, bootstrap=0)
     except UserError:
         return None
     if found.n_runs < ENOUGH_RUNS:
         return None
-    # The residuals' variance, half to the seeds and half to the misfit.
-    sd = max(found.residual_sd, 1e-5) / 2**0.5
-    return KnownLaw(params=found.params, sd=sd, source=f"the fit of the sweep's own {found.n_runs} finished runs")
+    noise, rule = noise_of(table, found)
+    source = f"the fit of the sweep's own {found.n_runs} finished runs"
+    return KnownLaw(params=found.params, noise=noise, noise_rule=rule, source=source)
 
 
 def _interval(seen: Foreseen) -> tuple[float, float] | None:

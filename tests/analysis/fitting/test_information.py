@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import numpy as np
 import pytest
 
 from analysis.decisions.costs import flops_rule
-from analysis.fitting.information import information, optimum_quantities, predicted_optimum_interval, relative_gradient
+from analysis.fitting.information import (
+    information,
+    optimum_quantities,
+    predicted_optimum_interval,
+    relative_gradient,
+    relative_jacobian,
+)
 from analysis.fitting.objective import Objective
-from analysis.fitting.run_noise import Cell, DesignRuns, RunNoise, covariance_within
+from analysis.fitting.run_noise import Cell, DesignRuns, RunNoise, by_cell, covariance_within
 from analysis.fitting.solver import minimise
 from analysis.laws import get_law
 from analysis.laws.base import Array
@@ -94,6 +101,28 @@ def test_a_branch_more_of_a_trunk_averages_what_they_do_not_share() -> None:
     matrix = covariance_within(runs, RunNoise(sd=0.01, trunk_share=share))
     mean = np.full(m, 1 / m)
     assert mean @ matrix @ mean == pytest.approx(0.01**2 * (share + (1 - share) / m))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.8])
+@pytest.mark.parametrize("length", [0.0, 3.0])
+def test_cells_of_several_seeds_tell_what_their_runs_do(share: float, length: float) -> None:
+    """By the runs' whole covariance, with seeds that only some cells of a trunk have, and runs that share nothing."""
+    noise = RunNoise(sd=0.004, misfit_sd=0.003, misfit_length=length, trunk_share=share)
+    counts = [4, 4, 1, 1]
+    cells = [Cell(n, n * 10 * 2**i, counts[i]) for n in np.geomspace(5e7, 2e9, 4) for i in range(4)]
+    runs = DesignRuns.of_cells(cells)
+    runs = dataclasses.replace(runs, trunk_n=np.where(runs.n_params_n < 6e7, "", runs.trunk_n))
+    root = np.linalg.cholesky(covariance_within(runs, noise))
+    whitened = np.linalg.solve(root, relative_jacobian(LAW, TRUTH, runs))
+    root_PP = information(LAW, TRUTH, runs, noise).root_PP
+    np.testing.assert_allclose(root_PP.T @ root_PP, whitened.T @ whitened, rtol=1e-6)
+
+
+def test_seeds_that_cells_have_in_common_make_their_means_hang_together() -> None:
+    """As many on each: the covariance of the means is the share of one run's variance, over the number of seeds."""
+    runs = DesignRuns.of_cells([Cell(1e8, 1e9, 4), Cell(1e8, 2e9, 4)])
+    _, covariance = by_cell(runs, RunNoise(sd=0.01, trunk_share=0.8))
+    np.testing.assert_allclose(covariance, 0.01**2 / 4 * np.array([[1, 0.8], [0.8, 1]]))
 
 
 def test_replicates_do_not_average_the_misfit_away() -> None:
