@@ -18,7 +18,9 @@ LEAST_NOISE = 0.1
 def noise_of(table: RunTable, fit: Fit) -> tuple[RunNoise, str]:
     """The noise between seeds and the law's misfit, told apart by repeated seeds where there are some; and that in words."""
     groups = [point.group for point in fit.points if point.group]
-    return noise_within(fit.residual_sd, seed_noise(table.fitted), has_trunks=len(set(groups)) < len(groups))
+    seeds = seed_noise(table.fitted)
+    noise, rule = noise_within(fit.residual_sd, seeds, has_trunks=len(set(groups)) < len(groups))
+    return noise, rule if seeds is not None else f"no seeds repeat: {rule}"
 
 
 def noise_within(residual_sd: float, seeds: SeedNoise | None, *, has_trunks: bool) -> tuple[RunNoise, str]:
@@ -26,10 +28,7 @@ def noise_within(residual_sd: float, seeds: SeedNoise | None, *, has_trunks: boo
     total = max(residual_sd, 1e-6)
     if seeds is None:
         sd = total * np.sqrt(1 - MISFIT_SHARE)
-        rule = (
-            f"no seeds repeat: {MISFIT_SHARE:.0%} of the variance of the residuals (sd {total:.2%}) is taken for the law's "
-            "misfit"
-        )
+        rule = f"{MISFIT_SHARE:.0%} of the variance of the residuals (sd {total:.2%}) is taken for the law's misfit"
     else:
         sd = max(seeds.sd, LEAST_NOISE * total)
         rule = (

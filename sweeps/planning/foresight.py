@@ -100,7 +100,7 @@ def known_law(design: Design, storage: Storage) -> KnownLaw:
     return KnownLaw(
         params=BESIROGLU,
         noise=noise,
-        noise_rule=f"{rule}; residuals of {ASSUMED_SD:.1%} are assumed",
+        noise_rule=f"as long as no run tells, {rule}",
         source="Chinchilla's law as Besiroglu et al. 2024 refitted it (N counts all parameters, 6 N FLOPs a token)",
     )
 
