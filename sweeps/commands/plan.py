@@ -9,7 +9,7 @@ import typer
 
 from llama.errors import UserError
 from sweeps.commands.options import CalibrateOption, JsonOption, StorageOption
-from sweeps.commands.terminal import note, print_json, print_table
+from sweeps.commands.terminal import note, print_json, print_table, say
 
 if TYPE_CHECKING:
     from sweeps.planning.prepare import Prepared
@@ -103,6 +103,11 @@ def plan(
     _check_stated(mfu, price_per_hour, has_gpus=place.accelerator is not None)
     stated = Stated(mfu=mfu, usd_per_gpu_hour=price_per_hour)
     found = [prepare(sweep, open_storage(storage), place, stated=stated, say=note) for sweep in sweeps]
+    if any(prepared.spec.tune is not None for prepared in found):
+        _show_study(
+            found, only_sizes=not (compare or gantt or calibrate or target_flops or target_loss), as_json=as_json
+        )
+        return
     if compare:
         _compare(found[0], sweeps[0], gantt, as_json=as_json)
         return
@@ -115,6 +120,28 @@ def plan(
     if gantt is not None:
         _draw(found[0], gantt)
     require_fit(plans)
+
+
+def _show_study(found: list[Prepared], *, only_sizes: bool, as_json: bool) -> None:
+    """How large a tuning study may get.
+
+    Raises:
+        UserError: it stands beside other sweeps, or more is asked of it.
+    """
+    from sweeps.tuning.study_size import study_size
+
+    study = next(prepared for prepared in found if prepared.spec.tune is not None)
+    if len(found) > 1 or not only_sizes:
+        raise UserError(
+            f"{study.yaml_path} is a tuning study: what it trains hangs on what it finds, so its plan says how large it may "
+            "get; name it alone, without --compare, --gantt, --calibrate and --target"
+        )
+    assert study.spec.tune is not None  # it was chosen by that
+    size = study_size(study.design, study.spec.tune)
+    if as_json:
+        print_json(size.model_dump(mode="json"))
+    else:
+        say(size.words)
 
 
 def _check_together(sweeps: list[str], cluster: str | None, calibrate: bool, gantt: Path | None, compare: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cluster.executor import Executor
@@ -22,8 +22,8 @@ class Measured(Record):
 class DecodeBench:
     """A `Measure` on a node that has nothing else of this study's to do."""
 
-    def __init__(self, prepared: Prepared, place: Place, executor: Executor, folder: Path) -> None:
-        self._prepared, self._place, self._executor, self._folder = prepared, place, executor, folder
+    def __init__(self, prepared: Prepared, place: Place, open_executor: Callable[[], Executor], folder: Path) -> None:
+        self._prepared, self._place, self._open_executor, self._folder = prepared, place, open_executor, folder
 
     def __call__(
         self, name: str, shapes: Mapping[str, ModelConfig], run_keys: Mapping[str, Sequence[str]]
@@ -36,7 +36,7 @@ class DecodeBench:
         kept = read_record(path, Measured)
         if kept is not None:
             return kept.costs
-        costs = measure_shapes(self._prepared, self._executor, self._place, shapes, run_keys)
+        costs = measure_shapes(self._prepared, self._open_executor(), self._place, shapes, run_keys)
         self._folder.mkdir(parents=True, exist_ok=True)
         write_record(path, Measured(costs=costs))
         return costs

@@ -108,6 +108,10 @@ class RateTrials:
             seed=seeds[suggestion.number % len(seeds)],
         )
 
+    def runs_of(self, cell: RateCell) -> int:
+        """How many runs a cell takes at most: its trials, and at a held-out size both recipes at each seed of the check."""
+        return self.search.trials + (2 * len(self.search.check_seeds) if cell.held_out else 0)
+
     def starts(self) -> list[Parameters]:
         """A cell's first trials. Batches take turns as seeds do; where the turns would fall together they are shifted, since
         a batch that always has the same seed is not told from that seed.

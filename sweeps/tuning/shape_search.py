@@ -8,6 +8,7 @@ reference in that measurement, so that a machine that is slow today is slow for 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,23 @@ class ShapeTrials:
         size, model = next(iter(self.spec.ladder.models(self.corpus.vocab_size).items()))
         return self.spec.parts[0].wanted(size, model.d_model)[0].budget
 
+    def tokens(self, model: ModelConfig) -> int:
+        """What the budget buys a shape."""
+        return budget_tokens("flops", self.flops, model)
+
+    def most_tokens(self) -> int:
+        """What it buys the shape, among those that may be suggested, that trains on most.
+
+        Raises:
+            UserError: no shape may be suggested.
+        """
+        lists = {name: range(len(values)) for name, values in self._lists().items()}
+        every = (dict(zip(lists, ranks, strict=True)) for ranks in itertools.product(*lists.values()))
+        found = [self.tokens(self.model(parameters)) for parameters in every if self.accepts(parameters)]
+        if not found:
+            raise UserError("tune.shape: no shape of these lists fits: widen n_params, or train for longer")
+        return max(found)
+
     def space(self) -> dict[str, BaseDistribution]:
         """Each list as the rank of its values: they are ordered, and a sampler that knows it needs fewer trials."""
         from optuna.distributions import IntDistribution
@@ -125,7 +143,7 @@ class ShapeTrials:
 
     def configs(self, model: ModelConfig) -> list[RunConfig]:
         """A run for each seed."""
-        tokens = budget_tokens("flops", self.flops, model)
+        tokens = self.tokens(model)
         return [
             lone_run(self.spec, self.corpus, self.numerics, model, tokens, self.spec.recipe, seed=seed)
             for seed in self.spec.seeds.base

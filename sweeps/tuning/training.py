@@ -18,6 +18,7 @@ from sweeps.designs.segments import Segment
 from sweeps.hardware.place import Place
 from sweeps.launching import worker
 from sweeps.launching.at_work import AtWork
+from sweeps.launching.damage import put_damaged_aside
 from sweeps.launching.heeding import Heeding
 from sweeps.launching.training import ORDERING_FLOPS_PER_SECOND, training_arguments
 from sweeps.planning.prepare import Prepared, run_resources
@@ -56,12 +57,18 @@ def flops_of(config: RunConfig, steps: int) -> float:
 
 
 class Trainer:
-    """A `Train` that trains. The executor is kept from call to call, so processes start once."""
+    """A `Train` that trains. The executor is opened when something is to be trained, and kept from call to call."""
 
     def __init__(
-        self, prepared: Prepared, place: Place, executor: Executor, progress: Progress, *, say: Callable[[str], None]
+        self,
+        prepared: Prepared,
+        place: Place,
+        open_executor: Callable[[], Executor],
+        progress: Progress,
+        *,
+        say: Callable[[str], None],
     ) -> None:
-        self._prepared, self._place, self._executor = prepared, place, executor
+        self._prepared, self._place, self._open_executor = prepared, place, open_executor
         self._progress, self._say = progress, say
         self._counted: dict[str, int] = {}
         """Steps of each run that are part of the progress, by its key."""
@@ -71,12 +78,27 @@ class Trainer:
         Raises:
             TrialsFailed: some runs failed, and trying again did not help.
         """
+        storage = self._prepared.storage
+        put_damaged_aside({storage.run(stretch.config.key): stretch.config for stretch in stretches}, say=self._say)
+        missing = {}
+        for stretch in stretches:
+            if _is_done(storage, stretch):
+                self._count(stretch, found=True)
+            else:
+                missing[f"{stretch.config.key}@{stretch.until_step}"] = stretch
+        summary = self._train(missing) if missing else None
+        results = {stretch.config.key: reached(storage, stretch) for stretch in stretches}
+        if summary is not None:
+            _raise_on_failures(summary, missing, results)
+        return results
+
+    def _train(self, by_id: Mapping[str, Stretch]) -> Summary:
         storage, prepared = self._prepared.storage, self._prepared
-        by_id = {f"{stretch.config.key}@{stretch.until_step}": stretch for stretch in stretches}
         segments = {id: _segment(id, stretch) for id, stretch in by_id.items()}
         names = {stretch.config.key: stretch.name for stretch in by_id.values()}
         folder = storage.sweep(prepared.spec.name)
         heeding = Heeding(folder, list(segments.values()), names, say=self._say)
+        heeding.wait_while_paused()  # while nothing may run, there is no need for a Ray
         attempts = AttemptLog(storage, segments)
         at_work = AtWork(storage, segments)
 
@@ -106,7 +128,7 @@ class Trainer:
         ]
         supervisor = Supervisor(
             tasks,
-            self._executor,
+            self._open_executor(),
             is_done=lambda task: _is_done(storage, by_id[task.id]),
             stalled=at_work.stalled,
             progress=at_work.progress,
@@ -114,10 +136,7 @@ class Trainer:
             on_event=on_event,
         )
         with attempts:
-            summary = supervisor.run()
-        results = {stretch.config.key: reached(storage, stretch) for stretch in by_id.values()}
-        _raise_on_failures(summary, by_id, results)
-        return results
+            return supervisor.run()
 
     def _count(self, stretch: Stretch, *, found: bool) -> None:
         steps = stretch.until_step - self._counted.get(stretch.config.key, 0)

@@ -16,13 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC
+from functools import cache
 from pathlib import Path
 
 from cluster.executor import Executor
+from cluster.mps import sharing_gpus
 from cluster.session import open_session
 from cluster.signals import signals_exit
 from llama.config import digest
 from llama.errors import UserError
+from llama.full_disk import naming_a_full_disk
 from llama.records import Record, write_record
 from llama.sweep_index import SweepRun
 from sweeps.designs.spec import load_sweep
@@ -31,7 +34,7 @@ from sweeps.hardware.place import Place, this_place
 from sweeps.launching.cluster_place import cluster_place
 from sweeps.launching.hold import hold_sweep
 from sweeps.launching.launch import INTERRUPTED_MIRROR_SECONDS, MIRROR_SECONDS
-from sweeps.planning.prepare import Prepared, prepare, require_fit
+from sweeps.planning.prepare import Prepared, gpu_share, prepare, require_fit
 from sweeps.storage import Storage, find_source, open_sweep, register_sweep
 from sweeps.tracking import (
     Mirror,
@@ -63,7 +66,8 @@ class TuningContext:
 
     prepared: Prepared
     place: Place
-    executor: Executor
+    open_executor: Callable[[], Executor]
+    """Called when something is to be trained or measured, and not before: a study that has ended needs no Ray."""
     mirror: Mirror
     say: Callable[[str], None]
 
@@ -117,24 +121,37 @@ def tune_sweep(
         say(warning)
     with ExitStack() as stack:
         stack.enter_context(signals_exit())
+        stack.enter_context(naming_a_full_disk(source.storage.root))
         executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, source.storage, place, say=say)
         require_fit([prepared.plan])
         stack.enter_context(hold_sweep(prepared.storage, prepared.spec.name, wait=wait, say=say))
-        if executor is None:
+
+        @cache
+        def open_executor() -> Executor:
+            if executor is not None:
+                return executor
+            if place.gpus and gpu_share(prepared.design, prepared.calibration) < 1:
+                stack.enter_context(sharing_gpus(say))
             session = open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"])
-            executor = stack.enter_context(session).executor
-        return run_tuning(prepared, place, executor, uri, say=say)
+            return stack.enter_context(session).executor
+
+        return run_tuning(prepared, place, open_executor, uri, say=say)
 
 
 def run_tuning(
-    prepared: Prepared, place: Place, executor: Executor, tracking_uri: str, *, say: Callable[[str], None]
+    prepared: Prepared,
+    place: Place,
+    open_executor: Callable[[], Executor],
+    tracking_uri: str,
+    *,
+    say: Callable[[str], None],
 ) -> Tuned:
-    """The search on an executor that is open."""
+    """The search on the executor of this place, which stays open from its first use."""
     empty = prepared.index.model_copy(update={"runs": []})
     mirror = Mirror(prepared.storage.root, empty, tracking_uri)
-    context = TuningContext(prepared=prepared, place=place, executor=executor, mirror=mirror, say=say)
+    context = TuningContext(prepared=prepared, place=place, open_executor=open_executor, mirror=mirror, say=say)
     with _mirrored(mirror, say) as trouble:
         tuned = _tune_rates(context) if _spec(context).learning_rate is not None else _tune_shapes(context)
     logged = _log(prepared, tracking_uri, tuned, say)
@@ -169,7 +186,7 @@ def _tune_rates(context: TuningContext) -> Tuned:
     trials = RateTrials(spec=spec, corpus=corpus, numerics=numerics, search=search, cells=cells)
     studies = trials.open_studies(open_journal(context.folder / JOURNAL), seed=tune.seed)
     progress = _progress(trials, studies)
-    trainer = Trainer(prepared, context.place, context.executor, progress, say=context.say)
+    trainer = Trainer(prepared, context.place, context.open_executor, progress, say=context.say)
     ended: set[tuple[str, int]] = {(name, told.number) for name, study in studies.items() for told in study.told}
 
     def on_change(tried: Sequence[Trial]) -> None:
@@ -226,13 +243,13 @@ def _tune_shapes(context: TuningContext) -> Tuned:
     trial_flops = trials.flops * len(prepared.spec.seeds.base)
     progress = Progress(trial_flops * (tune.shape.trials + 1))
     progress.add(trial_flops * done, found=True)
-    trainer = Trainer(prepared, context.place, context.executor, progress, say=context.say)
+    trainer = Trainer(prepared, context.place, context.open_executor, progress, say=context.say)
 
     def on_change(shaped: Sequence[ShapeTrial]) -> None:
         context.show([run for one in shaped for run in _shape_runs(one)])
 
     context.say(f"{tune.shape.trials} shapes at {trials.flops:g} FLOPs each, {done} of them known")
-    measure = DecodeBench(prepared, context.place, context.executor, context.folder / "decode")
+    measure = DecodeBench(prepared, context.place, context.open_executor, context.folder / "decode")
     shaped = search_shapes(trials, suggestions, trainer, measure, on_change=on_change)
     study = shape_study.study_of(trials, suggestions, shaped, measure, seed=tune.seed)
     folder = context.folder / "report"
@@ -258,9 +275,7 @@ def _shape_runs(one: ShapeTrial) -> list[SweepRun]:
 
 def _progress(trials: RateTrials, studies: dict[str, Suggestions]) -> Progress:
     whole = {cell.name: cell.flops for cell in trials.cells}
-    planned = sum(flops * trials.search.trials for flops in whole.values())
-    planned += sum(2 * len(trials.search.check_seeds) * whole[cell.name] for cell in trials.cells if cell.held_out)
-    progress = Progress(planned)
+    progress = Progress(sum(trials.runs_of(cell) * cell.flops for cell in trials.cells))
     progress.add(sum(whole[name] * len(study.told) for name, study in studies.items()), found=True)
     return progress
 

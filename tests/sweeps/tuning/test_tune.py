@@ -1,5 +1,6 @@
 """Both searches for real: tiny runs through the supervisor and a local worker, into MLflow."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,7 @@ def write(values: dict, folder: Path) -> str:
 def tuned(values: dict, folder: Path, executor: LocalExecutor) -> Tuned:
     place = this_place()
     prepared = prepare(write(values, folder), Storage(folder / "storage"), place, say=lambda line: None)
-    return run_tuning(prepared, place, executor, sqlite_uri(folder / "mlflow.db"), say=lambda line: None)
+    return run_tuning(prepared, place, lambda: executor, sqlite_uri(folder / "mlflow.db"), say=lambda line: None)
 
 
 def finished_at(folder: Path) -> dict[str, int]:
@@ -141,6 +142,43 @@ def test_shapes_are_tuned_by_their_measured_cost(tmp_path: Path, executor: Local
     again = [run.data.tags for run in mlflow_runs(tmp_path) if run.data.tags["run.kind"] == "run"]
     assert {tag["run.key"] for tag in again} == {tag["run.key"] for tag in tags}
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in measured.items())
+
+
+def unopened() -> LocalExecutor:
+    raise AssertionError("there is nothing to train")
+
+
+def test_a_study_that_has_ended_needs_no_executor(tmp_path: Path, executor: LocalExecutor) -> None:
+    values = SHAPES | {"tune": {"shape": {"widths": [4], "layers": [1, 2], "heads": [1], "trials": 6, "at_once": 6}}}
+    found = tuned(values, tmp_path, executor)
+    place, storage = this_place(), Storage(tmp_path / "storage")
+    prepared = prepare(write(values, tmp_path), storage, place, say=print)
+    again = run_tuning(prepared, place, unopened, sqlite_uri(tmp_path / "mlflow.db"), say=print)
+    assert again.study == found.study
+
+    damaged = storage.run(found.study.reference.trial.run_keys[0]) / DONE
+    damaged.write_text("{")
+    again = run_tuning(prepared, place, lambda: executor, sqlite_uri(tmp_path / "mlflow.db"), say=print)
+    assert again.study == found.study
+    assert damaged.with_name(f"{DONE}.damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "trials", "runs", "tokens"),
+    [(RATES, 18, 18 + 4, 22 * 2_048), (SHAPES, 6, 7, None)],
+)
+def test_the_plan_of_a_study_is_how_large_it_may_get(
+    tmp_path: Path, values: dict, trials: int, runs: int, tokens: int | None
+) -> None:
+    arguments = ["plan", write(values, tmp_path), "--storage", str(tmp_path / "storage"), "--json"]
+    document = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert (document["trials"], document["runs"]) == (trials, runs)
+    assert tokens is None or document["tokens"] == tokens
+    if tokens is None:
+        assert document["flops"] == 7 * 2e8
+    refused = CliRunner().invoke(app, [*arguments, "--compare"])
+    assert isinstance(refused.exception, UserError)
+    assert "is a tuning study" in str(refused.exception)
 
 
 def test_a_search_for_shapes_has_to_measure(tmp_path: Path) -> None:
