@@ -91,7 +91,8 @@ def plan(
     """What a sweep would run and cost, before anything is spent; of several sweeps, side by side."""
     from sweeps.hardware.named_cluster import parse_cluster
     from sweeps.hardware.place import named_place, this_place
-    from sweeps.planning.gantt import check_suffix
+    from sweeps.planning.foresight import foreseen_plans
+    from sweeps.planning.gantt.suffix import check_suffix
     from sweeps.planning.prepare import Stated, prepare, require_fit
     from sweeps.storage import open_storage
 
@@ -115,7 +116,7 @@ def plan(
         from sweeps.launching.measuring import calibrate_here
 
         found = [calibrate_here(prepared, place, say=note) for prepared in found]
-    plans = _with_foresight(found, target_flops, target_loss)
+    plans = foreseen_plans(found, target_flops=target_flops, target_loss=target_loss)
     _show(plans, as_json=as_json)
     if gantt is not None:
         _draw(found[0], gantt)
@@ -160,20 +161,6 @@ def _check_target(target_flops: float | None, target_loss: float | None) -> None
     for option, value in (("--target-flops", target_flops), ("--target-loss", target_loss)):
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"{option} is {value:g}; a number above 0 is right")
-
-
-def _with_foresight(found: list[Prepared], target_flops: float | None, target_loss: float | None) -> list[Plan]:
-    """What a fit of each could tell, by one law and at one target: the first sweep's, so that they compare."""
-    from sweeps.planning.foresight import default_target_flops, foresee, known_law
-
-    if target_flops is None and target_loss is None:
-        target_flops = default_target_flops(prepared.design for prepared in found)
-    law = known_law(found[0].design, found[0].storage)
-    plans = []
-    for prepared in found:
-        seen = foresee(prepared.design, law, target_flops=target_flops, target_loss=target_loss)
-        plans.append(prepared.plan.with_foresight(seen))
-    return plans
 
 
 def _show(plans: list[Plan], *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ class FinishedSpeeds:
     """What finished runs did on this kind of device, with as many cores or as large a share of a GPU."""
 
     points: tuple[SpeedPoint, ...] = ()
-    """One a shape, the median of its runs."""
+    """One a shape: the tokens of all its runs over their seconds."""
     runs: int = 0
 
 

@@ -5,7 +5,7 @@ The law is the sweep's own fit once enough of its runs are finished, a published
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,8 @@ from llama.accounting import count_parameters, training_flops_per_token
 from llama.errors import UserError
 from llama.sweep_index import SWEEP_INDEX
 from sweeps.designs.design import Design
-from sweeps.planning.records import Foresight, PlanWarning
+from sweeps.planning.prepare import Prepared
+from sweeps.planning.records import Foresight, Plan, PlanWarning
 from sweeps.storage import Storage
 
 #: Where no target is named: so many times the longest run's training FLOPs.
@@ -75,6 +76,19 @@ def foresee(
         unidentified=list(seen.information.unidentified),
         assumptions=f"if the law is {known.source}; {known.noise_rule}; 95 % intervals",
     )
+
+
+def foreseen_plans(
+    found: Sequence[Prepared], *, target_flops: float | None = None, target_loss: float | None = None
+) -> list[Plan]:
+    """The plans with what a fit of each could tell, by one law and at one target: the first sweep's, so that they compare."""
+    if target_flops is None and target_loss is None:
+        target_flops = default_target_flops(prepared.design for prepared in found)
+    law = known_law(found[0].design, found[0].storage)
+    return [
+        prepared.plan.with_foresight(foresee(prepared.design, law, target_flops=target_flops, target_loss=target_loss))
+        for prepared in found
+    ]
 
 
 def default_target_flops(designs: Iterable[Design]) -> float:

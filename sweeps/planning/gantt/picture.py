@@ -18,8 +18,8 @@ from matplotlib.patches import Patch
 from analysis.plots import style
 from analysis.plots.canvas import PNG_DOTS_PER_INCH, house_style
 from llama.errors import UserError
-from sweeps.planning.gantt import check_suffix
 from sweeps.planning.gantt.bars import Bar, Gantt
+from sweeps.planning.gantt.suffix import check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
