@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import yaml
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from llama.config import RunConfig
 from llama.errors import UserError
@@ -281,7 +281,7 @@ def paired_difference(
         return None, None
     differences = np.array([a - b for a, b in pairs])
     mean = float(differences.mean())
-    half = float(student.ppf(0.975, len(pairs) - 1) * differences.std(ddof=1) / np.sqrt(len(pairs)))
+    half = float(stdtrit(len(pairs) - 1, 0.975) * differences.std(ddof=1) / np.sqrt(len(pairs)))
     return mean, (mean - half, mean + half)
 
 

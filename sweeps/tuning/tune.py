@@ -26,7 +26,7 @@ from cluster.signals import signals_exit
 from llama.config import digest
 from llama.errors import UserError
 from llama.full_disk import naming_a_full_disk
-from llama.records import Record, write_record
+from llama.records import Record, read_record, write_record
 from llama.sweep_index import SweepRun
 from sweeps.designs.spec import load_sweep
 from sweeps.designs.tune_block import Tune
@@ -220,8 +220,9 @@ def _tune_rates(context: TuningContext) -> Tuned:
     held_out = check_held_out(trials, laws, curves, tuned, trainer)
     study = study_of(trials, tried, laws, tuned, held_out)
     folder = context.folder / "report"
-    write_rate_report(study, tried, laws, curves, folder)
-    write_record(folder / STUDY, study)
+    if not _is_written(study, folder):
+        write_rate_report(study, tried, laws, curves, folder)
+        write_record(folder / STUDY, study)
     lines = [study.headline, *study.warnings, f"the recipe: {folder / RECIPE}"]
     return Tuned(
         study=study,
@@ -253,8 +254,9 @@ def _tune_shapes(context: TuningContext) -> Tuned:
     shaped = search_shapes(trials, suggestions, trainer, measure, on_change=on_change)
     study = shape_study.study_of(trials, suggestions, shaped, measure, seed=tune.seed)
     folder = context.folder / "report"
-    shape_study.write_shape_report(study, shaped, folder)
-    write_record(folder / STUDY, study)
+    if not _is_written(study, folder):
+        shape_study.write_shape_report(study, shaped, folder)
+        write_record(folder / STUDY, study)
     lines = [study.headline, *study.warnings, f"the front: {folder / shape_study.FRONT}"]
     return Tuned(
         study=study,
@@ -263,6 +265,14 @@ def _tune_shapes(context: TuningContext) -> Tuned:
         metrics=shape_study.shape_metrics(study),
         summary="\n".join(lines),
     )
+
+
+def _is_written(study: Record, folder: Path) -> bool:
+    """Whether the report stands there whole: its document is written last."""
+    try:
+        return read_record(folder / STUDY, type(study)) == study
+    except UserError:  # damaged, or another version's
+        return False
 
 
 def _shape_runs(one: ShapeTrial) -> list[SweepRun]:
