@@ -204,6 +204,10 @@ class RunConfig(Config):
         """Tokens in one optimiser step."""
         return self.recipe.batch_sequences * self.model.context_length
 
+    def own_tokens(self, step: int) -> int:
+        """That the run itself has trained on at `step`: what came before its fork is its trunk's."""
+        return max(0, step - (self.fork_step or 0)) * self.batch_tokens
+
     @property
     def is_trunk(self) -> bool:
         return self.tokens is None

@@ -15,7 +15,14 @@ from sweeps.commands.control import cancel, pause, resume
 from sweeps.commands.export import export
 from sweeps.commands.fit import fit
 from sweeps.commands.next import next_command
-from sweeps.commands.options import CalibrateOption, JsonOption, StorageOption, TrackingOption
+from sweeps.commands.options import (
+    AddressOption,
+    CalibrateOption,
+    JsonOption,
+    StorageOption,
+    SweepArgument,
+    TrackingOption,
+)
 from sweeps.commands.plan import plan
 from sweeps.commands.recommend import recommend
 from sweeps.commands.report import report
@@ -29,12 +36,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's YAML, its folder, or its name.")]
-AddressOption = Annotated[
-    str | None,
-    typer.Option("--address", help="A standing Ray cluster: auto, or host:port (default: a Ray of its own)."),
-]
 
 
 @app.command()

@@ -200,7 +200,7 @@ def _finished(config: RunConfig, done: Done) -> dict[str, Any]:
     row["unique_tokens"] = done.metrics.get(UNIQUE_TOKENS)
     row["skipped_updates"] = done.metrics.get(SKIPPED_UPDATES)
     row["training_threads"], row["gpu_share"] = getattr(done, "threads", 1), getattr(done, "gpu_share", 0.0)
-    own_tokens = (done.step - (config.fork_step or 0)) * config.batch_tokens
+    own_tokens = config.own_tokens(done.step)
     if done.training_seconds > 0 and own_tokens > 0:
         row["tokens_per_second"] = own_tokens / done.training_seconds
         row["training_seconds"] = done.tokens / row["tokens_per_second"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama.errors import UserError
-from sweeps.commands.options import JsonOption, StorageOption
+from sweeps.commands.options import JsonOption, StorageOption, SweepArgument
 from sweeps.commands.terminal import print_json, say
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from sweeps.storage import SweepFolder
 
-SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's YAML, its folder, or its name.")]
 RunOption = Annotated[
     list[str] | None,
     typer.Option("--run", metavar="NAME", help="Only this run, as isoloss status names it. Repeatable."),

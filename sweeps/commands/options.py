@@ -18,6 +18,11 @@ FIT_PANEL = "How they are fitted"
 #: The outermost 2.5 % of this many resamples are two or three of them.
 LEAST_BOOTSTRAP = 100
 
+SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's YAML, its folder, or its name.")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", help="A standing Ray cluster: auto, or host:port (default: a Ray of its own)."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 StorageOption = Annotated[
     Path | None, typer.Option("--storage", help="Storage root (default: ISOLOSS_STORAGE, else ./isoloss-data).")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweeps.commands.options import JsonOption, StorageOption, TrackingOption
+from sweeps.commands.options import AddressOption, JsonOption, StorageOption, TrackingOption
 from sweeps.commands.terminal import note, print_json, say
 
 
@@ -15,10 +15,7 @@ def tune(
         str, typer.Argument(metavar="SWEEP", help="A sweep's YAML with a block tune, its folder, or its name.")
     ],
     storage: StorageOption = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", help="A standing Ray cluster: auto, or host:port (default: a Ray of its own)."),
-    ] = None,
+    address: AddressOption = None,
     tracking_uri: TrackingOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another launcher of this study to end.")] = False,
     as_json: JsonOption = False,

@@ -56,7 +56,7 @@ def _speed(
         return None
     if (config.dtype, config.attention_kernel) != (setup.numerics.dtype, setup.numerics.attention_kernel):
         return None
-    own_tokens = (done.step - (config.fork_step or 0)) * config.batch_tokens
+    own_tokens = config.own_tokens(done.step)
     if own_tokens <= 0 or done.training_seconds <= 0:
         return None
     return TrainedShape.of(config), own_tokens, done.training_seconds

@@ -162,11 +162,10 @@ def _trained(folder: Path, config: RunConfig, memory_metric: str) -> _Trained:
     ended = done or mark
     if ended is None:
         return _Trained(False, 0, 0.0, None)
-    own_steps = max(0, ended.step - (config.fork_step or 0))
     memory = [value for point in read_journal(folder) if (value := point.metrics.get(memory_metric)) is not None]
     is_finished = done is not None and done.outcome == "finished"
     seen = round(max(memory) * 1e6) if memory else None
-    return _Trained(is_finished, own_steps * config.batch_tokens, ended.training_seconds, seen)
+    return _Trained(is_finished, config.own_tokens(ended.step), ended.training_seconds, seen)
 
 
 def _wall_seconds(folders: Iterable[Path]) -> float | None:
