@@ -52,6 +52,7 @@ ADVICE = {
     "preempted": "launch again when there are machines",
     "held": "another process holds it: see that it ends, then launch again",
     "fenced": "another process took it over: see that it ends, then launch again",
+    "not_gathered": "not all of its processes started in time: launch again when its nodes have room",
 }
 
 

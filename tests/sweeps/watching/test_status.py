@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cluster.task import FailureKind
 from llama.accounting import count_parameters
 from llama.config import RunConfig
 from llama.errors import UserError
@@ -33,7 +34,7 @@ from sweeps.control import ask, resume
 from sweeps.storage import Storage, SweepFolder
 from sweeps.watching import run_detail as run_detail_module
 from sweeps.watching.run_detail import run_detail
-from sweeps.watching.status import RunState, sweep_status
+from sweeps.watching.status import ADVICE, RunState, sweep_status
 from sweeps.watching.status_table import run_page, status_table
 from sweeps.words import human
 from tests.analysis.synthetic import law_loss, write_sweep
@@ -319,3 +320,7 @@ def test_what_was_asked_of_runs_shows_with_the_command_that_takes_it_back(sweep:
     assert sweep.states()["trunk"].note == "all its branches are"
     sweep.end(sweep.branch, "finished")
     assert sweep.states()["branch"].state == "finished"
+
+
+def test_every_kind_of_failure_but_divergence_which_is_an_outcome_has_advice() -> None:
+    assert ADVICE.keys() == set(FailureKind) - {FailureKind.NON_FINITE}
