@@ -59,8 +59,16 @@ class Storage:
 
 
 def open_storage(folder: str | Path | None) -> Storage:
-    """The storage that a person named, else ISOLOSS_STORAGE, else ./isoloss-data."""
-    return Storage(Path(folder or os.environ.get("ISOLOSS_STORAGE") or DEFAULT_ROOT).expanduser().resolve())
+    """The storage that a person named, else ISOLOSS_STORAGE, else ./isoloss-data.
+
+    Raises:
+        UserError: a file stands in its place.
+    """
+    root = Path(folder or os.environ.get("ISOLOSS_STORAGE") or DEFAULT_ROOT).expanduser().resolve()
+    standing = next(path for path in (root, *root.parents) if path.exists())
+    if not standing.is_dir():
+        raise UserError(f"no storage can be at {root}: {standing} is a file; name a folder with --storage")
+    return Storage(root)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,8 @@ def parse_record(text: str, kind: type[M], *, source: str) -> M:
     try:
         record = kind.model_validate(value)
     except ValidationError as error:
-        found_problems = [p for details in error.errors(include_url=False) for p in _explain(details, kind, tree)]
+        errors = _without_echoes(error.errors(include_url=False), kind, tree)
+        found_problems = [p for details in errors for p in _explain(details, kind, tree)]
         raise _refusal(source, tree.problems + found_problems) from None
     if tree.problems:
         raise _refusal(source, tree.problems)
@@ -106,8 +107,12 @@ def refuse(*problems: tuple[str, str]) -> NoReturn:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """A hint such as `; did you mean 'widths'?`, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = _closest(word, known)
+    return "" if close is None else f"; did you mean {close!r}?"
+
+
+def _closest(word: str, known: Sequence[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def repeated(values: Iterable[Hashable]) -> list[Any]:
@@ -204,6 +209,17 @@ def _plain_value(text: str) -> Any:
     return text
 
 
+def _without_echoes(errors: list[ErrorDetails], kind: type[BaseModel], tree: _Tree) -> list[ErrorDetails]:
+    """Without what is wrong with the default of a key that the file misspells."""
+    unknown = [details["loc"] for details in errors if details["type"] == "extra_forbidden"]
+    meant = {(*where[:-1], _closest(str(where[-1]), _keys_at(kind, where[:-1]))) for where in unknown}
+    return [
+        details
+        for details in errors
+        if details["type"] == "missing" or details["loc"] not in meant or details["loc"] in tree.lines
+    ]
+
+
 def _explain(error: ErrorDetails, kind: type[BaseModel], tree: _Tree) -> list[Problem]:
     """A pydantic error in a newcomer's words."""
     location, context, found = error["loc"], error.get("ctx", {}), error["input"]
@@ -218,6 +234,8 @@ def _explain(error: ErrorDetails, kind: type[BaseModel], tree: _Tree) -> list[Pr
         return [Problem(tree.lines.get(parent, 1), _dotted((*parent, location[-1])), "this key is missing")]
     if error["type"] == "value_error":  # a validator's own sentence
         return [_problem_at(location, str(context["error"]), tree)]
+    if error["type"] == "too_short":
+        return [_problem_at(location, _too_few(location, found, context["min_length"]), tree)]
     right = _EXPECTED.get(error["type"], error["msg"].removeprefix("Input should be ")).format(**context)
     hint = ""
     if error["type"] == "literal_error" and isinstance(found, str):
@@ -241,9 +259,16 @@ _EXPECTED = {
     "greater_than_equal": "a number from {ge:g}",
     "less_than": "a number below {lt:g}",
     "less_than_equal": "a number up to {le:g}",
-    "too_short": "a list of at least {min_length}",
     "literal_error": "{expected}",
 }
+
+
+def _too_few(location: Sequence[str | int], found: Any, least: int) -> str:
+    """Of a list or block with too few entries; a block's key is taken for the plural of what it holds."""
+    if isinstance(found, Mapping):
+        noun = str(location[-1]).removesuffix("s")
+        return f"found an empty block; at least {'one' if least == 1 else least} {noun} is right"
+    return f"found {f'a list of {len(found)}' if found else 'an empty list'}; a list of at least {least} is right"
 
 
 def _problem_at(location: Sequence[str | int], message: str, tree: _Tree) -> Problem:

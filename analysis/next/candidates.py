@@ -153,7 +153,9 @@ def of_file(path: Path, fit: Fit, train_flops: TokenCost) -> Candidates:
     """
     try:
         frame = pd.read_csv(path)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"--candidates {path} can't be read: {error.strerror}") from None
+    except ValueError as error:
         raise UserError(f"--candidates {path} can't be read: {error}") from None
     for column in ("n_params", "n_tokens"):
         if column not in frame:

@@ -25,6 +25,7 @@ from analysis.plots import (
 )
 from analysis.plots.picture import Absent, Picture
 from analysis.results import Study
+from llama.errors import UserError
 
 PICTURES: tuple[Callable[[Study], Picture | Absent], ...] = (
     loss_curves.loss_against_tokens,
@@ -68,7 +69,15 @@ def save_pictures(study: Study, folder: Path) -> list[SavedPicture | Absent]:
 
 
 def save_picture(picture: Picture, folder: Path) -> SavedPicture:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the picture's three files.
+
+    Raises:
+        UserError: the folder can't be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"no folder {folder} can be made for pictures ({error.strerror}): name a folder") from None
     saved = SavedPicture(
         picture=picture,
         png=folder / f"{picture.stem}.png",

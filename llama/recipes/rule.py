@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from llama.config import Config, Fraction, ModelConfig, Positive, PositiveFloat,
 from llama.recipes.tuned_law import TunedLaw
 
 Schedule = Literal["wsd", "cosine"]
+Beta = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Overrides(Config):
@@ -22,8 +23,8 @@ class Overrides(Config):
     batch_tokens: Positive | None = None
     """Rounded to whole sequences."""
     warmup_tokens: int | None = Field(default=None, ge=0)
-    beta1: Fraction | None = None
-    beta2: Fraction | None = None
+    beta1: Beta | None = None
+    beta2: Beta | None = None
     beta2_half_life_tokens: int | None = Field(default=None, gt=0, le=10**12)
     """Set beta2 by the batch: 0.5^(batch / this), so that the second moment forgets half in as many tokens whatever the batch
     (Marek et al. 2025, arXiv 2507.07101, section 3). 0.95 at 0.5M tokens is a half-life of 7M."""

@@ -11,11 +11,16 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from llama.accounting import count_parameters, training_flops_per_token
-from llama.config import Config, ModelConfig, Positive, PositiveFloat
+from llama.config import Config, ModelConfig, PositiveFloat
 from sweeps.yaml_lines import refuse, repeated
 
 BudgetUnit = Literal["flops", "tokens", "tokens_per_parameter"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+#: Beyond any budget that can be meant: the largest runs take some 1e26 FLOPs and 1e14 tokens.
+MOST: dict[str, float] = {"flops": 1e30, "tokens": 1e18, "tokens_per_parameter": 1e9}
+Flops = Annotated[float, Field(gt=0, le=MOST["flops"], allow_inf_nan=False)]
+Tokens = Annotated[int, Field(gt=0, le=int(MOST["tokens"]))]
+TokensPerParameter = Annotated[float, Field(gt=0, le=MOST["tokens_per_parameter"], allow_inf_nan=False)]
 DesignKind = Literal["isoflop", "grid", "ladder", "by_hand"]
 
 _KIND_OF_UNIT: dict[BudgetUnit, DesignKind] = {"flops": "isoflop", "tokens": "grid", "tokens_per_parameter": "ladder"}
@@ -45,9 +50,9 @@ class Wanted(NamedTuple):
 class OneBudget(Config):
     """A single budget with its unit."""
 
-    flops: PositiveFloat | None = None
-    tokens: Positive | None = None
-    tokens_per_parameter: PositiveFloat | None = None
+    flops: Flops | None = None
+    tokens: Tokens | None = None
+    tokens_per_parameter: TokensPerParameter | None = None
 
     @model_validator(mode="after")
     def _check(self) -> OneBudget:
@@ -66,11 +71,11 @@ class OneBudget(Config):
 class Budgets(Config):
     """The same budgets for every size, in exactly one unit."""
 
-    flops: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
+    flops: Annotated[list[Flops], Field(min_length=1)] | None = None
     """Training FLOPs, shared by the sizes, so that isoFLOP bowls exist: tokens = budget / FLOPs a token of the size."""
-    tokens: Annotated[list[Positive], Field(min_length=1)] | None = None
+    tokens: Annotated[list[Tokens], Field(min_length=1)] | None = None
     """Training tokens."""
-    tokens_per_parameter: Annotated[list[PositiveFloat], Field(min_length=1)] | None = None
+    tokens_per_parameter: Annotated[list[TokensPerParameter], Field(min_length=1)] | None = None
     """Training tokens over all parameters (`n_params`). A single ratio cannot identify a scaling law."""
 
     # Left out of the spec's digest where it isn't said: older sweeps keep theirs.
@@ -92,6 +97,12 @@ class Budgets(Config):
         ]
         for width, values in (self.by_width or {}).items():
             problems += [(f"by_width.{width}", f"budget {value:g} stands twice") for value in repeated(values)]
+            most = MOST[_the_unit(self)]
+            problems += [
+                (f"by_width.{width}.{index}", f"found {value:g}; a number up to {most:g} is right")
+                for index, value in enumerate(values)
+                if value > most
+            ]
         problems += [("sizes", f"size {size} stands twice") for size in repeated(self.sizes or [])]
         low, high = self.min_tokens_per_parameter, self.max_tokens_per_parameter
         if low is not None and high is not None and low >= high:
@@ -135,7 +146,7 @@ class HandCell(Config):
 
     size: str
     """Label in the ladder."""
-    tokens: Positive
+    tokens: Tokens
     """Training tokens, before rounding to whole batches."""
     seed: Seed | None = None
     """This one only; the sweep's seeds unless given."""

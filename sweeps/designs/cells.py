@@ -70,7 +70,7 @@ def make_cells(
     """
     asked, left_out = _within_limits(spec, size, model)
     stated = spec.reference_tokens(model)
-    horizon = stated if stated is not None else max((ask.tokens for ask in asked), default=0)
+    horizon = max(1, stated) if stated is not None else max((ask.tokens for ask in asked), default=0)
     together: dict[tuple[float, int, Recipe], list[_Asked]] = {}
     for ask in asked:
         recipe = make_recipe(
@@ -107,7 +107,7 @@ def _within_limits(spec: SweepSpec, size: str, model: ModelConfig) -> tuple[list
     for index, part in enumerate(spec.parts):
         for wanted in part.wanted(size, model.d_model):
             tokens = wanted.tokens(model)
-            reason = part.outside_limits(tokens / n_params)
+            reason = part.outside_limits(tokens / n_params) if tokens else "the budget buys no token"
             for multiplier in rates if wanted.lr_multiplier is None else [wanted.lr_multiplier]:
                 name = cell_name(rate_label(size, multiplier), wanted.unit, wanted.budget)
                 if reason:

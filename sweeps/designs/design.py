@@ -15,11 +15,15 @@ from llama.config import ModelConfig, RunConfig
 from llama.errors import UserError
 from llama.metric_names import TAG_BUDGET, TAG_SIZE
 from llama.sweep_index import SweepRun
+from sweeps.designs.budgets import MOST, Budgets, ByHand
 from sweeps.designs.cells import Cell, LeftOut, make_cells, rate_label
 from sweeps.designs.numerics import Numerics
 from sweeps.designs.run_configs import CorpusFacts
 from sweeps.designs.segments import Segment, segments_of
 from sweeps.designs.spec import SweepSpec
+
+#: The fields of `Budgets` that leave cells out.
+LIMITS = {"min_tokens_per_parameter", "max_tokens_per_parameter"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +85,37 @@ def make_design(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics) -> Des
                 segments += segments_of({run.record.key: run.config for run in new_runs})
     if not runs:
         reasons = "; ".join(f"{cell.name}: {cell.reason}" for cell in left_out[:3])
-        raise UserError(f"sweep {spec.name} has no runs, every cell is left out ({reasons}): change its budgets")
+        raise UserError(
+            f"sweep {spec.name} has no runs, every cell is left out ({reasons}): {_enough(spec, corpus, numerics, models)}"
+        )
     return Design(
         spec=spec, corpus=corpus, numerics=numerics, models=models, runs=runs, segments=segments, left_out=left_out
     )
+
+
+def _enough(spec: SweepSpec, corpus: CorpusFacts, numerics: Numerics, models: dict[str, ModelConfig]) -> str:
+    """Which budget would give some size a run: the nearest one, by doubling and halving those asked for."""
+    for part in spec.parts:
+        for size, model in models.items():
+            wanted = [wish.budget for wish in part.wanted(size, model.d_model)]
+            doubled = [max(wanted) * 2.0**power for power in range(1, 64)] if wanted else []
+            halved = [min(wanted) / 2.0**power for power in range(1, 64)] if wanted else []
+            for budget in doubled + halved:
+                value = float(f"{budget:.2g}")
+                if not 0 < value <= MOST[part.unit]:
+                    continue
+                kept = {} if isinstance(part, ByHand) else part.model_dump(include=LIMITS, exclude_none=True)
+                tried = spec.model_copy(
+                    update={
+                        "budgets": Budgets.model_validate(
+                            {part.unit: [round(value) if part.unit == "tokens" else value], **kept}
+                        )
+                    }
+                )
+                if make_cells(tried, corpus, numerics, size, model)[0]:
+                    field = "tokens" if isinstance(part, ByHand) else f"budgets.{part.unit}"
+                    return f"{field} of about {value:.2g} would be enough for {size}"
+    return "change its budgets"
 
 
 def _runs(spec: SweepSpec, size: str, cells: list[Cell], seed: int, held_out_size: bool) -> Iterator[PlannedRun]:

@@ -170,7 +170,8 @@ class Resources(Config):
     cpus: Positive = 1
     """Cores, and threads, of a run."""
     gpus: Annotated[PositiveFloat | None, BeforeValidator(_auto_is_none)] = None
-    """GPUs of a run where there are any; a fraction packs several on one. `auto` leaves it to the launcher."""
+    """GPUs of a run, which a machine without any can't give; a fraction packs several on one. `auto` leaves it to the launcher,
+    with or without GPUs."""
 
 
 class SweepSpec(Config):
@@ -262,6 +263,17 @@ class SweepSpec(Config):
         if problems:
             refuse(*problems)
         return seeds
+
+    @field_validator("evaluation")
+    @classmethod
+    def _check_evaluation(cls, evaluation: Evaluation, info: ValidationInfo) -> Evaluation:
+        ladder: Ladder | None = info.data.get("ladder")
+        corpus: CorpusSpec | None = info.data.get("corpus")
+        least = ladder.context_length * len(corpus.domains) if ladder and corpus else 0
+        if evaluation.validation_tokens < least:
+            message = f"found {evaluation.validation_tokens:,}; from {least:,}, a sequence of context_length a domain, is right"
+            refuse(("validation_tokens", message))
+        return evaluation
 
     @field_validator("inference")
     @classmethod

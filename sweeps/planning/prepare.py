@@ -78,10 +78,21 @@ def prepare(
     """Read SWEEP, build its corpus if it isn't there, and work out its runs and plan.
 
     Raises:
-        UserError: the YAML, the corpus or the storage is not usable, or a run asks for more than any node has.
+        UserError: the YAML, the corpus or the storage is not usable, or a run asks for more than any node has; the message
+            names the YAML.
     """
     source = find_source(argument, storage)
-    storage, spec = source.storage, load_sweep(source.yaml_path)
+    spec = load_sweep(source.yaml_path)
+    try:
+        return _prepare(source, spec, place, stated, say)
+    except UserError as error:
+        raise UserError(f"{source.yaml_path}: {error}") from None
+
+
+def _prepare(
+    source: SweepSource, spec: SweepSpec, place: Place, stated: Stated, say: Callable[[str], None]
+) -> Prepared:
+    storage = source.storage
     corpus = _corpus(spec, source, say)
     numerics = resolve_numerics(spec, place.machine.device, has_bf16_tiles=place.machine.has_bf16_tiles)
     design = make_design(spec, CorpusFacts.of(corpus), numerics)
@@ -201,6 +212,7 @@ def hungriest(design: Design) -> dict[str, RunConfig]:
 
 
 def run_resources(design: Design, place: Place, calibration: Calibration) -> Resources:
-    """What one run takes."""
-    gpus = gpu_share(design, calibration) if place.gpus else 0.0
-    return Resources(cpus=float(design.spec.resources.cpus), gpus=gpus)
+    """What one run takes: GPUs that the spec states whether or not there are any."""
+    stated = design.spec.resources
+    gpus = gpu_share(design, calibration) if place.gpus else stated.gpus or 0.0
+    return Resources(cpus=float(stated.cpus), gpus=gpus)

@@ -125,6 +125,7 @@ class PlanWarning(Record):
     """Something a person should know before spending. The code is stable, the message is for reading."""
 
     code: Literal[
+        "batch",
         "epochs",
         "horizon",
         "tuned",

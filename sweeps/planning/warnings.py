@@ -35,9 +35,8 @@ def warnings_of(
             )
     empty = [size for size in design.models if all(run.size != size for run in finals)]
     if empty:
-        found.append(
-            PlanWarning(code="empty_size", message=f"no budget is left for {', '.join(empty)}: see what is left out")
-        )
+        found.append(PlanWarning(code="empty_size", message=_why_empty(design, empty)))
+    found += _batch_warnings(design, finals)
     found += _horizon_warnings(design, finals)
     found += _tuned_warnings(design, finals)
     ratios = {round(run.tokens / count_parameters(run.config.model).n_params, 1) for run in finals}
@@ -94,6 +93,29 @@ def memory_warnings(sizes: Sequence[SizePlan], slots: int, memory_bytes: int | N
             "micro_batch, set activation_checkpointing: selective, or give a run more resources.cpus, so that fewer go at once",
         )
     ]
+
+
+def _why_empty(design: Design, empty: Sequence[str]) -> str:
+    """Sizes whose every cell is left out, and those that no part of the budgets names."""
+    named = [
+        size for size in empty if any(part.wanted(size, design.models[size].d_model) for part in design.spec.parts)
+    ]
+    unnamed = [size for size in empty if size not in named]
+    parts = [f"no budget is left for {', '.join(named)}: see what is left out"] if named else []
+    parts += [f"no cell of budgets names {', '.join(unnamed)}, which has no runs"] if unnamed else []
+    return "; ".join(parts)
+
+
+def _batch_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:
+    """A batch holds whole sequences, whatever was asked."""
+    asked, context = design.spec.recipe.batch_tokens, design.spec.ladder.context_length
+    used = finals[0].config.batch_tokens
+    if asked is None or asked == used:
+        return []
+    message = (
+        f"recipe.batch_tokens is {asked:,}: a batch holds whole sequences of {context:,}, so that {used:,} are used"
+    )
+    return [PlanWarning(code="batch", message=message)]
 
 
 def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:

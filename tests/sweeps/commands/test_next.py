@@ -42,7 +42,8 @@ def test_the_document(isoloss: Isoloss, csv: Path) -> None:
         ([], "--compute"),
         (["--compute", "1e22", "--size", "1e9"], "--size is for isoloss recommend"),
         (["--compute", "1e22", "--family", "3"], "--family is for isoloss recommend"),
-        (["--compute", "1e22", "--candidates", "nowhere.csv"], "nowhere.csv"),
+        (["--compute", "1e22", "--candidates", "nowhere.csv"], "--candidates nowhere.csv can't be read: No such file"),
+        (["--compute", "1e22", "--picture", __file__], "name a folder"),
         (["--compute", "1e22", "--runs", "0"], "--runs"),
     ],
 )

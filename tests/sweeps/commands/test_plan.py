@@ -7,8 +7,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from cluster.executor import Node
 from llama.errors import UserError
 from sweeps.command import app
+from sweeps.hardware.machine import Machine
+from sweeps.hardware.place import Place
 from tests.sweeps.examples import SWEEP
 
 
@@ -76,6 +79,7 @@ def test_what_does_not_fit_is_shown_and_then_refused(place: Path):
         (["--gantt", "plan.pdf"], "ends in .png or .svg"),
         (["--gantt", "plan.png"], "not every size's speed is known"),
         (["--compare"], "no launched sweep"),
+        (["--storage", __file__], "is a file; name a folder with --storage"),
         (["--compare", "--cluster", "8xH100"], "leave out --cluster"),
         (["--target-flops", "1e12", "--target-loss", "3"], "one of the two"),
         (["--target-loss", "-3"], "--target-loss is -3"),
@@ -122,3 +126,14 @@ def test_a_schedule_is_drawn(place: Path, tmp_path: Path):
     shown = plan(place, "--cluster", "8xH100", "--gantt", str(tmp_path / "plan.svg"))
     assert shown.exit_code == 0, shown.output
     assert "as planned on 8xH100" in (tmp_path / "plan.svg").read_text()
+
+
+@pytest.mark.parametrize(("resources", "asked"), [({"cpus": 9999}, "9999 CPU"), ({"gpus": 1}, "1 CPU and 1 GPU")])
+def test_a_run_that_no_machine_here_can_hold_is_refused_by_its_file(place: Path, monkeypatch, resources, asked):
+    cpu = Place(machine=Machine("cpu", "some processor", "2.13.0"), nodes=(Node(id="here", cpus=2),))
+    monkeypatch.setattr("sweeps.hardware.place.this_place", lambda: cpu)
+    spec = yaml.safe_load((place / "sweep.yaml").read_text()) | {"resources": resources}
+    (place / "greedy.yaml").write_text(yaml.safe_dump(spec))
+    shown = plan(place, sweep="greedy.yaml")
+    assert isinstance(shown.exception, UserError)
+    assert str(shown.exception).startswith(f"{place / 'greedy.yaml'}: a run of w16 asks for {asked}")

@@ -1,6 +1,7 @@
 """Runs, keys and segments of a sweep."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -328,3 +329,23 @@ def test_any_grid_is_sound(widths, doublings, seeds, schedule, done):
     for run in found.runs:
         if not run.record.is_trunk:
             assert run.config.tokens / count_parameters(run.config.model).n_params > 0
+
+
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        {"flops": [1e5]},
+        {"tokens": [10]},
+        {"flops": [1e11, 2e11], "min_tokens_per_parameter": 1e6},
+        {"tokens_per_parameter": [1e6], "max_tokens_per_parameter": 100},
+    ],
+)
+def test_of_a_sweep_without_runs_the_message_says_a_budget_that_has_one(budgets):
+    with pytest.raises(UserError, match="no runs") as error:
+        design(budgets=budgets, recipe={"name": "inverse_width"})
+    found = re.search(r"budgets\.(\w+) of about (\S+) would be enough for (\w+)$", str(error.value))
+    assert found is not None
+    unit, value, size = found.groups()
+    enough = int(float(value)) if unit == "tokens" else float(value)
+    runs = design(budgets=budgets | {unit: [enough]}, recipe={"name": "inverse_width"}).runs
+    assert size in {run.size for run in runs}

@@ -75,7 +75,7 @@ def test_the_studies_load_and_carry_their_own_name(study):
         (7, "  sizes: [7B, 8B]", "line 7: ladder.sizes[1]: found '8B' (text); '7B', '13B', '33B' or '65B' is right"),
         (7, "  sizes: [7B, 7B]", "line 7: ladder.sizes: size 7B stands twice"),
         (7, "  widths: [16]\n  sizes: [7B]", "line 6: ladder: give one of widths, shapes and sizes"),
-        (7, "  widths: []", "line 7: ladder.widths: found a list; a list of at least 1 is right"),
+        (7, "  widths: []", "line 7: ladder.widths: found an empty list; a list of at least 1 is right"),
         (8, "  context_length: 127.5", "line 8: ladder.context_length: found 127.5; a whole number is right"),
         (8, "  context_length: 0", "line 8: ladder.context_length: found 0; a number from 2 is right"),
         (10, "  flops: [1e11, -2e11]", "line 10: budgets.flops[1]: found -2e11; a number above 0 is right"),
@@ -202,8 +202,8 @@ def test_numbers_are_numbers(written, value):
 
 @given(st.integers(1, 9999), st.integers(0, 12))
 def test_whole_numbers_in_scientific_notation_are_whole(digits, exponent):
-    spec = parse(GOOD.replace("65_536", f"{digits}e{exponent}"))
-    assert spec.evaluation.validation_tokens == digits * 10**exponent
+    spec = parse(GOOD.replace("name: inverse_width", f"name: inverse_width\n  batch_tokens: {digits}e{exponent}"))
+    assert spec.recipe.batch_tokens == digits * 10**exponent
 
 
 def test_a_quoted_number_is_text():
@@ -245,3 +245,41 @@ def test_seeds_of_a_cell():
     assert spec.seeds_for("w16", 16, Wanted("flops", 2e11)) == [0, 2, 3]
     assert spec.seeds_for("w32", 32, Wanted("flops", 1e11)) == [0]
     assert spec.seeds_for("w16", 16, Wanted("tokens", 1_000_000, seed=7)) == [7]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "  validation_tokens: 65_536",
+            "  validation_tokens: 10",
+            "found 10; from 256, a sequence of context_length a domain",
+        ),
+        ("  flops: [1e11, 2e11]", "  flops: [1e60]", "budgets.flops[0]: found 1e60; a number up to 1e+30 is right"),
+        (
+            "  flops: [1e11, 2e11]",
+            "  flops: [1e11]\n  by_width: {16: [1e60]}",
+            "line 11: budgets.by_width[16][0]: found 1e+60; a number up to 1e+30 is right",
+        ),
+        (
+            "  name: inverse_width",
+            "  name: inverse_width\n  beta1: 1.5",
+            "recipe.beta1: found 1.5; a number below 1 is right",
+        ),
+        (
+            "    code: {stdlib: code, weight: 1}\n    prose: {stdlib: prose, weight: 3}",
+            "    {}",
+            "corpus.domains: found an empty block; at least one domain is right",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_one_problem(old, new, message):
+    (problem,) = problems(GOOD.replace(old, new))
+    assert message in problem
+
+
+def test_a_misspelt_key_brings_no_problem_of_its_default():
+    text = GOOD.replace("context_length: 128", "context_length: 64") + "inferense: off\n"
+    (problem,) = problems(text)
+    assert problem.endswith("inferense: unknown key; did you mean 'inference'?")
+    assert "prompt_tokens + output_tokens is 128" in problems(text.replace("inferense: off", "seeds: {base: [0]}"))[0]

@@ -239,3 +239,14 @@ def test_planning_imports_nothing_heavy():
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"torch", "ray", "mlflow", "scipy", "pandas", "matplotlib", "sentencepiece"}
     assert not heavy & set(itertools.chain(modules))
+
+
+def test_a_batch_of_no_whole_sequences_and_a_size_that_no_cell_names_are_said():
+    cells = [{"size": "w16", "tokens": 10_000_000}]
+    plan = plan_on_cpus(
+        design(budgets={"cells": cells}, recipe={"name": "inverse_width", "batch_tokens": 1000}), UNMEASURED
+    )
+    said = {warning.code: warning.message for warning in plan.warnings}
+    assert said["batch"] == "recipe.batch_tokens is 1,000: a batch holds whole sequences of 128, so that 1,024 are used"
+    assert said["empty_size"] == "no cell of budgets names w32, which has no runs"
+    assert not plan.left_out
