@@ -73,10 +73,13 @@ class Pool:
     seed: Rows
     all_runs: Fit
 
+    def only(self, rows: Rows) -> RunTable:
+        return replace(self.table, frame=self.table.frame.iloc[sorted(rows)])
+
     def fit(self, rows: Rows, bootstrap: int = 0) -> Fit | None:
         """None where these rows can't identify the law."""
         try:
-            return fit(replace(self.table, frame=self.table.frame.iloc[sorted(rows)]), law=LAW, bootstrap=bootstrap)
+            return fit(self.only(rows), law=LAW, bootstrap=bootstrap)
         except UserError:
             return None
 
@@ -153,7 +156,7 @@ def narrowing(pool: Pool, target: int) -> Chooser:
             params_KP=params_KP[sound],
             made=_runs_of(pool.table, sorted(have)),
             candidates=_runs_of(pool.table, rows),
-            noise=noise_of(pool.table, known[-1])[0],
+            noise=noise_of(pool.only(have), known[-1])[0],
         )
         chosen = best_within(offer, Goal(gradient_KP=gradient_KP[sound], place=place), pool.cost_m[rows], left)
         return [rows[k] for k in chosen]

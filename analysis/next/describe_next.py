@@ -45,13 +45,19 @@ def cells_yaml(found: NextRuns) -> list[str]:
     if all(step.run.size for step in batch):
         return [
             f"# {spent}: a part more of the sweep's budgets",
+            *(f"# it needs {needs}" for needs in dict.fromkeys(step.run.needs for step in batch) if needs),
             "- cells:",
-            *(f"    - {{size: {step.run.size}, tokens: {step.run.n_tokens:.0f}}}" for step in batch),
+            *(f"    - {_cell(step.run)}" for step in batch),
         ]
     return [
         f"# {spent}: {found.fit.counting} and tokens",
         *(f"- {{n_params: {step.run.n_params:.0f}, tokens: {step.run.n_tokens:.0f}}}" for step in batch),
     ]
+
+
+def _cell(run: CandidateRun) -> str:
+    seed = "" if run.seed is None else f", seed: {run.seed}"
+    return f"{{size: {run.size}, tokens: {run.n_tokens:.0f}{seed}}}"
 
 
 def next_json(found: NextRuns) -> dict[str, Any]:
@@ -117,6 +123,8 @@ def _candidate(run: CandidateRun) -> dict[str, Any]:
     return {
         "name": run.name,
         "size": run.size or None,
+        "seed": run.seed,
+        "needs": run.needs or None,
         "n_params": finite(run.n_params),
         "tokens": finite(run.n_tokens),
         "flops": finite(run.flops),

@@ -237,8 +237,13 @@ def _picks(setting: Setting, law: Law, fit: Fit) -> tuple[Pick, Pick]:
 
 
 def _gradients(setting: Setting, law: Law, params_KP: Array, name: str) -> tuple[Array, dict[str, Array]]:
-    """Laws at which the decision has derivatives, and these, by quantity."""
-    gradients = relative_gradient(lambda params: pick(setting, law, params)._asdict(), params_KP)
+    """Laws at which the decision has derivatives, and these, by quantity: of the logarithm, as noise and misfit are."""
+
+    def quantities(params: Array) -> dict[str, Array]:
+        chosen = pick(setting, law, params)._asdict()
+        return chosen | {"loss": np.log(chosen["loss"])}
+
+    gradients = relative_gradient(quantities, params_KP)
     sound = np.ones(len(params_KP), dtype=np.bool_)
     for quantity in {name, "n_params"}:
         sound &= np.isfinite(gradients[quantity]).all(-1) & (np.abs(gradients[quantity]).max(-1) > 0)
@@ -258,6 +263,11 @@ def _candidates(
     if callable(given):
         return given(fit)
     found = grid(fit, given or sizes_around(fit, setting.train_flops), setting.train_flops)
+    if not len(found.flops_m):
+        raise UserError(
+            "no cell of the grid lies near the fitted tokens a parameter and costs about what the runs so far did: "
+            "name candidates in a file (--candidates)"
+        )
     cheaper = found.flops_m < float(setting.train_flops(today.n_params) * today.n_tokens)
     if not cheaper.any():
         raise UserError(
@@ -270,9 +280,16 @@ def _candidates(
 def _named(options: Candidates, cost_m: Array, share_m: Array) -> tuple[CandidateRun, ...]:
     columns = (options.runs.n_params_n, options.runs.n_tokens_n, options.flops_m, cost_m, share_m)
     return tuple(
-        CandidateRun(name=name, size=size, n_params=n, n_tokens=d, flops=flops, cost=cost, share=share)
-        for name, size, n, d, flops, cost, share in zip(
-            options.names, options.sizes, *(column.tolist() for column in columns), strict=True
+        CandidateRun(
+            name=name, size=size, seed=seed, needs=needs, n_params=n, n_tokens=d, flops=flops, cost=cost, share=share
+        )
+        for name, size, seed, needs, n, d, flops, cost, share in zip(
+            options.names,
+            options.sizes,
+            options.seeds,
+            options.needs,
+            *(column.tolist() for column in columns),
+            strict=True,
         )
     )
 

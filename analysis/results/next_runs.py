@@ -21,6 +21,10 @@ class CandidateRun:
     name: str
     size: str
     """Label of its shape in a sweep's ladder; "" where there is none."""
+    seed: int | None
+    """Of a sweep's run; None where nobody said."""
+    needs: str
+    """What the sweep's YAML lacks for it, beside the cell."""
     n_params: float
     n_tokens: float
     flops: float

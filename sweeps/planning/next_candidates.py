@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain, count
+from math import inf
 from typing import TYPE_CHECKING
 
 from llama.accounting import count_parameters, training_flops_per_token
-from llama.config import ModelConfig
 from llama.errors import UserError
-from llama.metric_names import TAG_SIZE
 from llama.records import complete_steps, read_checkpoint_mark, read_config, read_done
 from sweeps.designs.ladder import model_for_width
 from sweeps.designs.spec import load_sweep
@@ -26,69 +26,104 @@ WIDTH_STEP = 16
 
 
 def ladder_sizes(sweep: SweepFolder, counting: str) -> list[Size]:
-    """The ladder's shapes, and a width more at either end where it is a ladder of widths.
+    """The ladder's shapes, and a width more at either end where it is a ladder of widths; none that `held_out` keeps from fits.
 
     Raises:
-        UserError: no run of the sweep has started, so that its vocabulary is unknown.
+        UserError: no run of the sweep has started, so that its vocabulary is unknown, or all sizes are held out.
     """
     from analysis.next.candidates import Size
 
-    ladder = load_sweep(sweep.folder / SWEEP_YAML).ladder
-    vocab_size = _some_model(sweep).vocab_size
+    spec = load_sweep(sweep.folder / SWEEP_YAML)
+    ladder, held_out = spec.ladder, spec.held_out
+    records = {record.key: record for record in sweep.index.runs}
+    read = {key: read_config(sweep.storage.run(key)) for key in records}
+    configs = {key: config for key, config in read.items() if config is not None}
+    if not configs:
+        raise UserError(f"no run of the sweep {sweep.index.sweep} has started: launch it first")
+    vocab_size = next(iter(configs.values())).model.vocab_size
     models = ladder.models(vocab_size)
+    needs = {}
     for width in _widths_beside(sorted(ladder.widths or [])):
         models[f"w{width}"] = model_for_width(width, vocab_size=vocab_size, context_length=ladder.context_length)
-    trunks: dict[str, list[Trunk]] = {}
-    for record in sweep.index.runs:
-        trunk = _standing(sweep.storage, record, sweep.index.runs) if record.is_trunk else None
-        if trunk is not None:
-            trunks.setdefault(record.tags[TAG_SIZE], []).append(trunk)
-    return [
-        Size(
-            label,
-            float(getattr(count_parameters(model), counting)),
-            training_flops_per_token(model),
-            tuple(trunks.get(label, ())),
+        needs[f"w{width}"] = f"ladder.widths: add {width}"
+    counts = {label: count_parameters(model) for label, model in models.items()}
+    if held_out.largest_size:
+        # What is added above the ladder would be its largest, and held out in its turn.
+        most = max(found.n_params for label, found in counts.items() if label not in needs)
+        models = {label: model for label, model in models.items() if counts[label].n_params < most}
+    if not models:
+        raise UserError(
+            f"the ladder of {sweep.index.sweep} has one size, and held_out.largest_size keeps it from fits: add one"
         )
-        for label, model in models.items()
-    ]
+    sizes = []
+    for label, model in models.items():
+        runs = {key: config for key, config in configs.items() if config.model == model}
+        trunks = (
+            _trunk(sweep.storage, records[key], config.seed, sweep.index.runs)
+            for key, config in runs.items()
+            if records[key].is_trunk
+        )
+        used = {config.seed for config in runs.values()}
+        unused = (seed for seed in chain(spec.seeds.base, count(max(used, default=0) + 1)) if seed not in used)
+        sizes.append(
+            Size(
+                label,
+                float(getattr(counts[label], counting)),
+                training_flops_per_token(model),
+                tuple(trunks),
+                first_seed=spec.seeds.base[0],
+                new_seed=next(unused),
+                most_tokens=counts[label].n_params * (held_out.tokens_per_parameter_above or inf),
+                needs=needs.get(label, ""),
+            )
+        )
+    return sizes
 
 
 def missing_runs(design: Design, storage: Storage, fit: Fit) -> Candidates:
     """The design's own runs that are not finished, each at what it would cost from scratch, a standing trunk or not.
 
     Raises:
-        UserError: all are finished.
+        UserError: all that fits may see are finished.
     """
     import numpy as np
 
     from analysis.next.candidates import of_arrays
 
-    rows = []
-    for run in design.runs:
-        tokens = run.config.tokens
-        if tokens is None or read_done(storage.run(run.record.key)) is not None:
-            continue
-        n_params = float(getattr(count_parameters(run.config.model), fit.counting))
-        flops = tokens * training_flops_per_token(run.config.model)
-        rows.append((run.record.name, run.size, n_params, tokens, flops))
-    if not rows:
-        raise UserError(f"every run of the sweep {design.spec.name} is finished: leave out --candidates missing")
-    names, sizes, *numbers = zip(*rows, strict=True)
-    return of_arrays(fit, *(np.array(column, dtype=np.float64) for column in numbers), names=names, sizes=sizes)
+    runs = [
+        run
+        for run in design.runs
+        if not (run.record.is_trunk or run.record.held_out) and read_done(storage.run(run.record.key)) is None
+    ]
+    if not runs:
+        raise UserError(
+            f"every run of the sweep {design.spec.name} that isn't held out is finished: leave out --candidates missing"
+        )
+    tokens = np.array([run.tokens for run in runs], dtype=np.float64)
+    return of_arrays(
+        np.array([getattr(count_parameters(run.config.model), fit.counting) for run in runs], dtype=np.float64),
+        tokens,
+        tokens * np.array([training_flops_per_token(run.config.model) for run in runs]),
+        trunks=[run.record.trunk or run.record.key for run in runs],
+        names=tuple(run.record.name for run in runs),
+        sizes=tuple(run.size for run in runs),
+        seeds=tuple(run.config.seed for run in runs),
+    )
 
 
-def _standing(storage: Storage, record: SweepRun, runs: Sequence[SweepRun]) -> Trunk | None:
-    """The trunk's checkpoints and where its branches fork; None where it has neither."""
+def _trunk(storage: Storage, record: SweepRun, seed: int, runs: Sequence[SweepRun]) -> Trunk:
+    """The trunk with its checkpoints, where its branches tell when they fork."""
     from analysis.next.candidates import Trunk
 
     folder = storage.run(record.key)
-    marks = [read_checkpoint_mark(folder, step) for step in complete_steps(folder)]
-    standing = tuple(float(mark.tokens) for mark in marks if mark is not None)
     shares = [
         run.fork_tokens / run.tokens for run in runs if run.trunk == record.key and run.fork_tokens and run.tokens
     ]
-    return Trunk(record.key, standing, max(shares)) if standing and shares else None
+    if not shares:
+        return Trunk(record.key, seed=seed)
+    marks = [read_checkpoint_mark(folder, step) for step in complete_steps(folder)]
+    standing = tuple(float(mark.tokens) for mark in marks if mark is not None)
+    return Trunk(record.key, standing, max(shares), seed)
 
 
 def _widths_beside(widths: list[int]) -> list[int]:
@@ -98,11 +133,3 @@ def _widths_beside(widths: list[int]) -> list[int]:
     below = round(widths[0] ** 2 / widths[1] / WIDTH_STEP) * WIDTH_STEP
     above = round(widths[-1] ** 2 / widths[-2] / WIDTH_STEP) * WIDTH_STEP
     return [width for width in (below, above) if width > 0 and width not in widths]
-
-
-def _some_model(sweep: SweepFolder) -> ModelConfig:
-    for record in sweep.index.runs:
-        config = read_config(sweep.storage.run(record.key))
-        if config is not None:
-            return config.model
-    raise UserError(f"no run of the sweep {sweep.index.sweep} has started: launch it first")

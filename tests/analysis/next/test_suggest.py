@@ -12,7 +12,7 @@ import pytest
 
 from analysis import fit, next_runs
 from analysis.decisions.costs import flops_rule
-from analysis.next.candidates import Candidates, Size, Trunk, grid, sizes_around
+from analysis.next.candidates import Candidates, Size, Trunk, grid, of_file, sizes_around
 from analysis.next.choice import when_to_stop
 from analysis.next.describe_next import describe_next, next_json
 from analysis.plots.next_runs import next_runs_picture
@@ -119,13 +119,57 @@ def test_the_grid_goes_around_the_runs_and_stays_cheaper_than_the_target(made: R
     assert max(run.flops for run in found.candidates) < 1e20
 
 
-def test_branches_are_offered_off_the_trunk_of_their_size() -> None:
+def test_branches_are_offered_off_the_trunk_of_their_size_and_repeats_off_a_new_one() -> None:
+    """A trunk has one run of a length: another seed of a cell shares no noise with it, in a grid or in a file."""
     made = table()
     frame = made.frame.assign(group=[f"trunk-{n:.0f}" for n in made.frame["n_params"]])
-    fitted = fit(replace(made, frame=frame), bootstrap=200)
+    fitted = fit(replace(made, frame=frame), bootstrap=0)
     offered = around(fitted)
-    for n, trunk in zip(offered.runs.n_params_n, offered.runs.trunk_n, strict=True):
-        assert trunk == (f"trunk-{n:.0f}" if n in set(frame["n_params"]) else f"new-{n:.17g}")
+    n, d = frame["n_params"].to_numpy(), frame["n_tokens"].to_numpy()
+    seen = set()
+    for size, tokens, trunk in zip(offered.runs.n_params_n, offered.runs.n_tokens_n, offered.runs.trunk_n, strict=True):
+        again = bool(((n == size) & (np.abs(np.log(d / tokens)) < 0.01)).any())
+        assert trunk == (f"trunk-{size:.0f}" if size in n and not again else f"new-{size:.17g}")
+        seen.add((size in n, again))
+    assert seen == {(True, True), (True, False), (False, False)}
+
+
+def test_seeds_of_one_cell_in_a_file_are_off_trunks_of_their_own(tmp_path: Path) -> None:
+    made = table()
+    fitted = fit(replace(made, frame=made.frame.assign(group="one")), bootstrap=0)
+    n, d = (made.frame[name].iloc[0] for name in ("n_params", "n_tokens"))
+    path = tmp_path / "candidates.csv"
+    path.write_text(f"n_params,n_tokens\n{n},{d}\n{n},{d}\n{n},{d * 1.5}\n")
+    offered = of_file(path, fitted, flops_rule(6.0, "6 N"))
+    assert offered.runs.trunk_n.tolist() == [f"new-{n:.17g}", f"new-{n:.17g}-1", "one"]
+
+
+def test_the_losses_unit_changes_no_share() -> None:
+    """Noise and misfit are of the log loss, and so is what is narrowed: nats or ten times nats."""
+    made = table(noise=0.01, sizes=4)
+    nats, tenfold = (
+        next_runs(
+            replace(made, frame=made.frame.assign(loss=scale * made.frame["loss"])),
+            narrow="loss",
+            flops=FLOPS,
+            runs=2,
+            bootstrap=100,
+        )
+        for scale in (1.0, 10.0)
+    )
+    assert [run.share for run in tenfold.candidates] == pytest.approx([run.share for run in nats.candidates], rel=1e-2)
+
+
+def test_an_empty_grid_is_not_taken_for_a_cheap_target(made: RunTable, fitted: Fit) -> None:
+    far = Size("", 1e15, 6e15)
+    with pytest.raises(UserError, match="no cell of the grid"):
+        next_runs(made, flops=FLOPS, candidates=[far], fit=fitted)
+
+
+def test_a_length_that_would_be_held_out_is_no_candidate(fitted: Fit) -> None:
+    n = fitted.points[0].n_params
+    offered = grid(fitted, [Size("small", n, 6 * n, most_tokens=20 * n)], flops_rule(6.0, "6 N"))
+    assert offered.runs.n_tokens_n.max() <= 20 * n < 150 * n
 
 
 def test_repeated_seeds_tell_the_noise_from_the_misfit() -> None:
@@ -232,12 +276,13 @@ def test_a_branch_off_a_standing_trunk_costs_what_is_left_to_train() -> None:
     frame = made.frame.assign(group=[f"trunk-{n:.0f}" for n in made.frame["n_params"]])
     fitted = fit(replace(made, frame=frame), bootstrap=0)
     n, d = (float(frame[name].iloc[0]) for name in ("n_params", "n_tokens"))
-    trunk = Trunk(f"trunk-{n:.0f}", (0.8 * d, 1.5 * d), 0.8)
-    offered = grid(fitted, [Size("small", n, 6 * n, (trunk,))], flops_rule(6.0, "6 N"))
-    for tokens, flops, key in zip(offered.runs.n_tokens_n, offered.flops_m, offered.runs.trunk_n, strict=True):
+    trunk = Trunk(f"trunk-{n:.0f}", (0.8 * d, 1.5 * d), 0.8, seed=4)
+    offered = grid(fitted, [Size("small", n, 6 * n, (trunk,), first_seed=4, new_seed=5)], flops_rule(6.0, "6 N"))
+    rows = zip(offered.runs.n_tokens_n, offered.flops_m, offered.runs.trunk_n, offered.seeds, strict=True)
+    for tokens, flops, key, seed in rows:
         again = tokens in set(frame.loc[frame["n_params"] == n, "n_tokens"])
         fork = 0.8 * tokens
         stands = max((at for at in trunk.standing_tokens if at <= fork * 1.01), default=0.0)
         assert flops == pytest.approx(6 * n * (tokens if again else tokens - min(stands, fork)))
-        assert key == ("new-small" if again else trunk.key)
+        assert (key, seed) == (("new-small", 5) if again else (trunk.key, 4))
     assert (offered.flops_m < 6 * n * offered.runs.n_tokens_n).any()
