@@ -25,7 +25,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: The arrows of that diagram. A state without arrows is final.
+#: The arrows of that diagram.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.WAITING: frozenset({State.READY, State.SKIPPED, State.BLOCKED, State.CANCELLED}),
     State.READY: frozenset({State.RUNNING, State.SKIPPED, State.FAILED, State.PAUSED, State.CANCELLED}),
@@ -35,9 +35,12 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.DONE: frozenset(),
     State.SKIPPED: frozenset(),
     State.FAILED: frozenset(),
-    State.BLOCKED: frozenset(),
-    State.CANCELLED: frozenset(),
+    State.BLOCKED: frozenset({State.WAITING}),
+    State.CANCELLED: frozenset({State.WAITING}),
 }
+
+#: Once every task is in one of these, the supervisor is at its end.
+ENDED = frozenset({State.DONE, State.SKIPPED, State.FAILED, State.BLOCKED, State.CANCELLED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,9 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Orders:
-    """What people ask for now, by task id. Tasks that have ended are passed over, as are ids of none."""
+    """What people ask for now, by task id. Tasks that are done or failed are passed over, as are ids of none; one that was
+    cancelled before and isn't any more is taken up again.
+    """
 
     paused: frozenset[str] = frozenset()
     cancelled: frozenset[str] = frozenset()
@@ -110,6 +115,8 @@ class Summary:
     cancelled: tuple[str, ...]
     retries: int
     wall_seconds: float
+    running_seconds: float
+    """Of these, with at least one attempt under way."""
     busy_core_seconds: float
     """Cores times seconds inside the tasks' functions, over all attempts."""
     cores: float

@@ -14,6 +14,8 @@ It holds every decision; the executor only runs what it is told where it is told
     PAUSED ---- resumed ---> READY
 
     WAITING, READY, RUNNING, RETRYING, PAUSED ---- cancelled ---> CANCELLED
+    CANCELLED ---- resumed before all has ended ---> WAITING
+    BLOCKED ---- the cancelled task that it needs was resumed ---> WAITING
 
 A RETRYING task that is paused is so once its delay is over. What is cancelled, and what is BLOCKED only by that, is no failure.
 
@@ -42,7 +44,7 @@ from cluster.graph import Graph
 from cluster.placement import Ledger, Placement
 from cluster.queue import ReadyQueue
 from cluster.signals import signals_exit
-from cluster.states import TRANSITIONS, Event, Orders, Policy, State, Summary
+from cluster.states import ENDED, TRANSITIONS, Event, Orders, Policy, State, Summary
 from cluster.task import Failed, FailureKind, Succeeded, Task
 
 _HOPELESS = frozenset({FailureKind.USER_ERROR, FailureKind.NON_FINITE})
@@ -112,6 +114,8 @@ class Supervisor:
         self._values: dict[str, Any] = {}
         self._failures: dict[str, Failed] = {}
         self._blocked: dict[str, str] = {}
+        self._running_since: float | None = None
+        self._running_seconds = 0.0
         self._busy_core_seconds = 0.0
         self._cores = 0.0
 
@@ -121,7 +125,7 @@ class Supervisor:
         return self._states
 
     def run(self) -> Summary:
-        """Run every task whose result is missing, until each is in a final state.
+        """Run every task whose result is missing, until each has ended.
 
         Ctrl-C, SIGTERM and SIGUSR1 ask what runs to leave, and raise `KeyboardInterrupt` and `SystemExit`; so does any error
         of a callback.
@@ -133,8 +137,10 @@ class Supervisor:
         with signals_exit() as asked:
             try:
                 self._start()
-                while any(self._counts[state] for state in State if TRANSITIONS[state]):
+                while self._is_open():
                     self._step()
+                    if not self._is_open():  # somebody may have resumed what was cancelled since the last look
+                        self._heed_orders()
             except BaseException:
                 has_notice = asked.number is signal.SIGUSR1
                 self._abandon(self._policy.notice_seconds if has_notice else self._policy.interrupt_seconds)
@@ -148,15 +154,19 @@ class Supervisor:
             cancelled=ended[State.CANCELLED],
             retries=self._retries,
             wall_seconds=self._clock.now() - started,
+            running_seconds=self._running_seconds,
             busy_core_seconds=self._busy_core_seconds,
             cores=self._cores,
         )
+
+    def _is_open(self) -> bool:
+        return any(self._counts[state] for state in State if state not in ENDED)
 
     def _start(self) -> None:
         self._skip_what_exists()
         self._heed_orders()
         self._look_at_nodes()
-        open_tasks = (task for id, task in self._graph.tasks.items() if TRANSITIONS[self._states[id]])
+        open_tasks = (task for id, task in self._graph.tasks.items() if self._states[id] not in ENDED)
         require_feasible(((f"task {task.id}", task.resources) for task in open_tasks), self._ledger.nodes)
         self._queue_what_needs_nothing()
 
@@ -263,6 +273,8 @@ class Supervisor:
         self._executor.submit(task, number, attempt.node_ids)
         self._attempts[task.id] = number
         self._ledger.take(placement)
+        if not self._running:
+            self._running_since = self._clock.now()
         self._running.add(attempt)
         self._move(task.id, State.RUNNING, node_ids=attempt.node_ids)
 
@@ -289,6 +301,8 @@ class Supervisor:
         if attempt is None:
             return
         self._running.remove(attempt)
+        if not self._running and self._running_since is not None:
+            self._running_seconds += self._clock.now() - self._running_since
         self._ledger.give_back(attempt.placement)
         outcome, id, resources = finished.outcome, attempt.task.id, attempt.task.resources
         self._busy_core_seconds += outcome.seconds * resources.cpus * resources.members
@@ -332,11 +346,12 @@ class Supervisor:
     def _heed_orders(self) -> None:
         orders = self._orders()
         self._paused = orders.paused
+        self._take_up_resumed(orders.cancelled)
         for id in [
             id for id in reversed(list(self._graph.tasks)) if id in orders.cancelled
         ]:  # or a need blocks them first
             attempt = self._running.get(id)
-            if attempt is None and TRANSITIONS[self._states[id]]:
+            if attempt is None and self._states[id] not in ENDED:
                 self._cancel(id)
             elif attempt is not None and attempt.intent is not Intent.CANCEL:
                 attempt.intent = Intent.CANCEL
@@ -354,6 +369,23 @@ class Supervisor:
                 self._executor.leave(id, attempt.number)
         if self._counts[State.PAUSED]:
             for id in [id for id, state in self._states.items() if state is State.PAUSED and id not in orders.paused]:
+                self._enqueue(id)
+
+    def _take_up_resumed(self, cancelled: frozenset[str]) -> None:
+        """What was cancelled and isn't any more goes on, and with it what only that had blocked."""
+        resumed = []
+        for id, task in self._graph.tasks.items():  # each after all that it needs
+            state = self._states[id]
+            was_stopped = state is State.CANCELLED or (
+                state is State.BLOCKED and self._blocked[id] not in self._failures
+            )
+            needs = {self._states[need] for need in task.needs}
+            if was_stopped and id not in cancelled and needs.isdisjoint({State.CANCELLED, State.BLOCKED, State.FAILED}):
+                self._blocked.pop(id, None)
+                self._move(id, State.WAITING)
+                resumed.append(id)
+        for id in resumed:
+            if self._unmet[id] == 0:
                 self._enqueue(id)
 
     def _cancel(self, id: str, **details: Any) -> None:

@@ -24,3 +24,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minute} min"
     return f"{minutes} min {second} s" if minutes else f"{second} s"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`, `1,200 runs`: of a noun that takes an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -153,7 +153,8 @@ class RunTable:
         if not len(kinds):
             return ""
         by_kind = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-        return f"{kinds.sum()} of {len(self.frame)} runs are left out: {by_kind}"
+        verb = "is" if kinds.sum() == 1 else "are"
+        return f"{kinds.sum()} of {len(self.frame)} runs {verb} left out: {by_kind}"
 
     @property
     def domains(self) -> tuple[str, ...]:

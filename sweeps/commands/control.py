@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from sweeps.storage import SweepFolder
 
+#: So many runs are named in a command that lets them go on.
+NAMED = 4
+
 RunOption = Annotated[
     list[str] | None,
     typer.Option("--run", metavar="NAME", help="Only this run, as isoloss status names it. Repeatable."),
@@ -108,10 +111,11 @@ def _tell(found: SweepFolder, as_json: bool) -> None:
     say(f"{name}: {'cancelled' if control.cancelled else 'paused' if control.paused else 'free to run'}")
     for word, runs in names.items():
         if runs:
-            say(f"{word}: {', '.join(runs)}")
+            named = "".join(f" --run {run}" for run in runs[:NAMED]) + (" ..." if len(runs) > NAMED else "")
+            say(
+                f"{word}: {', '.join(runs)} (isoloss resume {name}{named} lets {'it' if len(runs) == 1 else 'them'} go on)"
+            )
     if owner is not None:
-        say(
-            f"its launcher, process {owner.pid}, heeds that within seconds; what it cancelled before waits for the next launch"
-        )
+        say(f"its launcher, process {owner.pid}, heeds that within seconds")
     else:
         say("no launcher is at work: the next one heeds that")

@@ -11,6 +11,7 @@ from cluster.states import Orders, State
 from llama.errors import UserError
 from sweeps.control import Control, cancelled_segments, read_control
 from sweeps.designs.segments import Segment
+from sweeps.words import count
 
 _LOOK_SECONDS = 2.0
 #: So many runs are named in a command.
@@ -65,12 +66,11 @@ class Heeding:
         paused = {one.run_key for one in self._segments if states.get(one.id) is State.PAUSED}
         waits = 0 if going.intersection(states.values()) else len(paused)
         if waits and waits != self._said_waits:
-            runs = "1 run is" if waits == 1 else f"{waits} runs are"
             names = self._called(paused) if waits <= _NAMED else ["NAME"]
             named = "" if self._known.paused else "".join(f" --run {name}" for name in names)
-            self._say(
-                f"waits: {runs} paused and nothing else is left, until `isoloss resume {self._folder.name}{named}`"
-            )
+            paused_runs = f"{count(waits, 'run')} {'is' if waits == 1 else 'are'} paused"
+            resume = f"isoloss resume {self._folder.name}{named}"
+            self._say(f"waits: {paused_runs} and nothing else is left, until `{resume}`")
         self._said_waits = waits
 
     def _control(self) -> Control:

@@ -14,6 +14,7 @@ from cluster.signals import signals_exit
 from llama.errors import UserError
 from llama.full_disk import naming_a_full_disk
 from sweeps.control import cancelled_segments, read_control
+from sweeps.designs.spec import load_sweep
 from sweeps.hardware.place import this_place
 from sweeps.launching.cluster_place import cluster_place
 from sweeps.launching.damage import put_damaged_aside
@@ -26,8 +27,9 @@ from sweeps.launching.training import train_segments
 from sweeps.planning.prepare import Prepared, prepare, require_fit, run_resources
 from sweeps.planning.stored_plan import keep_plan
 from sweeps.storage import Storage, find_source, register_sweep
-from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
-from sweeps.words import duration
+from sweeps.tracking import OFF, Mirror, check_tracking, default_tracking_uri
+from sweeps.trainer_command.require_command import require_command
+from sweeps.words import count, duration
 
 #: How long the end of a launch waits for MLflow to have everything: an interrupted one less, since it will go on.
 MIRROR_SECONDS = 60.0
@@ -50,7 +52,12 @@ def launch_sweep(
     Raises:
         UserError: SWEEP, the storage, the address or the tracking URI is not usable, or another launcher is at work.
     """
-    storage = find_source(argument, storage).storage
+    source = find_source(argument, storage)
+    storage, spec = source.storage, load_sweep(source.yaml_path)
+    if spec.tune is not None:
+        raise UserError(f"{source.yaml_path} is a tuning study (it has a block tune): isoloss tune runs it")
+    if spec.trainer is not None and address is None:
+        require_command(spec.trainer.command, cwd=source.spec_folder)
     storage.require_writable()
     uri = default_tracking_uri(storage.root, tracking_uri)
     warning = check_tracking(uri)
@@ -62,8 +69,6 @@ def launch_sweep(
         executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, storage, place, say=say)
-        if prepared.spec.tune is not None:
-            raise UserError(f"{prepared.yaml_path} is a tuning study (it has a block tune): isoloss tune runs it")
         require_fit([prepared.plan])
         stack.enter_context(hold_sweep(storage, prepared.spec.name, wait=wait, say=say))
         register_sweep(storage, prepared.index, prepared.yaml_path)
@@ -76,11 +81,10 @@ def launch_sweep(
         if executor is None and (missing or remeasure):  # while nothing may run, there is no need for a Ray
             heeding.wait_while_paused()
         control = read_control(sweep_folder)
-        cancelled = cancelled_segments(control, missing)
-        missing = [segment for segment in missing if segment.id not in cancelled]
+        wanted = len(missing) - len(cancelled_segments(control, missing))
         mirror = Mirror(storage.root, prepared.index, uri)
         unserved = not control.cancelled and (remeasure or bool(share_serving_costs(prepared, standing)))
-        if not missing and not unserved:
+        if not wanted and not unserved:
             mirror.start()
             return count_result(prepared, standing, None, mirror_trouble=mirror.stop().trouble)
         if calibrate:
@@ -98,7 +102,7 @@ def launch_sweep(
         mirror.start()
         patience_seconds = INTERRUPTED_MIRROR_SECONDS
         try:
-            say(f"{len(missing)} segments to run, {prepared.plan.slots} at once{_expected(prepared)}")
+            say(f"{count(wanted, 'segment')} to run, {prepared.plan.slots} at once{_expected(prepared)}")
             summary = train_segments(
                 prepared, missing, executor, place, heeding, trouble=lambda: mirror.trouble, say=say
             )
@@ -108,7 +112,8 @@ def launch_sweep(
                 measure_inference(prepared, standing, executor, place, heeding, again=remeasure, say=say)
             patience_seconds = MIRROR_SECONDS
         finally:
-            say("bringing MLflow up to date")
+            if uri != OFF:
+                say("bringing MLflow up to date")
             trouble = mirror.stop(patience_seconds).trouble
         return count_result(prepared, standing, summary, mirror_trouble=trouble)
 

@@ -25,6 +25,7 @@ from sweeps.launching import worker
 from sweeps.launching.heeding import Heeding
 from sweeps.launching.standing import Standing
 from sweeps.planning.prepare import Prepared, calibrated, gpu_share, hungriest, run_resources
+from sweeps.words import count
 
 CALIBRATION_SECONDS = 1.5
 #: Of each number of runs side by side, after all have warmed up.
@@ -57,7 +58,7 @@ def calibrate_shapes(prepared: Prepared, place: Place, executor: Executor, *, sa
     wanted = {f"{n}": config for n, (shape, config) in enumerate(shapes.items()) if shape not in known}
     if not wanted:
         return _calibrate_packing(prepared, place, executor, say=say)
-    say(f"measuring the training speed of {len(wanted)} shapes, alone on this machine")
+    say(f"measuring the training speed of {count(len(wanted), 'shape')}, alone on this machine")
     task = Task(
         id="calibration",
         function=worker.measure_speed,
@@ -92,7 +93,7 @@ def _calibrate_packing(prepared: Prepared, place: Place, executor: Executor, *, 
         return prepared
     cpus = prepared.spec.resources.cpus
     cores = max(int(node.cpus / max(1, node.gpus)) for node in place.nodes)
-    say(f"measuring {len(wanted)} shapes with several runs on one device")
+    say(f"measuring {count(len(wanted), 'shape')} with several runs on one device")
     task = Task(
         id="packing",
         function=worker.measure_packing,
@@ -175,7 +176,7 @@ def measure_inference(
     protocol, by_size = prepared.spec.inference, _finished_keys(prepared, standing)
     if protocol is None or not by_size or not (again or share_serving_costs(prepared, standing)):
         return
-    say(f"measuring what serving costs at {len(by_size)} sizes, nothing else running")
+    say(f"measuring what serving costs at {count(len(by_size), 'size')}, nothing else running")
     try:
         shapes = {size: prepared.design.models[size] for size in by_size}
         measure_shapes(prepared, executor, place, shapes, by_size, orders=heeding.orders_for)

@@ -13,7 +13,7 @@ from sweeps.control import read_control
 from sweeps.hardware.calibration import TrainedShape
 from sweeps.launching.standing import Standing
 from sweeps.planning.prepare import Prepared
-from sweeps.words import duration
+from sweeps.words import count, duration
 
 #: A launch shorter than this is mostly the start of its processes: its throughput says little of the machine.
 SHORT_SECONDS = 60.0
@@ -31,10 +31,12 @@ class LaunchResult(Record):
     """Why, by run name, blocked ones included."""
     cancelled: list[str]
     """Runs that somebody cancelled before they were finished, and branches of cancelled trunks."""
+    left: list[str]
+    """Runs that were resumed too late for this launch: it was past its training."""
     trained_tokens: int
     """By this launch."""
-    training_wall_seconds: float
-    """From the first segment's start to the last one's end."""
+    training_seconds: float
+    """With at least one segment at work."""
     tokens_per_second: float | None
     """Summed over runs side by side; None when nothing was trained."""
     solo_share: float | None
@@ -48,21 +50,23 @@ class LaunchResult(Record):
         if self.tokens_per_second is None:
             return "nothing was trained"
         said = (
-            f"trained {self.trained_tokens:,} tokens in {duration(self.training_wall_seconds)}: "
+            f"trained {self.trained_tokens:,} tokens in {duration(self.training_seconds)}: "
             f"{self.tokens_per_second:,.0f} tokens a second over all runs"
         )
-        if self.solo_share is None or self.training_wall_seconds < SHORT_SECONDS:
+        if self.solo_share is None or self.training_seconds < SHORT_SECONDS:
             return said
         return f"{said}, {self.solo_share:.0%} of what as many runs would do alone on this machine"
 
     @property
     def summary(self) -> str:
         """How the sweep stands, in words."""
-        lines = [f"{self.sweep}: {self.finished} runs finished"]
+        lines = [f"{self.sweep}: {count(self.finished, 'run')} finished"]
         lines += [f"diverged, and out of the fit: {name}" for name in self.diverged]
         lines += [f"not run: {name}: {reason}" for name, reason in self.failed.items()]
         if self.cancelled:
             lines.append(f"cancelled: {', '.join(self.cancelled)} (isoloss resume puts them back)")
+        if self.left:
+            lines.append(f"not run, resumed after the training: {', '.join(self.left)} (launch again to run them)")
         lines += [self.mirror_trouble] if self.mirror_trouble else []
         return "\n".join(lines)
 
@@ -80,18 +84,21 @@ def count_result(
         tokens += value["trained_tokens"]
         speed = prepared.calibration.speed(TrainedShape.of(configs[id]))
         solo_seconds += value["trained_tokens"] / speed.tokens_per_second if speed is not None else float("nan")
-    wall = summary.wall_seconds if summary is not None else 0.0
-    share = solo_seconds / (wall * prepared.plan.slots) if wall and tokens else float("nan")
+    seconds = summary.running_seconds if summary is not None else 0.0
+    share = solo_seconds / (seconds * prepared.plan.slots) if seconds and tokens else float("nan")
     finals = [run for run in runs if not run.is_trunk]
+    unfinished = [run for run in finals if standing.status(run.key) not in _ENDED and run.name not in failed]
+    cancelled = _cancelled(prepared, unfinished)
     return LaunchResult(
         sweep=prepared.spec.name,
         finished=sum(standing.status(run.key) is RunStatus.FINISHED for run in finals),
         diverged=diverged,
         failed={name: reason for name, reason in failed.items() if name not in diverged},
-        cancelled=_cancelled(prepared, [run for run in finals if standing.status(run.key) not in _ENDED]),
+        cancelled=cancelled,
+        left=[run.name for run in unfinished if run.name not in cancelled],
         trained_tokens=tokens,
-        training_wall_seconds=wall,
-        tokens_per_second=tokens / wall if tokens else None,
+        training_seconds=seconds,
+        tokens_per_second=tokens / seconds if tokens else None,
         solo_share=share if math.isfinite(share) else None,
         mirror_trouble=mirror_trouble,
     )

@@ -7,9 +7,10 @@ from sweeps.tracking.mirror import Mirror, MirrorReport
 from sweeps.tracking.store import TrackingError
 from sweeps.tracking.sync import StudyReport, SyncReport, log_report, sync
 from sweeps.tracking.ui import serve_ui
-from sweeps.tracking.uri import check_tracking, default_tracking_uri, masked
+from sweeps.tracking.uri import OFF, check_tracking, default_tracking_uri, masked
 
 __all__ = [
+    "OFF",
     "Mirror",
     "MirrorReport",
     "StudyReport",

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from llama.errors import UserError
 from sweeps.trainer_command import guard
 
 STDOUT, STDERR = "stdout.log", "stderr.log"
@@ -21,24 +22,34 @@ _QUOTED_LINES = 12
 
 
 class Child:
-    """Runs the command in `cwd`, its output in `folder`. Use as a context manager: at its end nothing of it is left."""
+    """Runs the command in `cwd`, its output in `folder`. Use as a context manager: at its end nothing of it is left.
+
+    Raises:
+        UserError: `cwd` isn't there.
+    """
 
     def __init__(self, command: Sequence[str], *, folder: Path, cwd: Path, environment: dict[str, str]):
+        if not cwd.is_dir():
+            raise UserError(f"trainer.command runs in the folder of the sweep's YAML, {cwd}, which isn't there")
         self._stderr = folder / STDERR
-        held, ours = os.pipe()
-        with open(folder / STDOUT, "wb") as out, open(self._stderr, "wb") as err:
-            self._guard = subprocess.Popen(
-                [sys.executable, "-I", guard.__file__, str(held), *command],
-                cwd=cwd,
-                env=environment,
-                pass_fds=[held],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        os.close(held)
-        self._pipe = ours
+        held, self._pipe = os.pipe()
+        try:
+            with open(folder / STDOUT, "wb") as out, open(self._stderr, "wb") as err:
+                self._guard = subprocess.Popen(
+                    [sys.executable, "-I", guard.__file__, str(held), *command],
+                    cwd=cwd,
+                    env=environment,
+                    pass_fds=[held],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(held)
 
     def __enter__(self) -> Child:
         return self

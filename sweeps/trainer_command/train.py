@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from llama.records import (
 )
 from sweeps.trainer_command import contract, guard
 from sweeps.trainer_command.child import Child
+from sweeps.trainer_command.require_command import search_path
 
 #: How often the lease, the journal and the clock are looked at.
 WATCH_SECONDS = 0.5
@@ -104,7 +104,7 @@ def _environment(
     """The worker's, so that devices and threads are as it was given them; `python` is the one that runs isoloss."""
     return {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PATH": search_path(),
         contract.CONFIG_VARIABLE: str((run_folder / CONFIG).absolute()),
         contract.CORPUS_VARIABLE: str(corpus_folder.absolute()),
         contract.FOLDER_VARIABLE: str(folder.absolute()),

@@ -21,7 +21,7 @@ from sweeps.control import Control, read_control
 from sweeps.designs.segments import Segment
 from sweeps.watching.law_follower import LawFollower
 from sweeps.watching.live_table import Row, counts_line, live_table
-from sweeps.words import duration, human
+from sweeps.words import count, duration, human
 
 REFRESH_SECONDS = 1.0
 PLAIN_SECONDS = 20.0
@@ -136,9 +136,10 @@ class LiveView:
         """
         with self._lock:
             ended = {id for id, state in self._states.items() if state in _ENDED}
+            cancelled = {id for id, state in self._states.items() if state is State.CANCELLED}
             runs_on = State.RUNNING in self._states.values()
-        runs = [segment for segment in self._segments.values() if segment.ends_run]
-        total = sum(self._estimated.values())
+        runs = [segment for segment in self._segments.values() if segment.ends_run and segment.id not in cancelled]
+        total = sum(seconds for id, seconds in self._estimated.items() if id not in cancelled)
         done = sum(self._estimated[id] for id in ended)
         working = {id: self._share(self._segments[id], beat) for id, beat in beats.items() if id not in ended}
         done += sum(self._estimated[id] * share for id, share in working.items())
@@ -146,7 +147,7 @@ class LiveView:
         share = done / total if total else 1.0
         eta = f", {duration(max(0.0, elapsed * (1 - share) / share))} to go" if share > 0.02 and runs_on else ""
         finished = sum(segment.id in ended for segment in runs)
-        return f"{share:.0%} of the training, {finished} of {len(runs)} runs; {duration(elapsed)} so far{eta}"
+        return f"{share:.0%} of the training, {finished} of {count(len(runs), 'run')}; {duration(elapsed)} so far{eta}"
 
     def _share(self, segment: Segment, beat: Heartbeat) -> float:
         return max(0.0, (beat.step - segment.start_step) / (segment.end_step - segment.start_step))
@@ -212,6 +213,10 @@ class LiveView:
             progress = f"{step / end:4.0%}  {step:,}/{end:,}"
         elif state in (State.RETRYING, State.FAILED, State.BLOCKED) and segment.id in reasons:
             progress = f"{state}: {reasons[segment.id]}"
+        elif state is State.PAUSED:
+            progress = f"paused until isoloss resume {self._sweep_folder.name}" + (
+                "" if control.paused else f" --run {self._names[key]}"
+            )
         elif state is State.READY:
             progress = "waits for room"
         elif state is State.WAITING and not segment.config.is_trunk:

@@ -30,7 +30,7 @@ from llama.sweep_index import SweepRun
 from sweeps.control import Request, asked_of
 from sweeps.storage import Storage, SweepFolder
 from sweeps.watching.law_follower import look
-from sweeps.words import duration, human
+from sweeps.words import count, duration, human
 
 State = Literal[
     "finished", "diverged", "running", "retrying", "paused", "cancelled", "stopped", "failed", "waiting", "blocked"
@@ -39,15 +39,17 @@ State = Literal[
 #: A run at work writes a heartbeat about once a second; one that is silent for so long compiles, validates, or hangs.
 SILENT_SECONDS = 60.0
 
-#: What would help a failed run, by `cluster.task.FailureKind`.
+#: Nothing runs though a launcher is there: it measures speeds, or its first processes start.
+NOTHING_BEGUN = "waits for its launcher, which measures or starts: nothing is at work yet"
+
+#: What would help a failed run before it is launched again, by `cluster.task.FailureKind`.
 ADVICE = {
     "user_error": "mend what it names, then launch again",
     "out_of_memory": "lower micro_batch, set activation_checkpointing: selective, or let fewer runs go at once "
     "(resources), then launch again",
-    "crashed": "mend the cause; launched again it goes on from its last checkpoint",
-    "worker_died": "its process was killed, or memory ran out (see the kernel's log); launched again it goes on from its "
-    "last checkpoint",
-    "hang": "it gave no sign of life; launched again it goes on from its last checkpoint",
+    "crashed": "mend the cause, then launch again",
+    "worker_died": "its process was killed, or memory ran out (see the kernel's log): launch again",
+    "hang": "it gave no sign of life: launch again",
     "node_lost": "launch again when its machine is back",
     "preempted": "launch again when there are machines",
     "held": "another process holds it: see that it ends, then launch again",
@@ -153,8 +155,9 @@ def _checkpoint_tokens(storage: Storage, key: str) -> frozenset[int]:
 def _say_who_waits_for_room(states: dict[str, RunState], ready: Collection[str]) -> None:
     running = sum(state.state == "running" for state in states.values())
     for key in ready:
-        others = f", {len(ready) - 1} others wait too" if len(ready) > 1 else ""
-        note = f"waits for room: {running} at work{others}"
+        others = len(ready) - 1
+        wait = f", {count(others, 'other')} {'waits' if others == 1 else 'wait'} too" if others else ""
+        note = f"waits for room: {running} at work{wait}" if running else NOTHING_BEGUN
         states[key] = states[key].model_copy(update={"note": note})
 
 
@@ -225,7 +228,7 @@ class _Reader:
         if needed and all(self._is_cancelled(branch) for branch in needed):
             return "cancelled", "all its branches are"
         if failure is not None:
-            return self._failed(failure)
+            return self._failed(failure, folder)
         if trunk is not None and not self._has_forked(run, trunk):
             if trunk.state.state == "cancelled":
                 return "cancelled", f"its trunk {trunk.state.name} is"
@@ -283,10 +286,12 @@ class _Reader:
             parts.append(f"no sign of life for {duration(silent)}")
         return "; ".join(parts) or None
 
-    def _failed(self, failure: Failure) -> tuple[State, str]:
+    def _failed(self, failure: Failure, folder: Path) -> tuple[State, str]:
         said = f"attempt {failure.attempt}, {_words(failure)}"
         if failure.final:
-            return "failed", f"{said}: {ADVICE.get(failure.kind, 'mend the cause, then launch again')}"
+            advice = ADVICE.get(failure.kind, "mend the cause, then launch again")
+            kept = "; it goes on from its last checkpoint" if complete_steps(folder) else ""
+            return "failed", f"{said}: {advice}{kept}"
         if self.launcher is not None:
             return "retrying", f"{said}; another attempt follows"
         return "stopped", f"{said}, and its launcher ended: launch the sweep again to go on"

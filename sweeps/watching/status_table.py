@@ -10,7 +10,7 @@ from analysis.forecasts.law_so_far import Projection
 from sweeps.watching.colours import STATE_COLOURS
 from sweeps.watching.run_detail import RunDetail
 from sweeps.watching.status import RunState, SweepStatus
-from sweeps.words import duration, human
+from sweeps.words import count, duration, human
 
 #: Losses of a run's journal that its page shows, the last ones.
 SHOWN_POINTS = 5
@@ -27,13 +27,17 @@ def status_table(status: SweepStatus) -> Group:
         loss = "" if run.loss is None else f"{run.loss:.4f}"
         state = Text(run.state, style=STATE_COLOURS[run.state])
         table.add_row(Text(run.name), state, tokens, loss, _projected(run), _why(run))
-    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items())
+    counts = ", ".join(f"{number} {state}" for state, number in status.counts.items())
     trunks = sum(run.is_trunk for run in status.runs)
     suspect = sum(bool(run.suspicions) for run in status.runs)
-    shared = f" and {trunks} trunks that they share" if trunks else ""
+    shared = f" and {count(trunks, 'trunk')} that they share" if trunks else ""
     launcher = f"launched by {status.launcher}" if status.launcher else "no launcher is at work"
-    notes = [f"{status.sweep}: {len(status.runs) - trunks} runs{shared}: {counts}; {launcher}"]
-    notes += [f"{suspect} finished runs are suspect: see beside them"] if suspect else []
+    notes = [f"{status.sweep}: {count(len(status.runs) - trunks, 'run')}{shared}: {counts}; {launcher}"]
+    notes += (
+        [f"{count(suspect, 'finished run')} {'is' if suspect == 1 else 'are'} suspect: see beside them"]
+        if suspect
+        else []
+    )
     notes += [status.law + (f": {status.law_missing}" if status.law_missing else "")] if status.law else []
     return Group(*(Text(note, style="" if number else "bold") for number, note in enumerate(notes)), table)
 

@@ -310,7 +310,7 @@ class TestWhatIsMissing:
     def test_nothing_usable(self, tmp_path: Path) -> None:
         path = tmp_path / "runs.csv"
         path.write_text("n_params,n_tokens,loss\n1e8,1e9,-1\n", encoding="utf-8")
-        with pytest.raises(UserError, match="has no run that can be used: 1 of 1 runs are left out"):
+        with pytest.raises(UserError, match="has no run that can be used: 1 of 1 runs is left out"):
             analyse(load_runs(path))
 
     def test_another_counting_rule(self, sweep: SyntheticSweep) -> None:

@@ -142,6 +142,7 @@ class Walk(RuleBasedStateMachine):
     @rule()
     def resume(self) -> None:
         self.paused.clear()
+        self.cancelled.clear()
         self.look()
 
     @rule(id=st.sampled_from(["first", "second"]))
@@ -184,7 +185,7 @@ def test_every_arrow_of_the_diagram_is_walked():
     run_state_machine_as_test(
         Walk,
         settings=settings(
-            max_examples=250,
+            max_examples=400,
             stateful_step_count=15,
             deadline=None,
             derandomize=True,
@@ -252,14 +253,39 @@ def test_a_task_that_fails_while_asked_to_leave_spends_its_retry():
     assert world.run().retries == 1
 
 
-def test_cancelling_is_final_and_blocks_what_needs_it():
+def test_what_is_cancelled_blocks_what_needs_it():
     tasks = [task("trunk", seconds=50), task("branch", "trunk"), task("free", seconds=100)]
-    world = Asked(tasks, {10: Orders(cancelled=frozenset({"trunk"})), 60: Orders()})
+    world = Asked(tasks, {10: Orders(cancelled=frozenset({"trunk"}))})
     summary = world.run()
     assert summary.cancelled == ("trunk",)
     assert (summary.ok, summary.blocked) == (True, {"branch": "trunk"})
     assert set(summary.done) == {"free"}
     assert world.executor._live == set()
+
+
+@pytest.mark.parametrize("cancelled", [{"trunk"}, {"trunk", "branch"}])
+def test_what_is_resumed_before_all_has_ended_goes_on_with_what_needs_it(cancelled: set[str]):
+    tasks = [task("trunk", seconds=50), task("branch", "trunk"), task("free", seconds=100)]
+    world = Asked(tasks, {10: Orders(cancelled=frozenset(cancelled)), 60: Orders()})
+    summary = world.run()
+    assert set(summary.done) == {"trunk", "branch", "free"}
+    assert (summary.cancelled, summary.blocked) == ((), {})
+    assert world.started().count("trunk") == 2
+
+
+def test_what_is_resumed_just_as_all_ends_goes_on():
+    order = [Orders(cancelled=frozenset({"a"}))]
+    world = Asked([task("a"), task("b", seconds=100)], {0: order[0]})
+    world.supervisor._orders = lambda: order[0]
+    world.supervisor._on_event = lambda event: order.insert(0, Orders()) if event.state is State.DONE else None
+    assert set(world.run().done) == {"a", "b"}
+
+
+def test_time_with_nothing_under_way_is_no_running_time():
+    orders = {10: Orders(paused=frozenset({"a"})), 500: Orders()}
+    summary = Asked([task("a", seconds=50)], orders).run()
+    assert summary.wall_seconds > 500
+    assert 50 <= summary.running_seconds < 100
 
 
 def test_cancelling_everything_ends_the_run():

@@ -676,7 +676,7 @@ def test_what_was_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     rows = "".join(f"{name},{n},1,{loss}\n" for name, n, loss in [("a", 1, 3), ("a", 2, 3), ("a", 3, 3), ("b", 4, "")])
     table = load_runs(csv(tmp_path, "run_id,n_params,n_tokens,loss\n" + rows))
     assert table.left_out_words() == "3 of 4 runs are left out: 2 duplicate, 1 missing"
-    assert table.keep(["2", "3"]).left_out_words() == "1 of 4 runs are left out: 1 missing"
+    assert table.keep(["2", "3"]).left_out_words() == "1 of 4 runs is left out: 1 missing"
     assert load_runs(csv(tmp_path, "n_params,n_tokens,loss\n1,1,1\n")).left_out_words() == ""
 
 

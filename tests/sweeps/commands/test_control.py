@@ -45,7 +45,9 @@ def test_single_runs_go_by_name_and_outlast_the_whole_sweeps_resuming(isoloss: I
     cancelled = isoloss("cancel", "tiny", "--run", "w16-C1e9-s0", "--storage", storage, "--json")
     assert cancelled.json["paused_runs"] == ["w32-C1e9-s0"]
     assert cancelled.json["cancelled_runs"] == ["w16-C1e9-s0"]
-    assert "cancelled: w16-C1e9-s0" in isoloss("resume", "tiny", "--storage", storage).out
+    left = isoloss("resume", "tiny", "--storage", storage).out.splitlines()
+    assert "cancelled: w16-C1e9-s0 (isoloss resume tiny --run w16-C1e9-s0 lets it go on)" in left
+    assert "paused: w32-C1e9-s0 (isoloss resume tiny --run w32-C1e9-s0 lets it go on)" in left
     resumed = isoloss("resume", "tiny", *both, "--storage", storage)
     assert resumed.out.splitlines()[0] == "tiny: free to run"
 

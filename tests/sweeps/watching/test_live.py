@@ -124,6 +124,11 @@ def test_rows_follow_the_supervisor_and_what_people_ask(launch: Launch) -> None:
     assert launch.rows()[name][0] == "paused"
     ask(launch.sweep.folder, "cancelled", [branch.run_key])
     assert launch.rows()[name][0] == "cancelled"
+    launch.event(branch, State.CANCELLED)
+    assert f"0 of {sum(one.ends_run for one in launch.segments) - 1} runs" in launch.view._progress({})
+    ask(launch.sweep.folder, "paused", [branch.run_key])
+    launch.event(branch, State.PAUSED)
+    assert launch.rows()[name][1] == f"paused until isoloss resume {launch.sweep.folder.name} --run {name}"
     launch.event(trunk, State.RETRYING, reason="worker_died: ended by SIGKILL")
     assert launch.rows()[launch.names[trunk.run_key]] == (
         "retrying",

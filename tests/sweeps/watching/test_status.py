@@ -34,7 +34,7 @@ from sweeps.control import ask, resume
 from sweeps.storage import Storage, SweepFolder
 from sweeps.watching import run_detail as run_detail_module
 from sweeps.watching.run_detail import run_detail
-from sweeps.watching.status import ADVICE, RunState, sweep_status
+from sweeps.watching.status import ADVICE, NOTHING_BEGUN, RunState, sweep_status
 from sweeps.watching.status_table import run_page, status_table
 from sweeps.words import human
 from tests.analysis.synthetic import law_loss, write_sweep
@@ -148,6 +148,9 @@ def test_a_failure_says_what_would_help(sweep: Sweep) -> None:
     assert state == "failed"
     assert note is not None
     assert note.startswith("attempt 3, out_of_memory: no memory: lower micro_batch")
+    assert "last checkpoint" not in note
+    sweep.save(sweep.branch, 8)
+    assert (sweep.note("branch")[1] or "").endswith("; it goes on from its last checkpoint")
 
 
 def test_a_failure_that_is_retried_is_told_so_while_its_launcher_lives(sweep: Sweep) -> None:
@@ -171,6 +174,7 @@ def test_a_branch_waits_for_its_trunk_and_then_for_room(sweep: Sweep) -> None:
         sweep.save(sweep.trunk, fork)
         with acquire(sweep.storage.run(sweep.trunk.key), attempt=1):
             assert sweep.note("branch") == ("waiting", "waits for room: 1 at work")
+        assert sweep.note("branch") == ("waiting", NOTHING_BEGUN)
 
 
 def test_who_paused_or_cancelled_is_told(sweep: Sweep) -> None:
@@ -294,7 +298,7 @@ def test_suspect_runs_and_projected_losses_are_told(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=200)
     console.print(status_table(found))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "1 finished runs are suspect" in text
+    assert "1 finished run is suspect" in text
     assert "suspect: its loss" in text
 
 
