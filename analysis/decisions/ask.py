@@ -110,11 +110,12 @@ def check_question(
     if len(asked) != 1:
         given = " and ".join(OPTIONS[kind] for kind, _ in asked) if asked else "none of them"
         raise UserError(
-            f"ask one question: --compute, --target-loss or --budget; {given} {'were' if asked else 'was'} given"
+            f"ask one question: --compute (or --target-flops), --target-loss or --budget; {given} {'were' if asked else 'was'} given"
         )
     kind, value = asked[0]
     if not (np.isfinite(value) and value > 0):
-        raise UserError(f"{OPTIONS[kind]} is {value:g}; it must be above 0 and finite")
+        option = "--compute (or --target-flops)" if kind == "compute" else OPTIONS[kind]
+        raise UserError(f"{option} is {value:g}; it must be above 0 and finite")
     return kind, float(value)
 
 

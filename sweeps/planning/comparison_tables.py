@@ -19,7 +19,9 @@ def side_by_side(plans: Sequence[Plan]) -> Group:
     nodes = "" if plans[0].cost is None else f", {plans[0].cost.nodes}"
     found = table(f"on {plans[0].place}{nodes}", "", *(plan.sweep for plan in plans))
     for heading, cell in _ROWS:
-        found.add_row(heading, *(cell(plan) for plan in plans))
+        values = [cell(plan) for plan in plans]
+        if any(values):
+            found.add_row(heading, *values)
     seen = next((plan.foresight for plan in plans if plan.foresight is not None), None)
     lines = [] if seen is None else [Text(f"a fit      at {target(seen)}"), Text(f"           {seen.assumptions}")]
     for plan in plans:
@@ -97,7 +99,10 @@ def comparison_tables(found: PlanComparison) -> Group:
             _or_unknown(memory, lambda value: f"{human(value)}B"),
             _or_unknown(None if memory is None else memory / size.memory_bytes_predicted, "{:.2f}".format),
         )
-    return Group(speeds, work, *map(Text, _in_all(found)))
+    lines = _in_all(found)
+    if all(size.tokens_per_second_predicted is None for size in found.sizes):
+        lines.append("note      no speed was known when it was planned: launch --calibrate measures each size first")
+    return Group(speeds, work, *map(Text, lines))
 
 
 def _in_all(found: PlanComparison) -> list[str]:

@@ -135,7 +135,10 @@ def _foresight(seen: Foresight) -> list[str]:
         times = f", {seen.target_flops / seen.longest_run_flops:.3g} times the longest run's"
     return [
         f"a fit     of these {seen.fitted_runs} runs would tell N* {size} and D* {tokens} at {target(seen)}{times}",
-        *(f"          nothing tells of {direction}" for direction in seen.unidentified),
+        *(
+            f"          these runs cannot tell the law from one with {direction}: their losses would be the same"
+            for direction in seen.unidentified
+        ),
         f"          {seen.assumptions}",
     ]
 
