@@ -97,21 +97,22 @@ def open_sweep(argument: str, storage: Storage) -> SweepFolder:
     Raises:
         UserError: there is no such sweep; the message lists those that there are.
     """
-    path = Path(argument)
+    path, name = Path(argument), argument
     if (path / SWEEP_INDEX).is_file():
         folder = path.resolve()
         storage = Storage(folder.parent.parent)
     elif path.suffix in YAML_SUFFIXES:
         from sweeps.designs.spec import load_sweep
 
-        folder = storage.sweep(load_sweep(path).name)
+        name = load_sweep(path).name
+        folder = storage.sweep(name)
     else:
         folder = storage.sweep(argument)
     index = read_record(folder / SWEEP_INDEX, SweepIndex)
     if index is None:
         known = _sweeps_in(storage)
         there = f"sweeps there: {', '.join(known)}" if known else "no sweep was launched there yet"
-        raise UserError(f"no launched sweep {argument!r} in {storage.root} ({there}); see --storage")
+        raise UserError(f"no launched sweep {name!r} in {storage.root} ({there}): launch it first, or see --storage")
     return SweepFolder(storage=storage, folder=folder, index=index)
 
 

@@ -110,7 +110,8 @@ def check_question(
     if len(asked) != 1:
         given = " and ".join(OPTIONS[kind] for kind, _ in asked) if asked else "none of them"
         raise UserError(
-            f"ask one question: --compute (or --target-flops), --target-loss or --budget; {given} {'were' if asked else 'was'} given"
+            "ask one question: --compute (or --target-flops), --target-loss or --budget; "
+            f"{given} {'were' if asked else 'was'} given"
         )
     kind, value = asked[0]
     if not (np.isfinite(value) and value > 0):

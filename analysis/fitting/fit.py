@@ -95,7 +95,9 @@ def fit(
         try:
             check_runs(chosen, runs)
         except UserError as error:
-            gone = best_rate.left_out_words()
+            held = len(best_rate.usable) - len(best_rate.fitted)
+            kept_out = f"{held} of {len(best_rate.frame)} are held out, to be predicted" if held else ""
+            gone = "; ".join(words for words in (best_rate.left_out_words(), kept_out) if words)
             raise UserError(f"{error} ({gone})" if gone else str(error)) from None
         kept = keep(chosen, goal, runs, drop=drop_outliers)
         sample = None

@@ -238,12 +238,12 @@ def _decompose(root_PP: Array) -> tuple[Array, Array]:
 
 
 def _in_words(law: Law, params: Array, direction_P: Array) -> str:
-    """`A +1 % with alpha +0.18 %`: the parameters that move together, the one that moves most by 1 %."""
+    """`A 1 % higher, alpha 0.18 % higher`: the parameters that move together, the one that moves most by 1 %."""
     moved = direction_P / direction_P[int(np.argmax(np.abs(direction_P)))]
     parts = []
     for i in np.argsort(-np.abs(moved), kind="stable"):
         if abs(moved[i]) < MINOR:
             continue
-        by = f"{moved[i]:+.2g} %" if params[i] else f"{moved[i] / 100:+.2g}"
-        parts.append(f"{law.parameter_names[i]} {by}")
-    return " with ".join(parts)
+        by = f"{abs(moved[i]):.2g} %" if params[i] else f"{abs(moved[i]) / 100:.2g}"
+        parts.append(f"{law.parameter_names[i]} {by} {'higher' if moved[i] > 0 else 'lower'}")
+    return ", ".join(parts)

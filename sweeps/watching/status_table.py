@@ -24,7 +24,7 @@ def status_table(status: SweepStatus) -> Group:
         table.add_column(heading, justify="right" if numbers else "left", overflow="fold")
     for run in status.runs:
         tokens = "" if run.tokens is None else human(run.tokens)
-        loss = "" if run.loss is None else f"{run.loss:.4f}"
+        loss = _loss(run)
         state = Text(run.state, style=STATE_COLOURS[run.state])
         table.add_row(Text(run.name), state, tokens, loss, _projected(run), _why(run))
     counts = ", ".join(f"{number} {state}" for state, number in status.counts.items())
@@ -40,6 +40,14 @@ def status_table(status: SweepStatus) -> Group:
     )
     notes += [status.law + (f": {status.law_missing}" if status.law_missing else "")] if status.law else []
     return Group(*(Text(note, style="" if number else "bold") for number, note in enumerate(notes)), table)
+
+
+def _loss(run: RunState) -> str:
+    """A finished run's validation loss; `train 3.0123` of a trunk, which is never validated, and of a run on its way."""
+    if run.loss is None:
+        return ""
+    is_training = run.is_trunk or run.state not in ("finished", "diverged")
+    return f"{'train ' if is_training else ''}{run.loss:.4f}"
 
 
 def _projected(run: RunState) -> str:
@@ -64,7 +72,7 @@ def run_page(detail: RunDetail) -> Group:
         ("key", Text(run.key)),
         ("model", Text(detail.model)),
         ("tokens", Text(_of(run.tokens, detail.planned_tokens))),
-        ("loss", Text("" if run.loss is None else f"{run.loss:.4f}")),
+        ("loss", Text(_loss(run))),
         ("final (95 %)", Text(_projected(run))),
         ("folder", Text(f"{detail.folder}, {human(detail.disk_bytes)}B")),
         ("checkpoints", Text(_checkpoints(detail))),

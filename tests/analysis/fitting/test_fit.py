@@ -421,3 +421,13 @@ class TestPublishedRuns:
         frame = load_runs(folder / "sardana2024.csv").frame
         kept = frame[frame["n_tokens"] / frame["n_params"] <= ratio * 1.0001]
         return fit(RunTable(source="sardana", frame=kept), bootstrap=0)
+
+
+def test_too_few_sizes_say_how_many_runs_are_held_out(tmp_path: Path) -> None:
+    rows = [
+        f"{n},{d},{3 + 1e6 / n + 1e7 / d},{n == 10**8}" for n in (10**6, 10**7, 10**8) for d in (10**8, 10**9, 10**10)
+    ]
+    path = tmp_path / "runs.csv"
+    path.write_text("n_params,n_tokens,loss,held_out\n" + "\n".join(rows) + "\n")
+    with pytest.raises(UserError, match=r"needs at least 3 sizes.* \(3 of 9 are held out, to be predicted\)"):
+        fit(load_runs(path), bootstrap=0)

@@ -49,7 +49,8 @@ def test_the_document(isoloss: Isoloss, csv: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "--compute"),
+        ([], "ask one question: --compute (or --target-flops), --target-loss or --budget; none of them was given"),
+        (["--target-flops", "-1"], "--compute (or --target-flops) is -1; it must be above 0"),
         (["--compute", "1e22", "--size", "1e9"], "--size is for isoloss recommend"),
         (["--compute", "1e22", "--family", "3"], "--family is for isoloss recommend"),
         (["--compute", "1e22", "--candidates", "nowhere.csv"], "--candidates nowhere.csv can't be read: No such file"),

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_shown_and_then_refused(place: Path):
         (["--mfu", "0.4"], "--mfu: this machine has no GPU that is known"),
         (["--gantt", "plan.pdf"], "ends in .png or .svg"),
         (["--gantt", "plan.png"], "not every size's speed is known"),
-        (["--compare"], "no launched sweep"),
+        (["--compare"], "no launched sweep 'example' in .*: launch it first"),
         (["--storage", __file__], "is a file; name a folder with --storage"),
         (["--compare", "--cluster", "8xH100"], "leave out --cluster"),
         (["--target-flops", "1e12", "--target-loss", "3"], "one of the two"),

@@ -144,6 +144,9 @@ def test_a_plan_without_speeds_foretold_no_time(tmp_path):
     found = compare(storage)
     assert (found.seconds_predicted, found.sizes[0].seconds_predicted, found.sizes[0].seconds_ratio) == (None,) * 3
     assert found.sizes[0].tokens_per_second_real == pytest.approx(SPEED)
+    console = Console(width=130, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison_tables(found))
+    assert "launch --calibrate measures each size first" in console.export_text()
 
 
 @pytest.mark.parametrize(("runs_a_gpu", "known"), [(None, True), (1, True), (10, False)])

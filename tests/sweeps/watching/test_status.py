@@ -328,3 +328,19 @@ def test_what_was_asked_of_runs_shows_with_the_command_that_takes_it_back(sweep:
 
 def test_every_kind_of_failure_but_divergence_which_is_an_outcome_has_advice() -> None:
     assert ADVICE.keys() == set(FailureKind) - {FailureKind.NON_FINITE}
+
+
+def test_a_training_loss_is_labelled_and_a_validation_loss_is_not(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    beat = Heartbeat(attempt=1, step=7, until_step=32, tokens=448, loss=5.0, tokens_per_second=100.0, unix_ms=0)
+    sweep.start(sweep.trunk)
+    write_record(sweep.storage.run(sweep.trunk.key) / HEARTBEAT, beat)
+    sweep.end(sweep.branch, "finished")
+    console = Console(file=StringIO(), width=200)
+    console.print(
+        status_table(sweep_status(SweepFolder(storage=sweep.storage, folder=sweep.folder, index=sweep.index)))
+    )
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "train 5.0000" in text
+    assert "train 3.0000" not in text
+    assert "3.0000" in text
