@@ -148,7 +148,9 @@ class _Places:
             return Trunk("", seed=fresh_seed)
         stem = f"new-{size.label or format(size.n_params, '.17g')}"
         fresh = (Trunk(f"{stem}-{k}" if k else stem, seed=fresh_seed) for k in count_up())
-        trunk = next(trunk for trunk in chain(size.trunks, fresh) if not self._has(trunk.key, size, n_tokens))
+        # Trunks at a learning rate that the fit leaves out have seeds that the fitted ones have too.
+        begun = [trunk for trunk in size.trunks if (trunk.key, size.n_params) in self._lengths] or size.trunks
+        trunk = next(trunk for trunk in chain(begun, fresh) if not self._has(trunk.key, size, n_tokens))
         self._lengths.setdefault((trunk.key, size.n_params), []).append(n_tokens)
         return trunk
 

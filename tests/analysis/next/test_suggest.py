@@ -286,3 +286,29 @@ def test_a_branch_off_a_standing_trunk_costs_what_is_left_to_train() -> None:
         assert flops == pytest.approx(6 * n * (tokens if again else tokens - min(stands, fork)))
         assert (key, seed) == (("new-small", 5) if again else (trunk.key, 4))
     assert (offered.flops_m < 6 * n * offered.runs.n_tokens_n).any()
+
+
+def test_a_repeat_is_off_no_trunk_of_another_learning_rate() -> None:
+    """That trunk has no run of this length in the fit, but its seed has one in the sweep."""
+    made = table()
+    frame = made.frame.assign(group=[f"trunk-{n:.0f}" for n in made.frame["n_params"]])
+    fitted = fit(replace(made, frame=frame), bootstrap=0)
+    n = float(frame["n_params"].iloc[0])
+    trunks = tuple(Trunk(key, seed=0) for key in ("trunk-at-another-rate", f"trunk-{n:.0f}"))
+    offered = grid(fitted, [Size("small", n, 6 * n, trunks, first_seed=0, new_seed=1)], flops_rule(6.0, "6 N"))
+    assert set(zip(offered.runs.trunk_n.tolist(), offered.seeds, strict=True)) == {
+        (f"trunk-{n:.0f}", 0),
+        ("new-small", 1),
+    }
+
+
+def test_runs_without_trunks_repeat_a_cell_at_a_new_seed_and_begin_one_at_the_first() -> None:
+    made = table()
+    fitted = fit(made, bootstrap=0)
+    n = float(made.frame["n_params"].iloc[0])
+    offered = grid(fitted, [Size("small", n, 6 * n, first_seed=0, new_seed=3)], flops_rule(6.0, "6 N"))
+    lengths = made.frame.loc[made.frame["n_params"] == n, "n_tokens"].to_numpy()
+    again = [bool((np.abs(np.log(lengths / d)) < 0.01).any()) for d in offered.runs.n_tokens_n]
+    assert list(offered.seeds) == [3 if repeat else 0 for repeat in again]
+    assert set(again) == {True, False}
+    assert set(offered.runs.trunk_n) == {""}
