@@ -530,10 +530,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({}, "--compute, --target-loss or --budget; none"),
+            ({}, r"--compute \(or --target-flops\), --target-loss or --budget; none"),
             ({"flops": 1e21, "target_loss": 2.0}, "--compute and --target-loss were given"),
-            ({"flops": 0.0}, "--compute is 0"),
-            ({"flops": float("inf")}, "--compute is inf"),
+            ({"flops": 0.0}, r"--compute \(or --target-flops\) is 0"),
+            ({"flops": float("inf")}, r"--compute \(or --target-flops\) is inf"),
             ({"flops": 1e60}, "--compute 1e\\+60 asks for .* no fit says anything there"),
             ({"flops": 1e21, "demand_tokens": 1e35}, "--compute 1e\\+21 with --demand 1e\\+35 asks"),
             ({"flops": 1.0}, "--compute 1 asks for .* below"),
