@@ -40,7 +40,7 @@ def test_every_run_stands_alone_at_the_rate_for_its_own_length() -> None:
     ("trainer", "message"),
     [
         ("{command: [python, a.py]}", "line 7: trainer.version: this key is missing"),
-        ("{command: [], version: a}", "line 7: trainer.command: found a list; a list of at least 1 is right"),
+        ("{command: [], version: a}", "line 7: trainer.command: found an empty list; a list of at least 1 is right"),
         ("{command: python a.py, version: a}", "line 7: trainer.command: found 'python a.py' (text); a list is right"),
         ("{command: [python, 5], version: a}", "line 7: trainer.command[1]: found 5; text is right"),
         ("{command: [python], version: 1}", "line 7: trainer.version: found 1; text is right"),
