@@ -1,10 +1,12 @@
-"""A worker's children end with it, however it ends: a data loader, a compiler, a trainer of somebody else's that it started.
+"""A worker ends with the process that started it, and its children end with it, however it ends: a data loader, a compiler, a
+trainer of somebody else's that it started.
 
 Linux ends no child for its parent's sake, and a child in a session of its own, as torchrun makes them, outlives even the
 killing of a process group: it would hold its GPU's memory until somebody finds it. So each worker has a small watcher, a
 process of about 10 MB, that waits for the worker's end and then kills what it left: all of its process group, and every
-process that has the worker's mark among its environment variables, which children inherit. Linux only; elsewhere nothing
-is done.
+process that has the worker's mark among its environment variables, which children inherit. The watcher ends the worker when
+its parent ends, too: Ray's workers look for a parent with process id 1, and where a launcher adopts orphans they would train
+on without their raylet. Linux only; elsewhere nothing is done.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _bound_pid: int | None = None
 
 
 def bind_children() -> None:
-    """Have all children that this process starts from now on killed when it ends. Does nothing the second time."""
+    """Have this process killed when its parent ends, and all children that it starts from now on when it ends itself. Does
+    nothing the second time.
+    """
     global _bound_pid
     if _bound_pid == os.getpid() or sys.platform != "linux":
         return
@@ -33,7 +37,7 @@ def bind_children() -> None:
     unmarked = {name: value for name, value in os.environ.items() if name != _MARK}
     os.environ[_MARK] = secrets.token_hex(16)
     subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, str(os.getpid()), os.environ[_MARK]],
+        [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(os.getppid()), os.environ[_MARK]],
         env=unmarked,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -42,11 +46,11 @@ def bind_children() -> None:
     )
 
 
-def _watch(pid: int, mark: str) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has ended already
-        worker = os.pidfd_open(pid)
+def _watch(pid: int, parent_pid: int, mark: str) -> None:
+    with contextlib.suppress(ProcessLookupError):  # one of them has ended already
+        both = [os.pidfd_open(pid), os.pidfd_open(parent_pid)]
         if os.getppid() == pid:
-            select.select([worker], [], [])
+            select.select(both, [], [])
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     while marked := _marked(f"{_MARK}={mark}".encode()):  # until none is left that could start another
@@ -67,4 +71,4 @@ def _marked(entry: bytes) -> list[int]:
 
 
 if __name__ == "__main__":
-    _watch(int(sys.argv[1]), sys.argv[2])
+    _watch(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

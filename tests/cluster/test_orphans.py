@@ -53,3 +53,21 @@ def test_they_end_with_a_killed_driver(tmp_path: Path):
     driver.kill()
     driver.wait()
     wait_for(lambda: not any(is_alive(pid) for pid in pids), 10)
+
+
+def test_a_worker_ends_with_whoever_started_it(tmp_path: Path):
+    """As one of Ray's whose raylet was killed, where a launcher adopts orphans."""
+    worker = textwrap.dedent("""
+        import os, pathlib, sys, time
+        from cluster.orphans import bind_children
+        bind_children()
+        pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+        time.sleep(60)
+    """)
+    pid_file = tmp_path / "pid"
+    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]])"
+    parent = subprocess.Popen([sys.executable, "-c", starts, worker, str(pid_file)], cwd=Path(__file__).parents[2])
+    pid = int(wait_for(pid_file).read_text() or wait_for(lambda: pid_file.read_text()))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not is_alive(pid), 10)
