@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from cluster.mps import sharing_gpus
 from cluster.session import open_session
 from cluster.signals import signals_exit
+from cluster.states import Policy
 from llama.errors import UserError
 from llama.full_disk import naming_a_full_disk
 from sweeps.control import cancelled_segments, read_control
@@ -34,6 +35,9 @@ from sweeps.words import count, duration
 #: How long the end of a launch waits for MLflow to have everything: an interrupted one less, since it will go on.
 MIRROR_SECONDS = 60.0
 INTERRUPTED_MIRROR_SECONDS = 5.0
+
+#: A Ray of the launcher's own that has lost its one node gets no other: the launch ends, where a standing cluster may yet grow.
+OWN_NODE_SECONDS = 10.0
 
 
 def launch_sweep(
@@ -104,11 +108,18 @@ def launch_sweep(
         try:
             say(f"{count(wanted, 'segment')} to run, {prepared.plan.slots} at once{_expected(prepared)}")
             summary = train_segments(
-                prepared, missing, executor, place, heeding, trouble=lambda: mirror.trouble, say=say
+                prepared,
+                missing,
+                executor,
+                place,
+                heeding,
+                policy=Policy(no_node_seconds=OWN_NODE_SECONDS) if address is None else Policy(),
+                trouble=lambda: mirror.trouble,
+                say=say,
             )
             standing = Standing(prepared)
             say(count_result(prepared, standing, summary).throughput)
-            if not read_control(sweep_folder).cancelled:
+            if executor.capacity() and not read_control(sweep_folder).cancelled:
                 measure_inference(prepared, standing, executor, place, heeding, again=remeasure, say=say)
             patience_seconds = MIRROR_SECONDS
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cluster.executor import Executor
-from cluster.states import Event, Summary
+from cluster.states import Event, Policy, Summary
 from cluster.supervisor import Supervisor
 from cluster.task import Resources, Task
 from sweeps.attempts import AttemptLog
@@ -29,6 +29,7 @@ def train_segments(
     place: Place,
     heeding: Heeding,
     *,
+    policy: Policy,
     trouble: Callable[[], str | None],
     say: Callable[[str], None],
 ) -> Summary:
@@ -72,6 +73,7 @@ def train_segments(
         progress=at_work.progress,
         orders=lambda: heeding.orders(supervisor.states),
         on_event=on_event,
+        policy=policy,
     )
     with view, attempts, heeding.saying(view.announce):
         return supervisor.run()
