@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from llama.lease import current_owner
 from llama.records import CONFIG, read_heartbeat
 from tests.cluster.processes import wait_for
@@ -50,6 +52,7 @@ def finish(process: subprocess.Popen[str], seconds: float = 200) -> str:
     return output
 
 
+@pytest.mark.slow  # two launches; the states are walked in tests/cluster/test_supervisor.py
 def test_a_paused_sweep_waits_in_this_launch_and_the_next_and_ends_bit_identical(
     launcher: Launcher, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from llama.lease import current_owner
@@ -52,6 +53,7 @@ def kill_in_training(launcher: Launcher, delay_seconds: float) -> set[str]:
     return unfinished_runs(launcher.storage) if alive else set()
 
 
+@pytest.mark.slow  # its short form kills a worker first: tests/faults/test_kills.py
 def test_a_killed_launcher_goes_on_and_ends_bit_identical(launcher: Launcher, tmp_path: Path) -> None:
     launcher = launcher.with_changes(budgets={"tokens": [131_072, 262_144, 524_288]})
     undisturbed = launcher.launch(storage=tmp_path / "undisturbed")

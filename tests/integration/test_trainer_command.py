@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import psutil
+import pytest
 
 from llama.metric_names import TAG_RUN_KEY, TRAIN_LOSS, VAL_LOSS
 from llama.records import read_journal
@@ -13,6 +14,7 @@ from tests.integration.conftest import Launcher, read_index
 from tests.sweeps.trainer_command.test_train import FAKE
 
 
+@pytest.mark.slow  # two launches; the contract is held in tests/sweeps/trainer_command
 def test_a_killed_launch_takes_its_commands_along_and_goes_on_where_they_were(launcher: Launcher) -> None:
     mine = launcher.with_changes(
         name="mine",
