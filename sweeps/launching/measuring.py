@@ -11,7 +11,7 @@ from typing import Any
 from cluster.executor import Executor
 from cluster.local_executor import LocalExecutor
 from cluster.mps import sharing_gpus
-from cluster.states import Event, Orders, State
+from cluster.states import Event, Orders, Policy, State
 from cluster.supervisor import Supervisor
 from cluster.task import Resources, Task
 from llama.accounting import training_flops_per_token
@@ -32,6 +32,8 @@ CALIBRATION_SECONDS = 1.5
 PACKING_SECONDS = 3.0
 #: A shape, or a number of runs side by side, that takes longer than this to measure is taken for hung.
 PIECE_SECONDS = 1200.0
+#: A measurement waits so long for a lost node: launched again, it is all that is left to do.
+NO_NODE_SECONDS = 60.0
 
 
 def calibrate_here(prepared: Prepared, place: Place, *, say: Callable[[str], None]) -> Prepared:
@@ -241,7 +243,14 @@ def _measure(
     def stalled(task: Task) -> bool:
         return time.monotonic() - running_since > pieces * PIECE_SECONDS
 
-    summary = Supervisor([task], executor, stalled=stalled, orders=lambda: orders(task.id), on_event=on_event).run()
+    summary = Supervisor(
+        [task],
+        executor,
+        stalled=stalled,
+        orders=lambda: orders(task.id),
+        on_event=on_event,
+        policy=Policy(no_node_seconds=NO_NODE_SECONDS),
+    ).run()
     if summary.cancelled:
         raise UserError(f"{what} was not measured: the sweep was cancelled")
     if not summary.ok:

@@ -196,7 +196,7 @@ def test_bad_input_is_one_clear_message(launcher: Launcher, tmp_path: Path) -> N
 
     (tmp_path / "file").write_text("")
     blocked = launcher.run("launch", str(launcher.yaml_path), storage=tmp_path / "file")
-    assert (blocked.returncode, "can't be written" in blocked.stderr) == (2, True)
+    assert (blocked.returncode, "is a file" in blocked.stderr) == (2, True)
 
     absent = launcher.run("launch", str(launcher.yaml_path), "--address", "127.0.0.1:1")
     assert (absent.returncode, "127.0.0.1:1" in absent.stderr) == (2, True)
