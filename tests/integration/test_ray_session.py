@@ -66,7 +66,7 @@ def test_values_kinds_and_needs(executor: RayExecutor):
         Task(id="crashed", function=jobs.fail, arguments={"how": "crashed"}),
         Task(id="blocked", function=jobs.give, needs=frozenset({"crashed"})),
     ]
-    summary = Supervisor(tasks, executor, policy=Policy(failures=0)).run()
+    summary = Supervisor(tasks, executor, policy=Policy(failures=0, preemptions=0)).run()
     assert summary.done["first"] == {"loss": 2.5}
     assert summary.done["second"] == 2
     assert summary.done["process"]["threads"] == "2"
