@@ -66,7 +66,7 @@ def test_the_telling_line_is_the_exception_and_not_the_advice_below_it() -> None
 
 
 def test_a_tracking_server_is_only_pointed_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.tracking.ui.check_tracking", lambda uri: None)
+    monkeypatch.setattr("sweeps.tracking.ui.require_tracking", lambda uri: None)
     said: list[str] = []
     serve_ui("https://ada:hunter2@mlflow.example", say=said.append)
     assert said == ["MLflow's server has its own UI: open https://***@mlflow.example"]
