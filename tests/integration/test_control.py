@@ -80,6 +80,7 @@ def test_a_paused_sweep_waits_in_this_launch_and_the_next_and_ends_bit_identical
     assert results(launcher.storage) == results(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow  # as above
 def test_a_cancelled_run_stays_so_until_it_is_resumed(launcher: Launcher) -> None:
     launcher = launcher.with_changes(budgets=LONG, ladder={"widths": [16], "context_length": 32})
     with started(launcher) as process:

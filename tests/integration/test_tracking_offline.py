@@ -38,7 +38,8 @@ def content(database: Path) -> dict[str, Any]:
         }
 
 
-@pytest.mark.parametrize("uri", ["off", pytest.param("http://127.0.0.1:9", marks=pytest.mark.slow)])
+@pytest.mark.slow  # launches and copies; shorter ones of syncing stand in tests/sweeps/tracking
+@pytest.mark.parametrize("uri", ["off", "http://127.0.0.1:9"])
 def test_what_trained_without_mlflow_is_mirrored_elsewhere_as_if_it_had_been_there(
     launcher: Launcher, tmp_path: Path, uri: str
 ) -> None:
