@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,9 +9,8 @@ from pydantic import Field, model_validator
 
 from llama.config import Config, Positive, PositiveFloat
 from llama.recipes.tuned_law import Range
-from sweeps.yaml_lines import refuse
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+from sweeps.designs.budgets import Seed
+from sweeps.yaml_lines import refuse, repeated
 
 #: A curve with a minimum in the rate and in the batch has six numbers; fewer trials than this say nothing of noise.
 LEAST_TRIALS = 6
@@ -149,7 +147,7 @@ class Tune(Config):
 
 
 def repeats(field: str, values: Sequence[float]) -> list[tuple[str, str]]:
-    return [(field, f"{value:g} stands twice") for value, count in Counter(values).items() if count > 1]
+    return [(field, f"{value:g} stands twice") for value in repeated(values)]
 
 
 def _uneven(trials: int, at_once: int) -> list[tuple[str, str]]:
