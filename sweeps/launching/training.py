@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cluster.executor import Executor
 from cluster.states import Event, Policy, Summary
@@ -53,25 +53,15 @@ def train_segments(
         at_work.on_event(event)
         view.on_event(event)
 
-    resources = run_resources(prepared.design, place, prepared.calibration)
-    tasks = [
-        Task(
-            id=segment.id,
-            function=worker.train,
-            arguments=training_arguments(prepared, segment, resources),
-            needs=frozenset(segment.needs) & segments.keys(),
-            resources=resources,
-            estimated_seconds=estimates[segment.id],
-        )
-        for segment in missing
-    ]
-    supervisor = Supervisor(
-        tasks,
+    supervisor = supervise(
+        prepared,
+        segments,
         executor,
-        is_done=lambda task: segment_is_done(storage, segments[task.id]),
-        stalled=at_work.stalled,
-        progress=at_work.progress,
-        orders=lambda: heeding.orders(supervisor.states),
+        place,
+        heeding,
+        at_work,
+        estimated_seconds=estimates,
+        is_done=lambda id: segment_is_done(storage, segments[id]),
         on_event=on_event,
         policy=policy,
     )
@@ -79,7 +69,46 @@ def train_segments(
         return supervisor.run()
 
 
-def training_arguments(prepared: Prepared, segment: Segment, resources: Resources) -> dict[str, object]:
+def supervise(
+    prepared: Prepared,
+    segments: Mapping[str, Segment],
+    executor: Executor,
+    place: Place,
+    heeding: Heeding,
+    at_work: AtWork,
+    *,
+    estimated_seconds: Mapping[str, float],
+    is_done: Callable[[str], bool],
+    on_event: Callable[[Event], None],
+    policy: Policy,
+) -> Supervisor:
+    """Segments by id as tasks that train them, under a supervisor that is still to run. A need that is no segment is met."""
+    resources = run_resources(prepared.design, place, prepared.calibration)
+    tasks = [
+        Task(
+            id=id,
+            function=worker.train,
+            arguments=_arguments(prepared, segment, resources),
+            needs=frozenset(segment.needs) & segments.keys(),
+            resources=resources,
+            estimated_seconds=estimated_seconds[id],
+        )
+        for id, segment in segments.items()
+    ]
+    supervisor = Supervisor(
+        tasks,
+        executor,
+        is_done=lambda task: is_done(task.id),
+        stalled=at_work.stalled,
+        progress=at_work.progress,
+        orders=lambda: heeding.orders(supervisor.states),
+        on_event=on_event,
+        policy=policy,
+    )
+    return supervisor
+
+
+def _arguments(prepared: Prepared, segment: Segment, resources: Resources) -> dict[str, object]:
     """Of `worker.train`, for one segment."""
     return {
         "storage": str(prepared.storage.root),

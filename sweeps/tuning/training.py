@@ -6,9 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from cluster.executor import Executor
-from cluster.states import Event, State, Summary
-from cluster.supervisor import Supervisor
-from cluster.task import Task
+from cluster.states import Event, Policy, State, Summary
 from llama.accounting import training_flops_per_token
 from llama.config import RunConfig
 from llama.metric_names import VAL_LOSS
@@ -16,12 +14,11 @@ from llama.records import read_checkpoint_mark, read_done, read_journal
 from sweeps.attempts import AttemptLog
 from sweeps.designs.segments import Segment
 from sweeps.hardware.place import Place
-from sweeps.launching import worker
 from sweeps.launching.at_work import AtWork
 from sweeps.launching.damage import put_damaged_aside
 from sweeps.launching.heeding import Heeding
-from sweeps.launching.training import ORDERING_FLOPS_PER_SECOND, training_arguments
-from sweeps.planning.prepare import Prepared, run_resources
+from sweeps.launching.training import ORDERING_FLOPS_PER_SECOND, supervise
+from sweeps.planning.prepare import Prepared
 from sweeps.storage import Storage
 from sweeps.tuning.trials import Reached, Stretch
 from sweeps.words import duration
@@ -115,25 +112,17 @@ class Trainer:
                     tokens = stretch.until_step * stretch.config.batch_tokens
                     self._say(f"{stretch.name}: loss {loss:.4f} after {tokens:,} tokens  ({self._progress})")
 
-        resources = run_resources(prepared.design, self._place, prepared.calibration)
-        tasks = [
-            Task(
-                id=id,
-                function=worker.train,
-                arguments=training_arguments(prepared, segment, resources),
-                resources=resources,
-                estimated_seconds=segment.flops / ORDERING_FLOPS_PER_SECOND,
-            )
-            for id, segment in segments.items()
-        ]
-        supervisor = Supervisor(
-            tasks,
+        supervisor = supervise(
+            prepared,
+            segments,
             self._open_executor(),
-            is_done=lambda task: _is_done(storage, by_id[task.id]),
-            stalled=at_work.stalled,
-            progress=at_work.progress,
-            orders=lambda: heeding.orders(supervisor.states),
+            self._place,
+            heeding,
+            at_work,
+            estimated_seconds={id: segment.flops / ORDERING_FLOPS_PER_SECOND for id, segment in segments.items()},
+            is_done=lambda id: _is_done(storage, by_id[id]),
             on_event=on_event,
+            policy=Policy(),
         )
         with attempts:
             return supervisor.run()
