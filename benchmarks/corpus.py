@@ -1,8 +1,8 @@
 """How fast and in how much memory a corpus is built: `python -m benchmarks.corpus --corpora DIR`. One JSON document.
 
-Text of DIR (a folder a domain, of any files that `isoloss corpus build` reads) is built into a corpus three ways, one after
-the other and again: in one process without Ray, on Ray Data with one worker, and with as many as there are cores. Then
-corpora of several sizes are built with all workers, while the memory of all processes is sampled.
+Text of DIR (a folder a domain, of any files that `isoloss corpus build` reads) is built into a corpus four ways, one after
+the other and again: in one process without Ray, on Ray with one worker, with as many as there are cores, and with as many on
+Ray Data. Then corpora of several sizes are built with all workers, while the memory of all processes is sampled.
 
 Rates are UTF-8 bytes of text over the wall time of the whole build, tokenizer and joining included and the start of Ray left
 out, which is given by itself. A machine that does other work at the same time spoils them, so each build also has its CPU
@@ -28,8 +28,9 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import machine, versions
+from benchmarks.ray_data import RayDataTasks
 from cluster.machine import available_cpus
-from cluster.ray_data import RayData
+from cluster.ray_tasks import RayTasks
 from llama.data.building.build import build_corpus
 from llama.data.building.progress import Progress
 from llama.data.files import find_files, read_file
@@ -119,7 +120,9 @@ def _pss_bytes(process: psutil.Process) -> int:
     return 0
 
 
-def measure(spec: CorpusSpec, base: Path, workers: int, *, memory: bool = False) -> dict[str, Any]:
+def measure(
+    spec: CorpusSpec, base: Path, workers: int, *, tasks: type[RayTasks] = RayTasks, memory: bool = False
+) -> dict[str, Any]:
     """Build the corpus in a new folder; 0 workers is this process alone, without Ray."""
     stages: dict[str, Progress] = {}
 
@@ -131,7 +134,8 @@ def measure(spec: CorpusSpec, base: Path, workers: int, *, memory: bool = False)
         start_seconds = 0.0
         if workers:
             started = time.perf_counter()
-            execute = stack.enter_context(RayData(workers=workers, preload=["llama.data.building.stages"]))
+            preload = ["llama.data.building.stages", *(["ray.data"] if tasks is RayDataTasks else [])]
+            execute = stack.enter_context(tasks(workers=workers, preload=preload))
             execute.open()
             start_seconds = time.perf_counter() - started
             arguments["execute"] = execute
@@ -141,6 +145,7 @@ def measure(spec: CorpusSpec, base: Path, workers: int, *, memory: bool = False)
             seconds = time.perf_counter() - started
     text_bytes = stages["reading"].bytes
     return {
+        "way": way_name(workers, tasks),
         "workers": workers,
         "digest": corpus.digest,
         "text_mb": round(text_bytes / 1e6, 1),
@@ -154,25 +159,34 @@ def measure(spec: CorpusSpec, base: Path, workers: int, *, memory: bool = False)
     }
 
 
+def way_name(workers: int, tasks: type[RayTasks] = RayTasks) -> str:
+    """Of a row of the table."""
+    if not workers:
+        return "one process"
+    return f"{'Ray Data' if tasks is RayDataTasks else 'Ray'}, workers: {workers}"
+
+
 def idle_seconds(build: dict[str, Any]) -> float:
     """What a build would take on idle cores: the calling process's work, then the workers' side by side."""
     return float(build["own_cpu_seconds"] + build["worker_cpu_seconds"] / max(1, build["workers"]))
 
 
-def compare(builds: list[dict[str, Any]], workers: int, other: int) -> dict[str, Any]:
-    """How much faster `workers` are than `other`: medians over the pairs."""
-    pairs = [
-        (a, b)
-        for a, b in zip(
-            [build for build in builds if build["workers"] == workers],
-            [build for build in builds if build["workers"] == other],
+def compare(builds: list[dict[str, Any]], way: str, other: str) -> dict[str, Any]:
+    """How much faster one way is than another: medians over the pairs."""
+    pairs = list(
+        zip(
+            [build for build in builds if build["way"] == way],
+            [build for build in builds if build["way"] == other],
             strict=True,
         )
-    ]
+    )
     return {
-        "workers": workers,
-        "against": other or "one process without Ray",
+        "way": way,
+        "against": other,
         "speedup": round(statistics.median(b["seconds"] / a["seconds"] for a, b in pairs), 3),
+        "encoding": round(
+            statistics.median(a["encoding_mb_per_second"] / b["encoding_mb_per_second"] for a, b in pairs), 3
+        ),
         "speedup_by_cpu": round(statistics.median(idle_seconds(b) / idle_seconds(a) for a, b in pairs), 3),
     }
 
@@ -190,7 +204,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "speed"
         spec = write_text(options.corpora, texts, options.megabytes * 1_000_000)
-        builds = [measure(spec, texts, n) for _ in range(options.pairs) for n in (0, 1, workers)]
+        builds = []
+        for _ in range(options.pairs):
+            builds += [measure(spec, texts, n) for n in (0, 1, workers)]
+            builds.append(measure(spec, texts, workers, tasks=RayDataTasks))
         memory = []
         for size in options.sizes:
             base = Path(folder) / f"memory-{size}"
@@ -201,7 +218,10 @@ def main() -> None:
         "vocab_size": VOCAB_SIZE,
         "builds": builds,
         "same_digest": len({build["digest"] for build in builds}) == 1,
-        "comparisons": [compare(builds, workers, 1), compare(builds, workers, 0), compare(builds, 1, 0)],
+        "comparisons": [
+            compare(builds, way_name(workers), other)
+            for other in (way_name(1), way_name(0), way_name(workers, RayDataTasks))
+        ],
         "memory": memory,
     }
     print(json.dumps(document, indent=1))

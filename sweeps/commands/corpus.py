@@ -44,7 +44,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Tokenize text into a corpus, on every core. The same command goes on after any interruption."""
-    from cluster.ray_data import RayData, WorkLost
+    from cluster.ray_tasks import RayTasks, WorkLost
     from llama.data.building.build import build_corpus
     from sweeps.storage import open_storage
 
@@ -54,7 +54,7 @@ def build(
     started = time.monotonic()
     try:
         with (
-            RayData(address=address, workers=workers, preload=["llama.data.building.stages"]) as execute,
+            RayTasks(address=address, workers=workers, preload=["llama.data.building.stages"]) as execute,
             _progress() as watch,
         ):
             made = build_corpus(

@@ -1,4 +1,4 @@
-"""A corpus on Ray Data: the same bytes as in one process, whatever dies on the way."""
+"""A corpus on Ray: the same bytes as in one process, whatever dies on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ray_data import RayData, WorkFailed, WorkLost
+from cluster.ray_tasks import RayTasks, WorkFailed, WorkLost
 from llama.data.building.build import build_corpus
 from llama.data.building.progress import Progress
 from llama.data.sources import CorpusSpec, DomainSpec
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's workers a
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[RayData]:
-    with RayData(workers=2) as execute:
+def two_workers() -> Iterator[RayTasks]:
+    with RayTasks(workers=2) as execute:
         yield execute
 
 
@@ -37,7 +37,7 @@ def corpus_spec(folder: Path) -> CorpusSpec:
 
 
 def test_the_bytes_are_those_of_one_process_through_a_stop_and_a_resume(
-    tmp_path: Path, two_workers: RayData, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, two_workers: RayTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = corpus_spec(tmp_path)
     for module in ("texts", "reading", "stages"):
@@ -63,7 +63,7 @@ def test_the_bytes_are_those_of_one_process_through_a_stop_and_a_resume(
     assert last["encoding"].fresh_bytes < last["encoding"].bytes
 
 
-def test_a_piece_whose_worker_dies_is_done_again(tmp_path: Path, two_workers: RayData) -> None:
+def test_a_piece_whose_worker_dies_is_done_again(tmp_path: Path, two_workers: RayTasks) -> None:
     works = [(n, str(tmp_path / "died")) for n in range(6)]
     assert dict(two_workers(die_once, works)) == {n: n * n for n in range(6)}
     assert (tmp_path / "died").exists()
@@ -77,7 +77,7 @@ def die_once(work: tuple[int, str]) -> int:
     return number * number
 
 
-def test_errors_come_back_as_they_were(two_workers: RayData) -> None:
+def test_errors_come_back_as_they_were(two_workers: RayTasks) -> None:
     with pytest.raises(UserError, match=r"^books\.txt is damaged$"):
         list(two_workers(fail, ["user"]))
     with pytest.raises(OSError, match="No space left") as raised:
@@ -96,9 +96,9 @@ def fail(how: str) -> float:
 
 
 def test_a_piece_that_always_kills_its_worker_is_given_up(
-    two_workers: RayData, monkeypatch: pytest.MonkeyPatch
+    two_workers: RayTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.ray_data.RETRIES", 1)
+    monkeypatch.setattr("cluster.ray_tasks.RETRIES", 1)
     with pytest.raises(WorkLost, match="workers died 2 times over the same work"):
         list(two_workers(die, [0]))
 
@@ -108,6 +108,6 @@ def die(work: int) -> None:
 
 
 def test_nothing_to_do_starts_no_ray() -> None:
-    with RayData() as execute:
+    with RayTasks() as execute:
         assert list(execute(die, [])) == []
         assert not execute.is_open

@@ -32,7 +32,7 @@ def built(tmp_path: Path, spec: CorpusSpec) -> Corpus:
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.ray_data.RayData.open", lambda self: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr("cluster.ray_tasks.RayTasks.open", lambda self: pytest.fail("nothing is left to do"))
 
 
 def test_a_finished_corpus_is_taken_up(isoloss: Isoloss, tmp_path: Path, built: Corpus) -> None:
