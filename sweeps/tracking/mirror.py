@@ -48,6 +48,8 @@ class Mirror:
         self._stopping, self._give_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-mirror", daemon=True)
         self._replay: Replay | None = None
+        self._has_failed = False
+        """Whether MLflow ever left something unconfirmed, which it may still carry out."""
         self._readers: dict[str, JournalReader] = {}
         self._points = 0
         self._behind = [run.name for run in index.runs]
@@ -121,7 +123,14 @@ class Mirror:
             mirror_id = self._claim.acquire()
             store = Store(self._tracking_uri, storage=self._storage, index=self._index, mirror_id=mirror_id)
             tags = code_tags()
-            self._replay = Replay(self._storage, self._index, store, new_run_tags=tags, readers=self._readers)
+            self._replay = Replay(
+                self._storage,
+                self._index,
+                store,
+                new_run_tags=tags,
+                readers=self._readers,
+                trusting=not self._has_failed,
+            )
         replay = self._replay
         sent_before = replay.points
         try:
@@ -129,13 +138,16 @@ class Mirror:
             replay.mark_parent(live=live)
             if not live:
                 replay.retire_strangers()
+                if is_all_sent and not (self._has_failed or replay.troubles):
+                    replay.vouch()
         finally:
             self._points += replay.points - sent_before
             self._behind = replay.behind
+            self._has_failed = self._has_failed or bool(replay.troubles)
         self._trouble = next((f"{name}: {why}" for name, why in replay.troubles.items()), None)
         return not is_all_sent
 
     def _fall_back(self, trouble: str) -> None:
         """Start afresh next time: after a lost answer only a new search tells what MLflow has."""
-        self._replay = None
+        self._replay, self._has_failed = None, True
         self._trouble = trouble

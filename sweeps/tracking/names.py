@@ -45,6 +45,9 @@ TAG_INFERENCE_DIGEST = "mirror.inference"
 TAG_MEMBER = "sweep.member"
 """`true`, or `false` on a run in MLflow's trash because the sweep no longer lists it."""
 
+TAG_COMPLETE = "mirror.complete"
+"""On the parent run: a digest of the run folders of which all is in MLflow."""
+
 # On the parent run: what was worked out from the sweep.
 TAG_REPORT = "report.digest"
 """Digest of the report whose files and numbers are there."""

@@ -6,7 +6,8 @@ written with the points that it vouches for, says where to go on. The cursor car
 was rewritten before it, the MLflow run goes to the trash and is made anew.
 
 What it costs: for a run whose files stand still, a few stats a pass; for one with a new checkpoint, one call with what is
-new. A server that can't follow makes passes longer, and then calls fuller.
+new. A server that can't follow makes passes longer, and then calls fuller. A sweep of which nothing has changed since a mirror
+ended with all sent is not even searched for: the parent run has a tag that says so (`vouch`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pathlib import Path
 
 from llama.errors import UserError
 from llama.metric_names import TAG_OUTCOME
-from llama.records import CONFIG, DONE, FAILURE, INFERENCE, JOURNAL, CheckpointMark, RunStatus, read_config
+from llama.records import JOURNAL, CheckpointMark, RunStatus, read_config
 from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.tracking.datasets import corpus_inputs
-from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows, newest_complete_step, stamp
+from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows
 from sweeps.tracking.journal_reader import Cursor, JournalReader, Row, short_hash
 from sweeps.tracking.names import (
+    TAG_COMPLETE,
     TAG_CURSOR,
     TAG_INFERENCE_DIGEST,
     checkpoint_tags,
@@ -31,6 +33,7 @@ from sweeps.tracking.names import (
     run_params,
     run_tags,
 )
+from sweeps.tracking.signatures import Signature, Signatures
 from sweeps.tracking.store import MlflowRun, Store, TrackingError
 
 #: A run whose heartbeat is older than this is nobody's, when no launcher is there to ask.
@@ -58,16 +61,24 @@ class Replay:
         *,
         new_run_tags: dict[str, str] | None = None,
         readers: dict[str, JournalReader] | None = None,
+        trusting: bool = False,
     ):
-        """`readers`, by run key, remember what was read of the journals: handed on, they save the next Replay the reading."""
+        """`readers`, by run key, remember what was read of the journals: handed on, they save the next Replay the reading.
+
+        `trusting`: take an earlier mirror's word for what has not changed since. What a person did to MLflow's runs in the
+        meantime is then not undone.
+        """
         self._runs_folder = storage / "runs"
         self._index, self._store = index, store
         self._new_run_tags = new_run_tags or {}
         self._inputs = corpus_inputs(storage / index.corpus_folder)
         self.parent = store.open_parent(index)
         store.log_inputs(self.parent, self._inputs)
-        self._mirrored = store.find_runs()
-        self._retired = store.find_retired()
+        self._signatures = Signatures(storage, index)
+        self._mirrored: dict[str, MlflowRun] = {}
+        self._retired: dict[str, MlflowRun] = {}
+        self._is_searched = False
+        """Whether these two say what MLflow holds; as long as they don't, an earlier mirror vouches for all of it."""
         self._readers = {} if readers is None else readers
         self._lost: set[str] = set()
         """Keys of runs of which MLflow did not confirm something: it may have it, or may yet."""
@@ -75,15 +86,36 @@ class Replay:
         for run in index.runs:
             if run.trunk is not None:
                 self._branches.setdefault(run.trunk, []).append(run)
-        self._seen: dict[str, tuple[object, ...]] = {}
+        self._seen: dict[str, Signature] = {}
         self.points = 0
         """Metric values sent so far."""
         self.troubles: dict[str, str] = {}
         """What keeps a run from being up to date, by run name."""
+        if not trusting:
+            self._search()
+
+    def _search(self) -> None:
+        self._mirrored, self._retired = self._store.find_runs(), self._store.find_retired()
+        self._is_searched = True
+
+    def _is_vouched_for(self) -> bool:
+        """Whether an earlier mirror left everything in MLflow, and nothing has changed since."""
+        complete = self.parent.tags.get(TAG_COMPLETE)
+        return complete is not None and complete == self._signatures.digest(self._signatures.all(live=False))
+
+    def vouch(self) -> None:
+        """Note on the parent run that MLflow has all that the last pass saw, if it was one with `live` false that sent all.
+
+        Only who lost no answer may: a request that timed out may still be carried out.
+        """
+        if self._is_searched and not any(run.status == "RUNNING" for run in self._mirrored.values()):
+            self._store.log(self.parent, tags={TAG_COMPLETE: self._signatures.digest(self._seen)})
 
     @property
     def behind(self) -> list[str]:
         """Names of the runs that have not been brought up to date."""
+        if not self._is_searched:
+            return []
         return [run.name for run in self._index.runs if run.key not in self._seen or run.name in self.troubles]
 
     def advance(self, *, live: bool, give_up: threading.Event | None = None) -> bool:
@@ -91,13 +123,17 @@ class Replay:
 
         `live`: a launcher is at work, so that an unfinished run is running. Set `give_up` to end the pass early.
         """
+        if not self._is_searched:
+            if self._is_vouched_for():
+                return True
+            self._search()
         is_all_sent = True
         failures = 0
         for run in self._index.runs:
             if give_up is not None and give_up.is_set():
                 return True
             folder = self._runs_folder / run.key
-            signature = self._signature(run, folder, live=live)
+            signature = self._signatures.of(run, live=live)
             if self._seen.get(run.key) == signature:
                 continue
             try:
@@ -131,6 +167,8 @@ class Replay:
 
     def mark_parent(self, *, live: bool) -> None:
         """The parent is FINISHED when every run has ended, else RUNNING while a launcher lives, else KILLED."""
+        if not self._is_searched:
+            return
         ended = (RunStatus.FINISHED, RunStatus.DIVERGED)
         runs = [self._mirrored.get(run.key) for run in self._index.runs if not run.censored]
         if all(run is not None and run.tags.get(TAG_OUTCOME) in ended for run in runs):
@@ -138,17 +176,6 @@ class Replay:
         else:
             status = "RUNNING" if live else "KILLED"
         self._store.set_status(self.parent, status, int(time.time() * 1000))
-
-    def _signature(self, run: SweepRun, folder: Path, *, live: bool) -> tuple[object, ...]:
-        """Cheap evidence of change: a few stats, and for a run that is not done its latest checkpoint."""
-        if stamp(folder / CONFIG) is None:
-            return ()
-        stamps = [stamp(folder / name) for name in (DONE, INFERENCE, FAILURE)]
-        if stamps[0] is not None:
-            return tuple(stamps)
-        branches = self._branches.get(run.key, [])
-        begun = sum(stamp(self._runs_folder / branch.key / CONFIG) is not None for branch in branches)
-        return (*stamps, newest_complete_step(folder), begun, live)
 
     def _bring_up(self, run: SweepRun, folder: Path, *, live: bool, give_up: threading.Event | None) -> bool:
         """Send what MLflow lacks of one run, in an order that can break off anywhere; False where something is left."""

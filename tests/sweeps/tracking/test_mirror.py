@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from llama.errors import UserError
 from sweeps.tracking import Mirror, StudyReport, TrackingError, check_tracking, log_report, serve_ui, sync
 from sweeps.tracking.claim import Claim
 from sweeps.tracking.moved import mend_artifact_places
-from sweeps.tracking.store import Store
+from sweeps.tracking.store import MlflowRun, Store
 from sweeps.tracking.uri import OFF, default_tracking_uri, sqlite_uri
 from tests.sweeps.tracking.reading import assert_mirrors, mirrored_rows, mirrored_runs
 from tests.sweeps.tracking.synthetic import plan_sweep, train_sweep
@@ -57,6 +58,51 @@ def test_a_second_launch_makes_no_second_runs(tmp_path: Path, database: Path) ->
         mirror = Mirror(tmp_path, INDEX, sqlite_uri(database))
         mirror.start()
         assert (mirror.stop(60).points > 0) is expect_points
+    assert_mirrors(database, tmp_path, INDEX)
+
+
+def searches(storage: Path, database: Path, monkeypatch: pytest.MonkeyPatch, *, fail_first: bool = False) -> list[str]:
+    """What one mirror, started and stopped, asked MLflow to search for."""
+    asked: list[str] = []
+    search = Store._search
+
+    def note(store: Store, filter_string: str, **how: int) -> Iterator[MlflowRun]:
+        asked.append(filter_string)
+        if fail_first and len(asked) == 1:
+            raise TrackingError("timed out")
+        return search(store, filter_string, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_search", note)
+        mirror = Mirror(storage, INDEX, sqlite_uri(database))
+        mirror.start()
+        assert mirror.stop(60).trouble is None
+    return [filter_string for filter_string in asked if "kind" not in filter_string]
+
+
+def test_a_mirror_searches_only_for_a_sweep_that_changed_since_all_was_sent(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_sweep(tmp_path, INDEX, CONFIGS)
+    assert searches(tmp_path, database, monkeypatch, fail_first=True)
+    assert searches(tmp_path, database, monkeypatch), "a mirror that lost an answer vouches for nothing"
+    assert not searches(tmp_path, database, monkeypatch)
+    assert_mirrors(database, tmp_path, INDEX)
+
+    done = tmp_path / "runs" / INDEX.runs[-1].key / "DONE"
+    os.utime(done, ns=(done.stat().st_atime_ns, done.stat().st_mtime_ns + 1_000_000))
+    assert searches(tmp_path, database, monkeypatch)
+    assert not searches(tmp_path, database, monkeypatch)
+
+
+def test_what_was_lost_of_mlflow_is_sent_again(
+    tmp_path: Path, database: Path, empty_database: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_sweep(tmp_path, INDEX, CONFIGS)
+    assert searches(tmp_path, database, monkeypatch)
+    assert not searches(tmp_path, database, monkeypatch)
+    database.write_bytes(empty_database)
+    assert searches(tmp_path, database, monkeypatch)
     assert_mirrors(database, tmp_path, INDEX)
 
 
