@@ -22,7 +22,7 @@ from llama.records import JOURNAL, CheckpointMark, RunStatus, read_config
 from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.tracking.datasets import corpus_inputs
 from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows
-from sweeps.tracking.journal_reader import Cursor, JournalReader, Row, short_hash
+from sweeps.tracking.journal_reader import Cursor, JournalReader, Row, Slab, short_hash
 from sweeps.tracking.names import (
     TAG_COMPLETE,
     TAG_CURSOR,
@@ -35,6 +35,7 @@ from sweeps.tracking.names import (
 )
 from sweeps.tracking.signatures import Signature, Signatures
 from sweeps.tracking.store import MlflowRun, Store, TrackingError
+from sweeps.tracking.unconfirmed import Unconfirmed
 
 #: A run whose heartbeat is older than this is nobody's, when no launcher is there to ask.
 QUIET_SECONDS = 60.0
@@ -80,6 +81,7 @@ class Replay:
         self._is_searched = False
         """Whether these two say what MLflow holds; as long as they don't, an earlier mirror vouches for all of it."""
         self._readers = {} if readers is None else readers
+        self._unconfirmed = Unconfirmed(storage, index.sweep)
         self._lost: set[str] = set()
         """Keys of runs of which MLflow did not confirm something: it may have it, or may yet."""
         self._branches: dict[str, list[SweepRun]] = {}
@@ -193,7 +195,7 @@ class Replay:
             cursor = {TAG_CURSOR: str(slab.cursor)}
             if slab.is_last:
                 break
-            self._send(mirrored, params=params, metrics=slab.rows, tags=cursor)
+            self._send(run, mirrored, slab, params=params, metrics=slab.rows, tags=cursor)
             reader.take(slab)
         else:
             return False
@@ -211,7 +213,7 @@ class Replay:
         if evidence.heartbeat is not None:
             tags["attempt"] = str(evidence.heartbeat.attempt)
         tags |= cursor | outcome_tags(outcome, reason, mirrored.tags)
-        self._send(mirrored, params=params, metrics=rows, tags=tags)
+        self._send(run, mirrored, slab, params=params, metrics=rows, tags=tags)
         reader.take(slab)
         self._store.log_inputs(mirrored, self._inputs)
         is_stopped = run.censored and evidence.done is None
@@ -219,13 +221,26 @@ class Replay:
         self._store.set_status(mirrored, status, evidence.end_ms)
         return True
 
-    def _send(self, mirrored: MlflowRun, *, params: dict[str, str], metrics: list[Row], tags: dict[str, str]) -> None:
-        self._store.log(mirrored, params=params, metrics=metrics, tags=tags)
+    def _send(
+        self,
+        run: SweepRun,
+        mirrored: MlflowRun,
+        slab: Slab,
+        *,
+        params: dict[str, str],
+        metrics: list[Row],
+        tags: dict[str, str],
+    ) -> None:
+        try:
+            self._store.log(mirrored, params=params, metrics=metrics, tags=tags)
+        except TrackingError:
+            self._unconfirmed.note(run.key, slab.cursor)
+            raise
         self.points += len(metrics)
 
     def _mlflow_run(self, run: SweepRun, evidence: Evidence, tags: dict[str, str]) -> MlflowRun:
         """The run's mirror, its reader standing where MLflow stands; made where there is none, or where it holds points that
-        the journal no longer has.
+        the journal no longer has, or may yet get them.
         """
         if run.key in self._lost:
             found = self._store.find_run(run.key)
@@ -238,9 +253,11 @@ class Replay:
         reader = self._readers.setdefault(run.key, JournalReader(self._runs_folder / run.key / JOURNAL))
         mirrored = self._mirrored.get(run.key)
         if mirrored is not None:
-            if reader.go_to(Cursor.parse(mirrored.tags.get(TAG_CURSOR))):
+            is_another = self._unconfirmed.is_of_another_journal(run.key)
+            if not is_another and reader.go_to(Cursor.parse(mirrored.tags.get(TAG_CURSOR))):
                 return mirrored
             self._store.delete(mirrored)
+            self._unconfirmed.forget(run.key)
             del self._mirrored[run.key]
         reader.go_to(Cursor.parse(None))
         mirrored = self._store.create(run.name, tags={**tags, **self._new_run_tags}, start_ms=evidence.start_ms)

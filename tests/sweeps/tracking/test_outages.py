@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -169,6 +169,14 @@ SCHEDULES = given(
 )
 
 
+#: Rows of a journal that was cut back since arrive late, and then the newer ones: the cursor is the newer ones'.
+CUT_BACK_BETWEEN_LATE_CALLS = example(
+    actions=[("train", 0), ("train", 1), ("train", 0), ("cut back", 0)],
+    faults=["none", "none", "lost", "none", "broken off", "late", "none", "none", "late"],
+)
+
+
+@CUT_BACK_BETWEEN_LATE_CALLS
 @SCHEDULES
 @settings(deadline=None, max_examples=6)
 def test_nothing_is_lost_or_doubled(
