@@ -270,18 +270,20 @@ def time_tune(trials: int, folder: Path) -> float:
 
 
 def time_restart(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`isoloss launch` where every run is finished and in MLflow, from the command's start to its end; the first launch also
-    writes them to MLflow.
+    """`isoloss launch` where every run is finished and in MLflow, from the command's start to its end; and `isoloss sync`, which
+    writes them there, and then looks at every one of them again.
     """
     with tempfile.TemporaryDirectory() as folder:
         path, storage = Path(folder) / "finished.yaml", Path(folder) / "storage"
         write_sweep(path, arguments.folders)
         runs = finish_all(path, storage)
-        first = time_launch(path, storage)
+        time_launch(path, storage)  # the sweep's index
+        first, second = time_sync(storage), time_sync(storage)
         again = [time_launch(path, storage) for _ in range(3)]
     return {
         "run_folders": runs,
-        "first_launch_seconds": round(first[0], 2),
+        "first_sync_seconds": round(first, 2),
+        "second_sync_seconds": round(second, 2),
         "launch_seconds": round(statistics.median(seconds for seconds, _ in again), 2),
         "launch_processor_seconds": round(statistics.median(processor for _, processor in again), 2),
     }
@@ -294,6 +296,12 @@ def time_launch(path: Path, storage: Path) -> tuple[float, float]:
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result["trained_tokens"] == 0
     return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def time_sync(storage: Path) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "sweeps", "sync", "finished", "--storage", str(storage)], check=True)
+    return time.perf_counter() - started
 
 
 def write_sweep(path: Path, folders: int) -> None:

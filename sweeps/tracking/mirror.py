@@ -10,6 +10,7 @@ from llama.errors import UserError
 from llama.sweep_index import SweepIndex
 from sweeps.tracking.claim import Claim, Claimed
 from sweeps.tracking.code import code_tags
+from sweeps.tracking.complete import is_complete
 from sweeps.tracking.journal_reader import JournalReader
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import Store, TrackingError
@@ -76,16 +77,17 @@ class Mirror:
             return MirrorReport(points=0, behind=tuple(self._behind), trouble=off)
         self._stopping.set()
         self._thread.join(timeout_seconds)
-        trouble = self._trouble
+        replay, trouble = self._replay, self._trouble
+        behind = self._behind if replay is None else replay.behind
         if self._thread.is_alive():
             self._give_up.set()
             trouble = trouble or f"not done after {timeout_seconds:.0f} s"
         if trouble is not None:
             trouble = (
-                f"MLflow at {masked(self._tracking_uri)} lacks {len(self._behind)} of {len(self._index.runs)} runs: {trouble}. "
+                f"MLflow at {masked(self._tracking_uri)} lacks {len(behind)} of {len(self._index.runs)} runs: {trouble}. "
                 f"{later}"
             )
-        return MirrorReport(points=self._points, behind=tuple(self._behind), trouble=trouble)
+        return MirrorReport(points=self._points, behind=tuple(behind), trouble=trouble)
 
     def _run(self) -> None:
         """Pass after pass until stopped; then the last ones, in which runs that have not ended are marked KILLED.
@@ -121,16 +123,12 @@ class Mirror:
             self._index, self._replay = self._next_index, None
         if self._replay is None:
             mirror_id = self._claim.acquire()
+            if not self._has_failed and is_complete(self._tracking_uri, self._storage, self._index, mirror_id):
+                self._behind, self._trouble = [], None
+                return False
             store = Store(self._tracking_uri, storage=self._storage, index=self._index, mirror_id=mirror_id)
             tags = code_tags()
-            self._replay = Replay(
-                self._storage,
-                self._index,
-                store,
-                new_run_tags=tags,
-                readers=self._readers,
-                trusting=not self._has_failed,
-            )
+            self._replay = Replay(self._storage, self._index, store, new_run_tags=tags, readers=self._readers)
         replay = self._replay
         sent_before = replay.points
         try:

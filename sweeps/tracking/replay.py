@@ -6,8 +6,7 @@ written with the points that it vouches for, says where to go on. The cursor car
 was rewritten before it, the MLflow run goes to the trash and is made anew.
 
 What it costs: for a run whose files stand still, a few stats a pass; for one with a new checkpoint, one call with what is
-new. A server that can't follow makes passes longer, and then calls fuller. A sweep of which nothing has changed since a mirror
-ended with all sent is not even searched for: the parent run has a tag that says so (`vouch`).
+new. A server that can't follow makes passes longer, and then calls fuller.
 """
 
 from __future__ import annotations
@@ -62,13 +61,8 @@ class Replay:
         *,
         new_run_tags: dict[str, str] | None = None,
         readers: dict[str, JournalReader] | None = None,
-        trusting: bool = False,
     ):
-        """`readers`, by run key, remember what was read of the journals: handed on, they save the next Replay the reading.
-
-        `trusting`: take an earlier mirror's word for what has not changed since. What a person did to MLflow's runs in the
-        meantime is then not undone.
-        """
+        """`readers`, by run key, remember what was read of the journals: handed on, they save the next Replay the reading."""
         self._runs_folder = storage / "runs"
         self._index, self._store = index, store
         self._new_run_tags = new_run_tags or {}
@@ -76,10 +70,8 @@ class Replay:
         self.parent = store.open_parent(index)
         store.log_inputs(self.parent, self._inputs)
         self._signatures = Signatures(storage, index)
-        self._mirrored: dict[str, MlflowRun] = {}
-        self._retired: dict[str, MlflowRun] = {}
-        self._is_searched = False
-        """Whether these two say what MLflow holds; as long as they don't, an earlier mirror vouches for all of it."""
+        self._mirrored = store.find_runs()
+        self._retired = store.find_retired()
         self._readers = {} if readers is None else readers
         self._unconfirmed = Unconfirmed(storage, index.sweep)
         self._lost: set[str] = set()
@@ -93,31 +85,18 @@ class Replay:
         """Metric values sent so far."""
         self.troubles: dict[str, str] = {}
         """What keeps a run from being up to date, by run name."""
-        if not trusting:
-            self._search()
-
-    def _search(self) -> None:
-        self._mirrored, self._retired = self._store.find_runs(), self._store.find_retired()
-        self._is_searched = True
-
-    def _is_vouched_for(self) -> bool:
-        """Whether an earlier mirror left everything in MLflow, and nothing has changed since."""
-        complete = self.parent.tags.get(TAG_COMPLETE)
-        return complete is not None and complete == self._signatures.digest(self._signatures.all(live=False))
 
     def vouch(self) -> None:
-        """Note on the parent run that MLflow has all that the last pass saw, if it was one with `live` false that sent all.
+        """Note on the parent run that MLflow has all that the last pass saw, which was one with `live` false and sent all.
 
         Only who lost no answer may: a request that timed out may still be carried out.
         """
-        if self._is_searched and not any(run.status == "RUNNING" for run in self._mirrored.values()):
+        if not any(run.status == "RUNNING" for run in self._mirrored.values()):
             self._store.log(self.parent, tags={TAG_COMPLETE: self._signatures.digest(self._seen)})
 
     @property
     def behind(self) -> list[str]:
         """Names of the runs that have not been brought up to date."""
-        if not self._is_searched:
-            return []
         return [run.name for run in self._index.runs if run.key not in self._seen or run.name in self.troubles]
 
     def advance(self, *, live: bool, give_up: threading.Event | None = None) -> bool:
@@ -125,10 +104,6 @@ class Replay:
 
         `live`: a launcher is at work, so that an unfinished run is running. Set `give_up` to end the pass early.
         """
-        if not self._is_searched:
-            if self._is_vouched_for():
-                return True
-            self._search()
         is_all_sent = True
         failures = 0
         for run in self._index.runs:
@@ -169,8 +144,6 @@ class Replay:
 
     def mark_parent(self, *, live: bool) -> None:
         """The parent is FINISHED when every run has ended, else RUNNING while a launcher lives, else KILLED."""
-        if not self._is_searched:
-            return
         ended = (RunStatus.FINISHED, RunStatus.DIVERGED)
         runs = [self._mirrored.get(run.key) for run in self._index.runs if not run.censored]
         if all(run is not None and run.tags.get(TAG_OUTCOME) in ended for run in runs):

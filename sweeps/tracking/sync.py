@@ -61,6 +61,8 @@ def sync(storage: Path, index: SweepIndex, tracking_uri: str, *, report: StudyRe
         replay.advance(live=False)
         replay.mark_parent(live=False)
         retired = replay.retire_strangers()
+        if not (replay.behind or replay.troubles):
+            replay.vouch()
         if report is not None:
             _put(store, replay.parent, report)
         return SyncReport(
