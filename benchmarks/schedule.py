@@ -270,7 +270,7 @@ def time_tune(trials: int, folder: Path) -> float:
 
 
 def time_restart(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`isoloss launch` where every run is finished and in MLflow, from the command's start to its end; and `isoloss sync`, which
+    """`isoloss launch` where all runs are finished and in MLflow, from the command's start to its end; and `isoloss sync`, which
     writes them there, and then looks at every one of them again.
     """
     with tempfile.TemporaryDirectory() as folder:
