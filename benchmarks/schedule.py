@@ -270,8 +270,9 @@ def time_tune(trials: int, folder: Path) -> float:
 
 
 def time_restart(arguments: argparse.Namespace) -> dict[str, Any]:
-    """`isoloss launch` where all runs are finished and in MLflow, from the command's start to its end; and `isoloss sync`, which
-    writes them there, and then looks at every one of them again.
+    """`isoloss launch` where all runs are finished and in MLflow, from the command's start to its end.
+
+    Beside it `isoloss sync`, which writes them to MLflow, and then looks at every one of them again.
     """
     with tempfile.TemporaryDirectory() as folder:
         path, storage = Path(folder) / "finished.yaml", Path(folder) / "storage"
