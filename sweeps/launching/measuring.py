@@ -183,7 +183,7 @@ def measure_inference(
         shapes = {size: prepared.design.models[size] for size in by_size}
         measure_shapes(prepared, executor, place, shapes, by_size, orders=heeding.orders_for)
     except UserError as error:
-        say(str(error))
+        say(f"{error}; launch again to measure it")
 
 
 def measure_shapes(
