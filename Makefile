@@ -8,8 +8,12 @@ export OMP_NUM_THREADS ?= 1
 demo: .venv/demo
 	$(BIN)/isoloss quickstart --out quickstart
 
+# What starts Ray or times itself against a process has both cores to itself; the rest is two files at a time.
+BUSY := tests/cluster tests/integration tests/faults
+
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile $(addprefix --ignore=,$(BUSY))
+	$(BIN)/python -m pytest -m "not slow" $(BUSY)
 
 test-full: .venv/dev
 	$(BIN)/python -m pytest --timeout 1800
