@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def tokens_BS() -> torch.Tensor:
 def use_backend(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
     """Trace as ever, and hand the graphs to another compiler than inductor, which takes half a minute."""
     compile = torch.compile
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), "isoloss-unused"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "isoloss-unused"))
     monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, dynamic=options["dynamic"], backend=backend))
 
 
