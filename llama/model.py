@@ -58,13 +58,12 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.d_head = config.n_heads, config.n_kv_heads, config.d_head
         self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.d_head, bias=False)
         self.out = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=False)
-        self.rotate: Callable[[Tensor, Tensor], Tensor] = rotate
         self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
 
     def forward(self, x_BTD: Tensor, rotation_TE: Tensor, cache: KVCache | None) -> Tensor:
         heads_BTHE = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head))
         qk_BTHE, v_BTKE = heads_BTHE.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
-        q_BHTE, k_BKTE = self.rotate(qk_BTHE, rotation_TE).transpose(1, 2).split([self.n_heads, self.n_kv_heads], dim=1)
+        q_BHTE, k_BKTE = rotate(qk_BTHE, rotation_TE).transpose(1, 2).split([self.n_heads, self.n_kv_heads], dim=1)
         v_BKTE = v_BTKE.transpose(1, 2)
         causal = True
         if cache is not None:
