@@ -44,3 +44,11 @@ class SweepIndex(Record):
     spec_folder: str
     """Where the sweep's YAML was read, and where its relative paths start."""
     runs: list[SweepRun]
+
+    def branches_by_trunk(self) -> dict[str, list[SweepRun]]:
+        """Of each trunk, by its key, the runs that fork from it."""
+        branches: dict[str, list[SweepRun]] = {}
+        for run in self.runs:
+            if run.trunk is not None:
+                branches.setdefault(run.trunk, []).append(run)
+        return branches

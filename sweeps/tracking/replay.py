@@ -76,10 +76,7 @@ class Replay:
         self._unconfirmed = Unconfirmed(storage, index.sweep)
         self._lost: set[str] = set()
         """Keys of runs of which MLflow did not confirm something: it may have it, or may yet."""
-        self._branches: dict[str, list[SweepRun]] = {}
-        for run in index.runs:
-            if run.trunk is not None:
-                self._branches.setdefault(run.trunk, []).append(run)
+        self._branches = index.branches_by_trunk()
         self._seen: dict[str, Signature] = {}
         self.points = 0
         """Metric values sent so far."""

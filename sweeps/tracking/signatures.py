@@ -21,10 +21,7 @@ class Signatures:
     def __init__(self, storage: Path, index: SweepIndex) -> None:
         self._runs_folder = storage / "runs"
         self._index = index
-        self._branches: dict[str, list[str]] = {}
-        for run in index.runs:
-            if run.trunk is not None:
-                self._branches.setdefault(run.trunk, []).append(run.key)
+        self._branches = index.branches_by_trunk()
 
     def of(self, run: SweepRun, *, live: bool) -> Signature:
         """Of a run that is done, its files' stamps; of another its latest checkpoint too, and what hangs on others: how many
@@ -37,7 +34,7 @@ class Signatures:
         if stamps[0] is not None:
             return (*stamps, stamp(folder / JOURNAL))
         begun = sum(
-            stamp(self._runs_folder / branch / CONFIG) is not None for branch in self._branches.get(run.key, [])
+            stamp(self._runs_folder / branch.key / CONFIG) is not None for branch in self._branches.get(run.key, [])
         )
         return (*stamps, newest_complete_step(folder), begun, live)
 

@@ -168,9 +168,7 @@ class _Reader:
         self._storage, self._name, self._now = sweep.storage, sweep.index.sweep, time.time()
         owner = current_owner(sweep.folder)
         self.launcher = None if owner is None else owner.name
-        self._branches: dict[str, list[SweepRun]] = {}
-        for run in sweep.index.runs:
-            self._branches.setdefault(run.trunk or "", []).append(run)
+        self._branches = sweep.index.branches_by_trunk()
         self._of_sweep, self._of_runs = asked_of(sweep.folder)
         self.ready: list[str] = []
         """Keys of the runs read so far that lack nothing but room."""
