@@ -36,6 +36,10 @@ PIECE_SECONDS = 1200.0
 NO_NODE_SECONDS = 60.0
 
 
+class Cancelled(UserError):
+    """Somebody cancelled the sweep while it measured."""
+
+
 def calibrate_here(prepared: Prepared, place: Place, *, say: Callable[[str], None]) -> Prepared:
     """`calibrate_shapes` in processes of its own on this machine, which share its GPUs as the sweep's runs would: through MPS
     where it is there.
@@ -182,6 +186,8 @@ def measure_inference(
     try:
         shapes = {size: prepared.design.models[size] for size in by_size}
         measure_shapes(prepared, executor, place, shapes, by_size, orders=heeding.orders_for)
+    except Cancelled as cancelled:  # that it takes `isoloss resume` was told as it was heeded
+        say(str(cancelled))
     except UserError as error:
         say(f"{error}; launch again to measure it")
 
@@ -231,7 +237,8 @@ def _measure(
     """What the task returns, run alone. It counts as hung after `PIECE_SECONDS` for each of its pieces.
 
     Raises:
-        UserError: it failed, or somebody cancelled it.
+        Cancelled: somebody cancelled it.
+        UserError: it failed.
     """
     running_since = 0.0
 
@@ -252,7 +259,7 @@ def _measure(
         policy=Policy(no_node_seconds=NO_NODE_SECONDS),
     ).run()
     if summary.cancelled:
-        raise UserError(f"{what} was not measured: the sweep was cancelled")
+        raise Cancelled(f"{what} was not measured: the sweep was cancelled")
     if not summary.ok:
         raise UserError(f"{what} was not measured: {summary.failed[task.id].message}")
     return summary.done[task.id]

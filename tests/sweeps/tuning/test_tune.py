@@ -1,7 +1,6 @@
 """Both searches for real: tiny runs through the supervisor and a local worker, into MLflow."""
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,18 +23,9 @@ from sweeps.tuning.rate_study import RateStudy
 from sweeps.tuning.shape_study import ShapeStudy
 from sweeps.tuning.tune import Tuned, run_tuning, tune_sweep
 from sweeps.watching.status import sweep_status
+from tests.sweeps.tiny_sweep import TINY, write
 
-SWEEP = {
-    "name": "tiny",
-    "corpus": {
-        "domains": {"text": {"files": ["text.txt"], "weight": 1, "max_document_bytes": 2_000}},
-        "tokenizer": {"vocab_size": 280},
-        "held_out_fraction": 0.2,
-    },
-    "recipe": {"name": "width_and_horizon", "batch_tokens": 128, "warmup_tokens": 512, "cooldown_min_steps": 2},
-    "evaluation": {"validation_tokens": 256},
-}
-RATES = SWEEP | {
+RATES = TINY | {
     "ladder": {"widths": [4, 8, 12], "context_length": 32},
     "budgets": {"tokens": [2_048]},
     "inference": False,
@@ -48,7 +38,7 @@ RATES = SWEEP | {
         }
     },
 }
-SHAPES = SWEEP | {
+SHAPES = TINY | {
     "ladder": {"widths": [8], "context_length": 32},
     "budgets": {"flops": [2e8]},
     "inference": {"max_batch": 2, "prompt_tokens": 4, "output_tokens": 4, "repetitions": 5},
@@ -60,15 +50,6 @@ SHAPES = SWEEP | {
 def executor() -> Iterator[LocalExecutor]:
     with LocalExecutor(cpus=1, gpus=[]) as local:
         yield local
-
-
-def write(values: dict, folder: Path) -> str:
-    """A sweep's YAML and its text; returns the YAML's path."""
-    folder.mkdir(exist_ok=True)
-    words, draw = ["one", "two", "three", "many", "few", "is", "more", "than"], random.Random(0)
-    (folder / "text.txt").write_text(" ".join(draw.choice(words) for _ in range(30_000)))
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
-    return str(folder / "tiny.yaml")
 
 
 def tuned(values: dict, folder: Path, executor: LocalExecutor) -> Tuned:
