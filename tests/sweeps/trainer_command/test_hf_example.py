@@ -16,6 +16,7 @@ from llama.data.corpus import Corpus
 from llama.data.sources import CorpusSpec, DomainSpec, TokenizerSpec
 from llama.errors import Preempted
 from llama.records import Done, read_done, read_journal
+from sweeps.trainer_command import train as train_by_command_module
 from sweeps.trainer_command.train import train_by_command
 from tests.llama.conftest import WORDS
 from tests.llama.shapes import tiny_run
@@ -77,7 +78,10 @@ def test_it_learns(whole: tuple[Done, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_asked_to_leave_it_goes_on_to_the_same_loss(corpus: Corpus, whole: tuple[Done, Path], tmp_path: Path) -> None:
+def test_asked_to_leave_it_goes_on_to_the_same_loss(
+    corpus: Corpus, whole: tuple[Done, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_by_command_module, "WATCH_SECONDS", 0.01)  # half a second is longer than these steps take
     folder = tmp_path / "run"
 
     def ask() -> None:
