@@ -62,7 +62,7 @@ def _daemon(binary: str, settings: dict[str, str]) -> Iterator[str | None]:
     """Start it through its keeper; yields what went wrong, if anything did."""
     keeper = subprocess.Popen(
         [sys.executable, "-P", "-m", "cluster.mps", binary],
-        env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        env={**os.environ, **settings},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

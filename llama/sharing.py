@@ -7,14 +7,12 @@ Each run is a process of its own, as in a sweep. All warm up, say so, and train 
 from __future__ import annotations
 
 import json
-import os
 import select
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from llama.config import RunConfig
@@ -87,15 +85,10 @@ def _start(request: dict[str, Any]) -> _Child:
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=_environment(),
     )
     child = _Child(process=process, errors=errors)
     _write(child, json.dumps(request))
     return child
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)}
 
 
 def _write(child: _Child, line: str) -> None:
