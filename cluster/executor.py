@@ -8,6 +8,9 @@ from typing import Protocol
 
 from cluster.task import Outcome, Task
 
+#: An executor that has its one node to itself gets no other; but a node that is only late to answer may be back by then.
+OWN_NODE_SECONDS = 10.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
@@ -31,6 +34,9 @@ class Finished:
 
 class Executor(Protocol):
     """Runs attempts where it is told to. It neither queues, orders nor retries: the supervisor does."""
+
+    lost_node_seconds: float
+    """How long a lost node may yet be replaced: without end on a cluster that somebody looks after."""
 
     def capacity(self) -> list[Node]:
         """The live nodes with all that they have, used or not. Cheap: asked every few seconds."""

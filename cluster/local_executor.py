@@ -17,7 +17,7 @@ from multiprocessing.connection import wait as wait_any
 from pathlib import Path
 from typing import IO, cast
 
-from cluster.executor import Finished, Node
+from cluster.executor import OWN_NODE_SECONDS, Finished, Node
 from cluster.gang import GATHER_SECONDS, Gang
 from cluster.machine import available_cpus, visible_gpus
 from cluster.signals import SIGNALS
@@ -65,6 +65,7 @@ class LocalExecutor:
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         """`gpus` are named as in `CUDA_VISIBLE_DEVICES`; by default all cores and GPUs that this process may use."""
+        self.lost_node_seconds = OWN_NODE_SECONDS
         self._cpus = available_cpus() if cpus is None else cpus
         self._free_gpus = dict.fromkeys(visible_gpus() if gpus is None else gpus, 1.0)
         self._gather_seconds = gather_seconds

@@ -6,6 +6,7 @@ attempt), except on nodes of several GPUs, where Ray may hand a reused process a
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from dataclasses import dataclass, field
@@ -85,7 +86,8 @@ class _Attempt:
 class RayExecutor:
     """An `Executor` on the Ray cluster that this process is connected to (see `cluster.session`)."""
 
-    def __init__(self, *, gather_seconds: float = GATHER_SECONDS) -> None:
+    def __init__(self, *, lost_node_seconds: float = math.inf, gather_seconds: float = GATHER_SECONDS) -> None:
+        self.lost_node_seconds = lost_node_seconds
         self._gather_seconds = gather_seconds
         self._attempts: dict[tuple[str, int], _Attempt] = {}
         self._by_reference: dict[Any, _Attempt] = {}

@@ -9,6 +9,7 @@ with open_session(address="head:6379") as session:   # or "auto": the one that r
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import secrets
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from cluster import local_ray
+from cluster.executor import OWN_NODE_SECONDS
 from cluster.machine import available_cpus, visible_gpus
 from cluster.probe import answers, probe
 from cluster.signals import signals_held
@@ -87,7 +89,11 @@ def open_session(
         "RAY_preload_python_modules": ",".join(preload),
         **dict.fromkeys(THREAD_VARIABLES, "1"),  # until a task says otherwise
     }
-    with _environment(variables), _head(settings) as own_address, _connected(own_address, loopback=True) as session:
+    with (
+        _environment(variables),
+        _head(settings) as own_address,
+        _connected(own_address, loopback=True, lost_node_seconds=OWN_NODE_SECONDS) as session,
+    ):
         yield session
 
 
@@ -170,7 +176,7 @@ def _authentication(host: str) -> dict[str, str]:
 
 
 @contextmanager
-def _connected(address: str, *, loopback: bool) -> Iterator[Session]:
+def _connected(address: str, *, loopback: bool, lost_node_seconds: float = math.inf) -> Iterator[Session]:
     import ray
     from ray._private import ray_constants
     from ray._private import worker as ray_worker
@@ -188,7 +194,7 @@ def _connected(address: str, *, loopback: bool) -> Iterator[Session]:
     try:
         with signals_held():
             ray.init(address=address, log_to_driver=False, configure_logging=False)
-        executor = RayExecutor()
+        executor = RayExecutor(lost_node_seconds=lost_node_seconds)
         try:
             yield Session(address=address, executor=executor)
         finally:

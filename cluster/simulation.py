@@ -39,6 +39,7 @@ class SimulatedExecutor:
         succeeds. An infinite time is a hang: it ends only by `cancel`.
         """
         self.nodes = list(nodes)
+        self.lost_node_seconds = math.inf
         self._clock = clock
         self._fate = fate or (lambda task, attempt: (task.estimated_seconds, Succeeded(value=None)))
         self._ends: list[tuple[float, int, str, int, Outcome]] = []

@@ -66,7 +66,7 @@ class Policy:
     cancel_seconds: float = 30.0
     """A killed attempt that has not ended by then is given up: its node, too, is beyond reach."""
     no_node_seconds: float = 600.0
-    """With nothing running, a ready task that no live node could hold fails after this."""
+    """With nothing running, a ready task that no live node could hold fails after this, or sooner if no other can come."""
     interrupt_seconds: float = 5.0
     """After Ctrl-C or SIGTERM, how long what runs has to write a checkpoint and leave."""
     notice_seconds: float = 45.0

@@ -285,11 +285,10 @@ class Supervisor:
             return
         if self._idle_since is None:
             self._idle_since = self._clock.now()
-        if self._clock.now() - self._idle_since < self._policy.no_node_seconds:
+        patience_seconds = min(self._policy.no_node_seconds, self._executor.lost_node_seconds)
+        if self._clock.now() - self._idle_since < patience_seconds:
             return
-        message = (
-            f"no live node could hold it for {self._policy.no_node_seconds:g} seconds; {largest(self._ledger.nodes)}"
-        )
+        message = f"no live node could hold it for {patience_seconds:g} seconds; {largest(self._ledger.nodes)}"
         for id in [id for id, state in self._states.items() if state is State.READY]:
             self._queue.remove(id)
             self._fail(id, Failed(kind=FailureKind.NODE_LOST, message=message))

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from cluster.mps import sharing_gpus
 from cluster.session import open_session
 from cluster.signals import signals_exit
-from cluster.states import Policy
 from llama.errors import UserError
 from llama.full_disk import naming_a_full_disk
 from sweeps.control import cancelled_segments, read_control
@@ -35,9 +34,6 @@ from sweeps.words import count, duration
 #: How long the end of a launch waits for MLflow to have everything: an interrupted one less, since it will go on.
 MIRROR_SECONDS = 60.0
 INTERRUPTED_MIRROR_SECONDS = 5.0
-
-#: A Ray of the launcher's own that has lost its one node gets no other: the launch ends, where a standing cluster may yet grow.
-OWN_NODE_SECONDS = 10.0
 
 
 def launch_sweep(
@@ -113,7 +109,6 @@ def launch_sweep(
                 executor,
                 place,
                 heeding,
-                policy=Policy(no_node_seconds=OWN_NODE_SECONDS) if address is None else Policy(),
                 trouble=lambda: mirror.trouble,
                 say=say,
             )

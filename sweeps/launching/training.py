@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from cluster.executor import Executor
-from cluster.states import Event, Policy, Summary
+from cluster.states import Event, Summary
 from cluster.supervisor import Supervisor
 from cluster.task import Resources, Task
 from sweeps.attempts import AttemptLog
@@ -29,7 +29,6 @@ def train_segments(
     place: Place,
     heeding: Heeding,
     *,
-    policy: Policy,
     trouble: Callable[[], str | None],
     say: Callable[[str], None],
 ) -> Summary:
@@ -63,7 +62,6 @@ def train_segments(
         estimated_seconds=estimates,
         is_done=lambda id: segment_is_done(storage, segments[id]),
         on_event=on_event,
-        policy=policy,
     )
     with view, attempts, heeding.saying(view.announce):
         return supervisor.run()
@@ -80,7 +78,6 @@ def supervise(
     estimated_seconds: Mapping[str, float],
     is_done: Callable[[str], bool],
     on_event: Callable[[Event], None],
-    policy: Policy,
 ) -> Supervisor:
     """Segments by id as tasks that train them, under a supervisor that is still to run. A need that is no segment is met."""
     resources = run_resources(prepared.design, place, prepared.calibration)
@@ -103,7 +100,6 @@ def supervise(
         progress=at_work.progress,
         orders=lambda: heeding.orders(supervisor.states),
         on_event=on_event,
-        policy=policy,
     )
     return supervisor
 

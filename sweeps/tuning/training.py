@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from cluster.executor import Executor
-from cluster.states import Event, Policy, State, Summary
+from cluster.states import Event, State, Summary
 from llama.accounting import training_flops_per_token
 from llama.config import RunConfig
 from llama.metric_names import VAL_LOSS
@@ -122,7 +122,6 @@ class Trainer:
             estimated_seconds={id: segment.flops / ORDERING_FLOPS_PER_SECOND for id, segment in segments.items()},
             is_done=lambda id: _is_done(storage, by_id[id]),
             on_event=on_event,
-            policy=Policy(),
         )
         with attempts:
             return supervisor.run()

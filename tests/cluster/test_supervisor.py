@@ -597,6 +597,20 @@ def test_a_node_that_joins_is_used():
     assert world.run().wall_seconds < 60
 
 
+@pytest.mark.parametrize(("lost_node_seconds", "waits"), [(10.0, 10.0), (math.inf, 600.0)])
+def test_a_lost_node_is_waited_for_as_long_as_another_may_come(lost_node_seconds: float, waits: float):
+    world = World([task("a", seconds=50)])
+    world.executor.lost_node_seconds = lost_node_seconds
+
+    def lose(event: Event) -> None:
+        world.executor.nodes = []
+
+    world.supervisor._on_event = lose
+    summary = world.run()
+    assert f"no live node could hold it for {waits:g} seconds" in summary.failed["a"].message
+    assert summary.wall_seconds == pytest.approx(waits, abs=50)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
 def test_an_interruption_cancels_what_runs_and_a_second_run_goes_on(error: type[BaseException]):
     tasks = [task("a", seconds=5), task("b", seconds=50), task("c", "a")]
