@@ -8,8 +8,9 @@ with a checkpoint in `--rounds` rounds over `--live-seconds`. Said are
 * points a second, from the first to the last, and how long MLflow was behind once the last run had ended;
 * the peak memory of the mirror and of the server, and their processor time a million points;
 * whether training is slowed: beside all this a process trains, on the last core, the others left to the mirror and its
-  server. Its processor time a step is taken in blocks of a second, the mirror and the server running and stopped (SIGSTOP) in
-  turn while rounds come in, and compared in pairs. The stops are taken out of the rates.
+  server. Its processor time a step is taken in blocks of a second while rounds come in, in turn beside the mirror and the
+  server, with them stopped (SIGSTOP), and with them stopped and a plain Python loop in their place: cores share caches and
+  memory, so any work on one is felt by the next. Blocks are compared turn by turn. The stops are taken out of the rates.
 
 The 12 million points of 1,000 runs are 14,000 calls, of which one takes the server 0.08 to 0.13 s of processor time: half an
 hour. With --points 330 it is ten minutes.
@@ -32,10 +33,10 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from benchmarks.machine import machine, versions
 from benchmarks.tracking_folders import KEYS, Sweep, write_rounds
@@ -43,6 +44,9 @@ from llama.metric_names import FLOPS
 from llama.records import read_journal
 from llama.sweep_index import SweepIndex
 from sweeps.designs.ladder import model_for_width
+
+#: What is at work on the other cores while a block is trained.
+Beside = Literal["tracking", "nothing", "other work"]
 
 BLOCK_SECONDS = 1.0
 SAMPLED_RUNS = 5
@@ -81,6 +85,13 @@ def train_beside(pipe: Connection, core: int) -> None:
             step()
             steps += 1
         pipe.send((time.process_time() - began) / steps)
+
+
+def work(cores: set[int]) -> None:
+    """What keeps a core busy and has nothing to do with training."""
+    os.sched_setaffinity(0, cores)
+    while True:
+        sum({n: str(n) for n in range(10_000)})
 
 
 @contextmanager
@@ -181,16 +192,25 @@ def read_through_api(uri: str, sweep: Sweep) -> bool:
     return True
 
 
-def compare_blocks(pairs: list[tuple[float, float]]) -> dict[str, Any]:
-    """Processor time a step with the mirror against without, by pair: the median, and its 95 % interval by resampling pairs."""
-    ratios = [with_mirror / without for with_mirror, without in pairs]
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
+def compare_blocks(turns: list[dict[Beside, float]]) -> dict[str, Any]:
+    """Processor time a step beside the one against beside the other, by turn: the median, and its 95 % interval by resampling
+    turns.
+    """
+
+    def slower(one: Beside, other: Beside) -> dict[str, Any]:
+        ratios, draw = [turn[one] / turn[other] for turn in turns], random.Random(0)
+        medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(2000))
+        interval = [round(medians[50] - 1, 4), round(medians[1949] - 1, 4)]
+        return {"slower_by": round(statistics.median(ratios) - 1, 4), "slower_by_ci95": interval}
+
     return {
-        "pairs": len(pairs),
-        "step_cpu_ms": round(1000 * statistics.median(without for _, without in pairs), 3),
-        "slower_by": round(statistics.median(ratios) - 1, 4),
-        "slower_by_ci95": [round(medians[50] - 1, 4), round(medians[1949] - 1, 4)],
+        "turns": len(turns),
+        "step_cpu_ms": {
+            one: round(1000 * statistics.median(turn[one] for turn in turns), 3) for one in get_args(Beside)
+        },
+        "tracking_against_nothing": slower("tracking", "nothing"),
+        "tracking_against_other_work": slower("tracking", "other work"),
+        "other_work_against_nothing": slower("other work", "nothing"),
     }
 
 
@@ -213,21 +233,25 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         writer = multiprocessing.get_context("fork").Process(
             target=write_rounds, args=(sweep, options.rounds, options.live_seconds), daemon=True
         )
+        other = spawn.Process(target=work, args=(others,), daemon=True)
+        other.start()
         began, stopped_seconds = time.monotonic(), 0.0
         writer.start()
         os.sched_setaffinity(writer.pid or 0, others)
-        pairs = []
+        turns: list[dict[Beside, float]] = []
         while writer.is_alive():
             blocks = {}
-            for runs in random.Random(len(pairs)).sample([True, False], 2):
-                with ExitStack() as stack:
-                    if not runs:
-                        stack.enter_context(stopped([uploader.pid or 0, *group_members(group)]))
-                        stopped_seconds -= time.monotonic()
+            for beside in random.Random(len(turns)).sample(get_args(Beside), 3):
+                mirroring = [uploader.pid or 0, *group_members(group)]
+                stand_still = {"tracking": [], "nothing": mirroring, "other work": mirroring}[beside]
+                stand_still = stand_still + ([] if beside == "other work" else [other.pid or 0])
+                block_began = time.monotonic()
+                with stopped(stand_still):
                     trainer_pipe.send(BLOCK_SECONDS)
-                    blocks[runs] = trainer_pipe.recv()
-                stopped_seconds += 0.0 if runs else time.monotonic()
-            pairs.append((blocks[True], blocks[False]))
+                    blocks[beside] = trainer_pipe.recv()
+                stopped_seconds += 0.0 if beside == "tracking" else time.monotonic() - block_began
+            turns.append(blocks)
+        other.kill()
         trainer_pipe.send(None)
         ended = time.monotonic()
         mirror_pipe.send("training has ended")
@@ -260,7 +284,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             },
             "server": server | {"cpu_seconds_a_million_points": round(server["cpu_seconds"] / millions, 1)},
             "store_megabytes": round((folder / "server.db").stat().st_size / 1e6),
-            "training": compare_blocks(pairs),
+            "training": compare_blocks(turns),
         }
 
 
