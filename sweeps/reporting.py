@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.runs.mlflow_uri import masked
 from llama.config import digest
 from llama.errors import UserError
 from llama.records import DONE, INFERENCE, Record, read_record, write_record
 from sweeps.runs_query import RunsQuery, is_table
 from sweeps.storage import Storage, SweepFolder, open_sweep
-from sweeps.tracking import StudyReport, TrackingError, default_tracking_uri, log_report, masked, sync
+from sweeps.tracking import StudyReport, TrackingError, default_tracking_uri, log_report, sync
 from sweeps.tracking.code import code_tags
 
 if TYPE_CHECKING:

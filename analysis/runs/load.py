@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from analysis.runs.mlflow_uri import masked
 from analysis.runs.table import LossCurve, RunTable
 from llama.errors import UserError
 from llama.sweep_index import SWEEP_INDEX
@@ -102,8 +103,6 @@ def load_curves(
 
 def _required(uri: str, experiment: str | None) -> str:
     if experiment is None:
-        from analysis.runs.read_mlflow_store import masked
-
         raise UserError(f"{masked(uri)} is an MLflow store: name the experiment to read as well (--experiment)")
     return experiment
 

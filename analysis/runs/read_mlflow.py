@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from analysis.runs.conditions import TOKENS_PER_PARAM, nearest, rows_that_meet
+from analysis.runs.mlflow_uri import masked
 from analysis.runs.read_file import ALSO, require_known, tokens_per_param
-from analysis.runs.read_mlflow_store import CLIPPED, StoredRun, masked, open_experiment, read_stored_runs
+from analysis.runs.read_mlflow_store import CLIPPED, StoredRun, open_experiment, read_stored_runs
 from analysis.runs.read_sweep import inference_columns
 from analysis.runs.table import COLUMNS, REQUIRED, RunTable
 from analysis.runs.tidy import KIND_OF_STATUS, tidy

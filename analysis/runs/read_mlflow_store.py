@@ -8,22 +8,19 @@ that is K n/100 requests, `REQUESTS_AT_ONCE` at a time.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.results import Array
+from analysis.runs.mlflow_uri import is_database, masked, sqlite_path
 from llama.errors import UserError
 
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 RUNS_A_PAGE = 1000
 #: MLflow's limits for one request of histories (`mlflow.server.handlers`, 3.17).
 RUNS_A_REQUEST = 100
@@ -74,7 +71,7 @@ class Experiment:
 
     @property
     def is_database(self) -> bool:
-        return _is_database(self.uri)
+        return is_database(self.uri)
 
 
 def open_experiment(tracking_uri: str, name: str) -> Experiment:
@@ -208,21 +205,11 @@ def _request_group(experiment: Experiment, key: str, run_ids: list[str]) -> list
     return [row for row in rows if row[3] == row[3]]
 
 
-def masked(uri: str) -> str:
-    """`uri` without the credentials before its @."""
-    return re.sub(r"(?<=://)[^\s'\"]+@", "***@", uri)
-
-
-def _is_database(uri: str) -> bool:
-    return uri.split(":", 1)[0].split("+", 1)[0] in DATABASES
-
-
 def _require_store(uri: str) -> None:
     """MLflow would make the SQLite file that isn't there, a reader must not."""
-    if uri.startswith("sqlite") and _is_database(uri):
-        path = Path(unquote(uri.split(":///", 1)[-1].split("?", 1)[0]))
-        if not path.is_file():
-            raise UserError(f"{uri} can't be read: there is no file {path}")
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise UserError(f"{uri} can't be read: there is no file {path}")
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from analysis.runs.mlflow_uri import sqlite_path
 from llama.sweep_index import SweepIndex
 from sweeps.tracking.names import TAG_COMPLETE, TAG_MIRROR_ID
 from sweeps.tracking.signatures import Signatures
-from sweeps.tracking.uri import sqlite_path
 
 _VOUCHED = """
     SELECT tags.value FROM tags

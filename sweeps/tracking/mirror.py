@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.runs.mlflow_uri import masked
 from llama.errors import UserError
 from llama.sweep_index import SweepIndex
 from sweeps.tracking.claim import Claim, Claimed
@@ -14,7 +15,7 @@ from sweeps.tracking.complete import is_complete
 from sweeps.tracking.journal_reader import JournalReader
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import Store, TrackingError
-from sweeps.tracking.uri import OFF, masked
+from sweeps.tracking.uri import OFF
 
 POLL_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 60.0

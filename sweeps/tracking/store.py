@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.runs.mlflow_uri import masked, sqlite_path
 from llama.metric_names import TAG_RUN_KEY, TAG_RUN_KIND
 from llama.sweep_index import SweepIndex
 from sweeps.tracking.datasets import DatasetInput
 from sweeps.tracking.journal_reader import Cursor
 from sweeps.tracking.moved import artifact_place, mend_artifact_places
 from sweeps.tracking.names import KIND_SWEEP, TAG_CURSOR, TAG_MEMBER, TAG_MIRROR_ID, TAG_REPORT, sweep_tags
-from sweeps.tracking.uri import is_server, masked, sqlite_path, sqlite_uri
+from sweeps.tracking.uri import is_server, sqlite_uri
 from sweeps.tracking.view import experiment_tags
 
 #: MLflow's limits for one log_batch call: of all it holds, of params, of tags.

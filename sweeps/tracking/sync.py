@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.runs.mlflow_uri import masked
 from llama.errors import UserError
 from llama.sweep_index import SweepIndex
 from sweeps.tracking.claim import Claim, Claimed
 from sweeps.tracking.names import TAG_ANSWER, TAG_REPORT
 from sweeps.tracking.replay import Replay
 from sweeps.tracking.store import MlflowRun, Store
-from sweeps.tracking.uri import masked, require_tracking
+from sweeps.tracking.uri import require_tracking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,6 @@ class SyncReport:
 
     tracking_uri: str
     """Without credentials."""
-    experiment_id: str
     runs: int
     """Runs in the sweep, trunks included."""
     points: int
@@ -67,7 +67,6 @@ def sync(storage: Path, index: SweepIndex, tracking_uri: str, *, report: StudyRe
             _put(store, replay.parent, report)
         return SyncReport(
             tracking_uri=masked(tracking_uri),
-            experiment_id=store.experiment_id,
             runs=len(index.runs),
             points=replay.points,
             retired=retired,

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from analysis.runs.mlflow_uri import masked, sqlite_path
 from llama.errors import UserError
 from sweeps.tracking.moved import mend_artifact_places
 from sweeps.tracking.names import TAG_MIRROR_ID
-from sweeps.tracking.uri import is_server, masked, require_tracking, sqlite_path
+from sweeps.tracking.uri import is_server, require_tracking
 from sweeps.tracking.view import comparison_path
 
 START_SECONDS = 90.0

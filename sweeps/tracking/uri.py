@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import ssl
 import urllib.error
 import urllib.request
@@ -12,9 +11,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
+from analysis.runs.mlflow_uri import is_database, masked, sqlite_path
 from llama.errors import UserError
 
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 CHECK_SECONDS = 3.0
 OFF = "off"
 """In the place of a tracking URI: no MLflow at all, as on a cluster without one. `sync` makes up for it elsewhere."""
@@ -30,25 +29,8 @@ def sqlite_uri(path: Path) -> str:
     return f"sqlite:///{quote(str(path.absolute()))}"
 
 
-def sqlite_path(tracking_uri: str) -> Path | None:
-    """The file behind a SQLite URI; None for any other."""
-    if not is_database(tracking_uri) or not tracking_uri.startswith("sqlite"):
-        return None
-    return Path(unquote(tracking_uri.split(":///", 1)[-1].split("?", 1)[0]))
-
-
 def is_server(tracking_uri: str) -> bool:
     return tracking_uri.startswith(("http://", "https://"))
-
-
-def is_database(tracking_uri: str) -> bool:
-    return tracking_uri.split(":", 1)[0].split("+", 1)[0] in DATABASES
-
-
-def masked(text: str) -> str:
-    """`text` with the credentials of any URL in it hidden: before an @, or as a query's password."""
-    text = re.sub(r"(?<=://)[^\s'\"]+@", "***@", text)
-    return re.sub(r"(?i)(password|token|secret)=[^&\s'\"]+", r"\1=***", text)
 
 
 def require_tracking(tracking_uri: str) -> None:

@@ -19,6 +19,7 @@ from datetime import UTC
 from functools import cache
 from pathlib import Path
 
+from analysis.runs.mlflow_uri import masked
 from cluster.executor import Executor
 from cluster.mps import sharing_gpus
 from cluster.session import open_session
@@ -43,7 +44,6 @@ from sweeps.tracking import (
     check_tracking,
     default_tracking_uri,
     log_report,
-    masked,
 )
 from sweeps.tuning import shape_study
 from sweeps.tuning.decode_bench import DecodeBench
