@@ -29,11 +29,12 @@ WHOLE_MODEL_LAYERS = 8
 CUDA_GRAPHS_BELOW_PARAMETERS = 20_000_000
 
 
-def compile_model(model: Llama, device: torch.device) -> None:
+def compile_model(model: Llama, device: torch.device, *, micro_batches: int = 1) -> None:
     """Compile the decoder up to its final norm for the shape of training batches. The loss works in chunks and stays as it is.
 
     Processes of one user share a cache, so a shape compiles once a machine: later runs take seconds. It holds pickles, and
     so it lies in the user's own cache folder, never beside the runs. Comes after activation checkpointing and precision.
+    `micro_batches` is how many go into a step.
     """
     import torch
 
@@ -46,13 +47,18 @@ def compile_model(model: Llama, device: torch.device) -> None:
     # Rotation by complex products costs 3 % of a compiled step; real ones would cost an eager step 8 %.
     warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex operators")
     n_params = sum(parameter.numel() for parameter in model.parameters())
-    is_launch_bound = device.type == "cuda" and n_params < CUDA_GRAPHS_BELOW_PARAMETERS
-    mode = "reduce-overhead" if is_launch_bound else "default"
+    mode = compile_mode(device.type, n_params, micro_batches)
     if len(model.blocks) <= WHOLE_MODEL_LAYERS:
         model.hidden = torch.compile(model.hidden, mode=mode, dynamic=False)  # type: ignore[method-assign]
     else:
         for block in model.blocks:
             block.compile(mode=mode, dynamic=False)
+
+
+def compile_mode(device: str, n_params: int, micro_batches: int) -> str:
+    """Of `torch.compile`. CUDA graphs own the gradients that they leave, so that a second micro-batch has nothing to add to."""
+    is_launch_bound = device == "cuda" and n_params < CUDA_GRAPHS_BELOW_PARAMETERS
+    return "reduce-overhead" if is_launch_bound and micro_batches == 1 else "default"
 
 
 def cache_folder() -> Path:

@@ -39,7 +39,8 @@ class TrainingState:
         apply_activation_checkpointing(self.model, config.activation_checkpointing)
         apply_precision(self.model, config.dtype, device)
         if config.compile:
-            compile_model(self.model, device)
+            micro_batches = config.recipe.batch_sequences // config.micro_batch_sequences
+            compile_model(self.model, device, micro_batches=micro_batches)
         self.optimizer = make_optimizer(self.model, config.recipe)
         self.log_window = LogWindow(device)
         sigma = config.recipe.skip_sigma

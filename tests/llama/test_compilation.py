@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from llama.activation_checkpointing import apply_activation_checkpointing
-from llama.compilation import WHOLE_MODEL_LAYERS, cache_folder, compile_model
+from llama.compilation import WHOLE_MODEL_LAYERS, cache_folder, compile_mode, compile_model
 from llama.evaluation import validate
 from llama.loss import next_token_loss
 from llama.model import Llama
@@ -136,6 +136,13 @@ def test_shallow_models_are_one_graph_and_deep_ones_a_graph_a_block(tokens_BS, m
         monkeypatch.undo()
     (shallow,), (deep,) = sizes.values()
     assert shallow > WHOLE_MODEL_LAYERS * deep / 2, "all blocks in one graph, against one block for all"
+
+
+def test_small_models_on_a_gpu_replay_their_launches_where_a_step_is_one_batch():
+    assert compile_mode("cuda", 1_000_000, 1) == "reduce-overhead"
+    assert {compile_mode("cuda", 1_000_000, 2), compile_mode("cuda", 10**9, 1), compile_mode("cpu", 1_000, 1)} == {
+        "default"
+    }
 
 
 def test_validation_is_eager(tokens_BS, monkeypatch):
