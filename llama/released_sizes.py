@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from llama.config import ModelConfig, llama_shape
 
 ReleasedSize = Literal["7B", "13B", "33B", "65B"]
-RELEASED_SIZES: tuple[ReleasedSize, ...] = get_args(ReleasedSize)
 
 #: The released tokenizer's vocabulary and the released models' context; the paper itself states neither.
 VOCAB_SIZE = 32_000

@@ -49,7 +49,7 @@ def make_recipe(
         raise UserError("; ".join(f"recipe.{field}: {message}" for field, message in problems))
     numbers = rule.numbers(model, tokens, own)
     schedule = own.schedule or rule.schedule
-    batch_sequences = max(1, round((own.batch_tokens or numbers.batch_tokens) / model.context_length))
+    batch_sequences = numbers.batch_tokens // model.context_length
     values: dict[str, Any] = {
         "peak_lr": numbers.peak_lr,
         "warmup_tokens": round(numbers.warmup_tokens),
@@ -65,7 +65,7 @@ def make_recipe(
     }
     values |= own.model_dump(include=set(values), exclude_none=True)
     if own.beta2_half_life_tokens is not None:
-        half_lives = batch_sequences * model.context_length / own.beta2_half_life_tokens
+        half_lives = numbers.batch_tokens / own.beta2_half_life_tokens
         values["beta2"] = 1 - _six_digits(-math.expm1(-math.log(2) * half_lives))
     values["peak_lr"] = _six_digits(values["peak_lr"] * lr_multiplier)
     return Recipe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llama.config import ModelConfig, Transfer
 from llama.errors import UserError
-from llama.recipes.rule import Numbers, Overrides, Rule
+from llama.recipes.rule import Numbers, Overrides, Rule, whole_sequences
 
 #: The shape whose rate `docs/studies/learning-rate.md` measured: the ladder's at width 32.
 MEASURED_BASE = Transfer(base_width=32, base_layers=3)
@@ -15,8 +15,8 @@ BASE_FIELDS = ("base_width", "base_layers", "base_d_head")
 def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
     """Dey et al. 2025 (arXiv 2505.01618), table 1 with alpha = 1: `peak_lr`, `weight_decay` and `eps` are those of the base
     shape, and `llama.parametrization` scales them for each weight. Unless another base is given it is width 32 with 3 layers
-    at lr = 6e-3 (D / 5e5)^-0.3 and batches of 512 tokens, measured there. CompleteP says nothing of D: the fall with the
-    horizon is `width_and_horizon`'s.
+    at lr = 6e-3 (D / 5e5)^-0.3 and batches of 512 tokens, measured in docs/studies/learning-rate.md. CompleteP says nothing of
+    D: the fall with the horizon is `width_and_horizon`'s.
 
     Raises:
         UserError: a tied head, or heads of another size than the base's.
@@ -31,7 +31,7 @@ def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
             f"recipe.name: completep carries numbers between shapes of one head size; its base has heads of {d_head}, width "
             f"{model.d_model} has {model.n_heads} heads of {model.d_head}: give ladder.shapes with n_heads = d_model / {d_head}"
         )
-    batch = own.batch_tokens or 512
+    batch = whole_sequences(own.batch_tokens or 512, model)
     return Numbers(6e-3 * (tokens / 5e5) ** -0.3, batch_tokens=batch, warmup_tokens=40 * batch, transfer=base)
 
 
@@ -57,8 +57,6 @@ def _base(own: Overrides) -> tuple[Transfer, int]:
 RULE = Rule(
     numbers,
     "wsd",
-    "width and layers over the base's",
-    "Dey et al. 2025; docs/studies/learning-rate.md",
     BASE_FIELDS,
     problems,
 )

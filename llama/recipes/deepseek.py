@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llama.accounting import count_parameters
 from llama.config import ModelConfig
-from llama.recipes.rule import Numbers, Overrides, Rule
+from llama.recipes.rule import Numbers, Overrides, Rule, whole_sequences
 
 
 def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
@@ -15,8 +15,8 @@ def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
     counts = count_parameters(model)
     matrices = counts.n_params_matmul - model.vocab_size * model.d_model
     compute = (6 * matrices + 12 * model.n_layers * model.d_model * model.context_length) * tokens
-    batch = own.batch_tokens or 0.2920 * compute**0.3271
+    batch = whole_sequences(own.batch_tokens or 0.2920 * compute**0.3271, model)
     return Numbers(0.3118 * compute**-0.125, batch_tokens=batch, warmup_tokens=min(2000 * batch, 0.1 * tokens))
 
 
-RULE = Rule(numbers, "wsd", "non-embedding training FLOPs a token", "Bi et al. 2024")
+RULE = Rule(numbers, "wsd")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama.config import ModelConfig
-from llama.recipes.rule import Numbers, Overrides, Rule
+from llama.recipes.rule import Numbers, Overrides, Rule, whole_sequences
 
 
 def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
@@ -12,8 +12,8 @@ def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
     1,024 tokens). Warm-up is 20 steps, the memory 1/(1 - beta2) of Adam's second moment (Ma & Yarats 2021): longer would
     eat the small budgets.
     """
-    batch = own.batch_tokens or 1024
+    batch = whole_sequences(own.batch_tokens or 1024, model)
     return Numbers(peak_lr=0.256 / model.d_model, batch_tokens=batch, warmup_tokens=20 * batch)
 
 
-RULE = Rule(numbers, "wsd", "width", "this project's CPU pilot; muP, Yang et al. 2022")
+RULE = Rule(numbers, "wsd")

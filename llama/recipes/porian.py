@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llama.accounting import count_parameters
 from llama.config import ModelConfig
-from llama.recipes.rule import Numbers, Overrides, Rule
+from llama.recipes.rule import Numbers, Overrides, Rule, whole_sequences
 
 
 def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
@@ -13,7 +13,7 @@ def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
     batches below 524,288 tokens, after their table 4. N leaves out the input embedding and counts the head, there as here.
     """
     n = count_parameters(model).n_params_matmul
-    batch = own.batch_tokens or 160 * 2048 * (n / 108e6) ** (2 / 3)
+    batch = whole_sequences(own.batch_tokens or 160 * 2048 * (n / 108e6) ** (2 / 3), model)
     return Numbers(
         peak_lr=0.5 * 0.0047 * (n / 108e6) ** (-1 / 3),
         batch_tokens=batch,
@@ -22,4 +22,4 @@ def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
     )
 
 
-RULE = Rule(numbers, "wsd", "n_params_matmul", "Porian et al. 2024; OLMo-core")
+RULE = Rule(numbers, "wsd")

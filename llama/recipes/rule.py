@@ -60,12 +60,18 @@ class Numbers(NamedTuple):
     """What the rules differ in. All share beta1 0.9, weight decay 0.1 and clipping at 1.0, as LLaMA has them."""
 
     peak_lr: float
-    batch_tokens: float
+    batch_tokens: int
+    """Of whole sequences, so that rules which count warm-up in steps count those that are made."""
     warmup_tokens: float
     beta2: float = 0.95
     eps: float = 1e-8
     transfer: Transfer | None = None
     """The base shape where the numbers are to be carried from it to the model's by CompleteP."""
+
+
+def whole_sequences(batch_tokens: float, model: ModelConfig) -> int:
+    """The batch that is nearest in whole sequences of the model's context, one at least; in tokens."""
+    return max(1, round(batch_tokens / model.context_length)) * model.context_length
 
 
 class Rule(NamedTuple):
@@ -75,9 +81,6 @@ class Rule(NamedTuple):
     """From the model, its planned D, and what a person set: a batch set by hand reaches the rule, since warm-up and beta2 may
     depend on it."""
     schedule: Schedule
-    counting: str
-    """What the rule takes as the model's size."""
-    source: str
     inputs: tuple[str, ...] = ()
     """Those of `RULE_INPUTS` that it takes."""
     problems: Callable[[Overrides], list[tuple[str, str]]] = lambda own: []

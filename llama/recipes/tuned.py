@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama.config import ModelConfig
-from llama.recipes.rule import Numbers, Overrides, Rule
+from llama.recipes.rule import Numbers, Overrides, Rule, whole_sequences
 
 
 def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
@@ -12,10 +12,8 @@ def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
     """
     law = own.tuned
     assert law is not None  # `problems` refuses
-    batch = own.batch_tokens or law.value(law.batch_tokens, model, tokens)
-    return Numbers(
-        law.value(law.peak_lr, model, tokens), batch_tokens=batch, warmup_tokens=law.warmup_steps * float(batch)
-    )
+    batch = whole_sequences(own.batch_tokens or law.value(law.batch_tokens, model, tokens), model)
+    return Numbers(law.value(law.peak_lr, model, tokens), batch_tokens=batch, warmup_tokens=law.warmup_steps * batch)
 
 
 def problems(own: Overrides) -> list[tuple[str, str]]:
@@ -24,4 +22,4 @@ def problems(own: Overrides) -> list[tuple[str, str]]:
     return []
 
 
-RULE = Rule(numbers, "wsd", "what tuned.counting names", "the study that tuned.study names", ("tuned",), problems)
+RULE = Rule(numbers, "wsd", ("tuned",), problems)

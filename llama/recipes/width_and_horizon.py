@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama.config import ModelConfig
-from llama.recipes.rule import Numbers, Overrides, Rule
+from llama.recipes.rule import Numbers, Overrides, Rule, whole_sequences
 
 
 def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
@@ -12,9 +12,9 @@ def numbers(model: ModelConfig, tokens: int, own: Overrides) -> Numbers:
     alone is too high for a small model trained long. Small batches, since a large model on few tokens needs steps more than
     it needs smooth gradients. Warm-up is 40 steps, twice 1/(1 - beta2).
     """
-    batch = own.batch_tokens or 512
+    batch = whole_sequences(own.batch_tokens or 512, model)
     lr = 6e-3 * (model.d_model / 32) ** -0.7 * (tokens / 5e5) ** -0.3
     return Numbers(peak_lr=lr, batch_tokens=batch, warmup_tokens=40 * batch)
 
 
-RULE = Rule(numbers, "wsd", "width", "docs/studies/learning-rate.md; Bjorck et al. 2024")
+RULE = Rule(numbers, "wsd")

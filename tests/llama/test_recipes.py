@@ -148,7 +148,7 @@ def test_porian_counts_the_head():
 def test_porian_raises_beta2_for_small_batches():
     model = big(768)
     assert make_recipe("porian", model, 10**10).beta2 == 0.99
-    assert make_recipe("porian", model, 10**10, Overrides(batch_tokens=524_287)).beta2 == 0.99
+    assert make_recipe("porian", model, 10**10, Overrides(batch_tokens=524_288 - 2048)).beta2 == 0.99
     assert make_recipe("porian", model, 10**10, Overrides(batch_tokens=524_288)).beta2 == 0.95
 
 
@@ -351,3 +351,12 @@ def test_a_plan_warns_where_a_tuned_law_is_carried_far():
     (message,) = warnings(n={"low": 400_000, "high": 2_000_000})
     assert "400,000 to 2,000,000 parameters (n_params)" in message
     assert message.endswith("w16: more than 10 times beyond")
+
+
+@pytest.mark.parametrize("context_length", [128, 384, 1024, 2048])
+@pytest.mark.parametrize(("name", "steps"), [("width_and_horizon", 40), ("completep", 40), ("inverse_width", 20)])
+def test_warm_up_that_is_stated_in_steps_has_them_whatever_the_sequences_length(name, steps, context_length):
+    """Where the rule's batch is no whole number of sequences, too."""
+    model = model_for_width(32, vocab_size=512, context_length=context_length)
+    recipe = make_recipe(name, model, 10**7)
+    assert recipe.warmup_tokens == steps * recipe.batch_sequences * context_length
