@@ -10,7 +10,9 @@ from llama.config import RunConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A run to train, where, how far and with what. Nothing but the first and `until_step` changes a bit of what comes out."""
+    """A run to train, where, how far and with what. Beside `config` and `until_step` only `threads` and the kind of
+    device, by the order of sums, change a bit of what comes out.
+    """
 
     config: RunConfig
     run_folder: Path

@@ -1,6 +1,7 @@
 """What decides one trained model's numbers: `RunConfig`. Frozen, validated, and hashed into the run's key.
 
-Where a run is executed, where its corpus lies and how often it is checkpointed change no number and are no part of it.
+Where its corpus lies and how often a run is checkpointed change no number and are no part of it. The kind of device and the
+number of threads change the order of sums, and so last bits: they are no part of it either, or no run could go on elsewhere.
 No torch here: planning and analysis read configs and must start fast.
 """
 
@@ -235,8 +236,9 @@ class RunConfig(Config):
         return max(1, self.recipe.reference_tokens // self.batch_tokens // 100)
 
     def trunk(self) -> RunConfig:
-        """The trunk whose numbers this WSD run shares up to its cooldown: the same but for tokens and cooldown."""
-        recipe = self.recipe.model_copy(update={"cooldown_fraction": 0.0, "cooldown_min_steps": 0})
+        """The trunk whose numbers this WSD run shares up to its cooldown: the same but for tokens and the cooldown's fields."""
+        no_cooldown = {"cooldown_fraction": 0.0, "cooldown_min_steps": 0, "final_lr_ratio": 0.0}
+        recipe = self.recipe.model_copy(update=no_cooldown)
         return self.model_copy(update={"recipe": recipe, "tokens": None, "parent": None, "fork_step": None})
 
     @property
