@@ -128,6 +128,7 @@ class PlanWarning(Record):
         "batch",
         "epochs",
         "horizon",
+        "cooldown",
         "tuned",
         "empty_size",
         "identifiability",

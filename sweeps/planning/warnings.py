@@ -9,9 +9,13 @@ from llama.data.mixture import EPOCHS_WORTH_NEW
 from sweeps.designs.design import Design, PlannedRun
 from sweeps.hardware.calibration import Calibration
 from sweeps.planning.records import DomainPlan, PlanWarning, SizePlan
+from sweeps.words import count
 
 #: The best learning rate falls about as the horizon^-0.3 (Bjorck et al. 2024): four times as long is 1.5 times off.
 FAR_BEYOND = 4.0
+
+#: A cooldown this much longer than the recipe's share is another recipe.
+LONG_COOLDOWN = 1.25
 
 #: A tuned law's exponents come from the range tried: ten times beyond it an error of 0.1 in one is a quarter of the rate.
 FAR_FROM_TUNED = 10.0
@@ -38,6 +42,7 @@ def warnings_of(
         found.append(PlanWarning(code="empty_size", message=_why_empty(design, empty)))
     found += _batch_warnings(design, finals)
     found += _horizon_warnings(design, finals)
+    found += _cooldown_warnings(finals)
     found += _tuned_warnings(design, finals)
     ratios = {round(run.tokens / count_parameters(run.config.model).n_params, 1) for run in finals}
     if len(finals) > 1 and (len(design.models) - len(empty) < 2 or max(ratios) < 1.5 * min(ratios)):
@@ -132,6 +137,29 @@ def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[Plan
         "set for a much shorter run"
     )
     return [PlanWarning(code="horizon", message=message)]
+
+
+def _cooldown_warnings(finals: Sequence[PlannedRun]) -> list[PlanWarning]:
+    """A cooldown begins at a log point, which for a branch far shorter than its trunk's horizon may be far too early."""
+    longer = {}
+    for run in finals:
+        config, recipe = run.config, run.config.recipe
+        if config.steps is None or config.cooldown_start_step is None:
+            continue
+        wanted = max(round(recipe.cooldown_fraction * config.steps), recipe.cooldown_min_steps)
+        steps = config.steps - config.cooldown_start_step
+        if steps > LONG_COOLDOWN * wanted > 0:
+            longer[run.record.name] = (steps / wanted, steps, wanted)
+    if not longer:
+        return []
+    worst = max(longer, key=lambda name: longer[name])
+    _, steps, wanted = longer[worst]
+    message = (
+        f"{count(len(longer), 'run')} cool down for longer than the recipe has it, at most {worst}: {steps:,} steps instead of "
+        f"{wanted:,}, since a branch forks at a log point, a hundredth of recipe.reference_budget: lower that, or leave out "
+        "the smallest budgets"
+    )
+    return [PlanWarning(code="cooldown", message=message)]
 
 
 def _tuned_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[PlanWarning]:

@@ -143,6 +143,16 @@ def test_other_warnings():
     assert (warning.code, "domain prose has fewer" in warning.message) == ("validation", True)
 
 
+def test_a_cooldown_that_a_log_point_makes_much_longer_is_warned_of():
+    found = design(budgets__flops=[1e11, 3.2e12], recipe__reference_budget=3.2e12)
+    (warning,) = [one for one in plan_on_cpus(found, measured(found)).warnings if one.code == "cooldown"]
+    branches = [(run.config.steps or 0, run.config.fork_step) for run in found.runs if run.config.fork_step is not None]
+    steps, fork_step = max(branches, key=lambda branch: (branch[0] - branch[1]) / branch[0])
+    assert f"{steps - fork_step:,} steps instead of {round(0.2 * steps):,}" in warning.message
+    usual = design()
+    assert "cooldown" not in codes(plan_on_cpus(usual, measured(usual)))
+
+
 @pytest.mark.parametrize(("slots", "wall"), [(1, 0.8 * 16 + 0.2 * 31), (2, 16.0), (9, 16.0)])
 def test_wall_seconds(slots, wall):
     """One size at doubling budgets of 1 to 16 s: all work in a row, or branches beside a trunk that ends with the longest."""
