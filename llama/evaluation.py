@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llama.data.mixture import ValidationWindows
+from llama.data.held_out import ValidationWindows
 from llama.loss import next_token_loss
 from llama.metric_names import VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 from llama.model import Llama

@@ -24,7 +24,7 @@ from llama.attempt import Attempt
 from llama.checkpoint import clear_leftovers, drop_replaced
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
-from llama.data.mixture import Mixture, validation_batches
+from llama.data.run_data import check_corpus, run_data
 from llama.device import pick_device
 from llama.errors import Diverged, Preempted, UserError
 from llama.evaluation import validate
@@ -42,8 +42,6 @@ from llama.schedule import learning_rate
 from llama.spikes import RECENT_STEPS
 from llama.step_clock import StepClock
 from llama.training_state import TrainingState
-
-VALIDATION_BATCH_SEQUENCES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ def train_segment(
         llama.lease.LeaseHeld: another live process holds the run and did not leave in `lease_wait_seconds`.
         UserError: the folder holds another run, the corpus is not the one in the config, or the disk is full.
     """
-    _check_corpus(config, corpus)
+    check_corpus(config, corpus)
     with naming_a_full_disk(run_folder):
         run_folder.mkdir(parents=True, exist_ok=True)
         sync_folder(run_folder.parent)
@@ -111,19 +109,6 @@ def train_segment(
                 return _Segment(asked, corpus, device, lease, notice).train()
 
 
-def _check_corpus(config: RunConfig, corpus: Corpus) -> None:
-    if corpus.digest != config.data.corpus_digest:
-        raise UserError(
-            f"run {config.key} needs corpus {config.data.corpus_digest[:12]}, but the corpus at hand is "
-            f"{corpus.digest[:12]}: build the one that the run names"
-        )
-    if corpus.vocab_size > config.model.vocab_size:
-        raise UserError(
-            f"run {config.key} has model.vocab_size {config.model.vocab_size:,}, but its corpus holds token ids up to "
-            f"{corpus.vocab_size - 1:,}: give the model a vocabulary of {corpus.vocab_size:,} or more"
-        )
-
-
 def _is_done(config: RunConfig, run_folder: Path, until_step: int) -> bool:
     """Whether the segment's result exists. Claims an empty folder for the run."""
     stored = read_config(run_folder)
@@ -143,15 +128,9 @@ class _Segment:
 
     def __init__(self, attempt: Attempt, corpus: Corpus, device: torch.device, lease: Lease, notice: Notice):
         """Take the newest good checkpoint: the run's own, else its trunk's at or before the fork, else draw the weights."""
-        self.attempt, self.corpus, self.device, self.lease, self.notice = attempt, corpus, device, lease, notice
+        self.attempt, self.device, self.lease, self.notice = attempt, device, lease, notice
         config = self.config = attempt.config
-        self.mixture = Mixture(
-            corpus,
-            config.data.weights,
-            context_length=config.model.context_length,
-            batch_sequences=config.recipe.batch_sequences,
-            seed=config.seed,
-        )
+        self.data, self.token_bytes = run_data(config, corpus), corpus.token_bytes
         self.clock = StepClock(device)
         self.state = TrainingState(config, device)
         vouched_step = newest_vouched_step(attempt.run_folder, at_most_step=attempt.until_step)
@@ -223,7 +202,7 @@ class _Segment:
 
     def _make_batch(self, step: int) -> Tensor:
         """Runs in a data worker, where there is one."""
-        batch_BS = torch.from_numpy(self.mixture.batch(step))
+        batch_BS = torch.from_numpy(self.data.batch(step))
         return batch_BS.pin_memory() if self.device.type == "cuda" else batch_BS
 
     def _close_window(self) -> None:
@@ -249,15 +228,8 @@ class _Segment:
 
     def _validate(self) -> dict[str, float | None]:
         config = self.config
-        held_out = validation_batches(
-            self.corpus,
-            config.data.weights,
-            context_length=config.model.context_length,
-            validation_tokens=config.data.validation_tokens,
-            batch_sequences=VALIDATION_BATCH_SEQUENCES,
-        )
         with precision(self.device, config.dtype, config.attention_kernel):
-            final = validate(self.state.model, held_out, config.data.weights, self.corpus.token_bytes, self.device)
+            final = validate(self.state.model, self.data.windows, config.data.weights, self.token_bytes, self.device)
         val_loss = final[VAL_LOSS]
         if val_loss is None or not math.isfinite(val_loss):
             self._diverge(f"validation loss {val_loss}")
@@ -294,7 +266,7 @@ class _Segment:
 
     def _finish(self, metrics: dict[str, float | None], *, reason: str | None = None) -> None:
         self.lease.check()
-        metrics = metrics | self.mixture.repetition(self.state.step).metrics
+        metrics = metrics | self.data.mixture.repetition(self.state.step).metrics
         if self.state.spikes is not None:
             metrics[SKIPPED_UPDATES] = float(self.state.spikes.counts()[0])
         self.log.close(self.state.step, reason=reason, metrics=metrics, training_seconds=self._training_seconds)

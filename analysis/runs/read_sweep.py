@@ -120,7 +120,7 @@ def _train_tokens(corpus_folder: Path) -> tuple[str, dict[str, int]]:
 
 def _unique_tokens(config: RunConfig, tokens: int, corpus_digest: str, train_tokens: dict[str, int]) -> float | None:
     """Distinct tokens that a run sees, as the run itself notes them when it ends; None where that can't be known."""
-    from llama.data.mixture import repetition
+    from llama.data.repetition import repetition
 
     weights = config.data.weights
     if config.data.corpus_digest != corpus_digest or not set(weights) <= set(train_tokens):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.words import count
-from llama.data.mixture import EPOCHS_WORTH_NEW
+from llama.data.repetition import EPOCHS_WORTH_NEW
 
 #: A longer run's loss may lie so far above a shorter one's before it is suspect: what validation noise makes of equals.
 RISE = 0.005

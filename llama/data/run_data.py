@@ -5,8 +5,8 @@
     for weight, batches in data.held_out():   # by domain; the run's loss is the sum of weight * mean loss
         for tokens_BS in batches: ...
 
-Batches are a function of (seed, step) alone, so a resumed run needs no loader state. Two trainers that read through this see
-the same tokens in the same order as `llama.trainer`.
+Batches are a function of (seed, step) alone, so a resumed run needs no loader state. `llama.trainer` reads through this too:
+any trainer that does sees the same tokens in the same order.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama.config import RunConfig
-from llama.data.corpus import open_corpus
-from llama.data.mixture import Mixture, ValidationWindows, validation_batches
+from llama.data.corpus import Corpus, open_corpus
+from llama.data.held_out import ValidationWindows, validation_batches
+from llama.data.mixture import Mixture
 from llama.errors import UserError
 
 #: Held-out sequences in one batch: memory, not numbers.
@@ -29,7 +30,7 @@ HELD_OUT_BATCH_SEQUENCES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """Made by `open_run_data`."""
+    """Made by `open_run_data`, or by `run_data` from a corpus that is open."""
 
     config: RunConfig
     mixture: Mixture
@@ -51,16 +52,35 @@ class RunData:
 
 
 def open_run_data(config: RunConfig, corpus_folder: Path | str) -> RunData:
-    """Open the corpus and hold it against the config.
+    """Open the corpus in a folder: see `run_data`.
 
     Raises:
-        UserError: it is another corpus, or damaged, or has too little of a domain.
+        UserError: it is damaged, or what `run_data` refuses.
     """
-    corpus = open_corpus(Path(corpus_folder))
+    return run_data(config, open_corpus(Path(corpus_folder)))
+
+
+def check_corpus(config: RunConfig, corpus: Corpus) -> None:
+    """Raise UserError where it is another corpus than the run's, or has token ids that the model has not."""
     if corpus.digest != config.data.corpus_digest:
         raise UserError(
-            f"{corpus_folder} is corpus {corpus.digest[:12]}, not the run's {config.data.corpus_digest[:12]}"
+            f"run {config.key} needs corpus {config.data.corpus_digest[:12]}, but the corpus at hand is "
+            f"{corpus.digest[:12]}: build the one that the run names"
         )
+    if corpus.vocab_size > config.model.vocab_size:
+        raise UserError(
+            f"run {config.key} has model.vocab_size {config.model.vocab_size:,}, but its corpus holds token ids up to "
+            f"{corpus.vocab_size - 1:,}: give the model a vocabulary of {corpus.vocab_size:,} or more"
+        )
+
+
+def run_data(config: RunConfig, corpus: Corpus) -> RunData:
+    """Take the run's data from its corpus, whose tokens are verified as they are opened.
+
+    Raises:
+        UserError: as `check_corpus`; or the corpus is damaged, or has too little of a domain.
+    """
+    check_corpus(config, corpus)
     mixture = Mixture(
         corpus,
         config.data.weights,

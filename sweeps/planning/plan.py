@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from llama.accounting import checkpoint_bytes, count_parameters
 from llama.config import RunConfig
-from llama.data.mixture import repetition
+from llama.data.repetition import repetition
 from llama.sharing import SharedSpeed
 from sweeps.designs.design import Design, PlannedRun
 from sweeps.designs.segments import Segment

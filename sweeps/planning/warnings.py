@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llama.accounting import count_parameters
-from llama.data.mixture import EPOCHS_WORTH_NEW
+from llama.data.repetition import EPOCHS_WORTH_NEW
 from sweeps.designs.design import Design, PlannedRun
 from sweeps.hardware.calibration import Calibration
 from sweeps.planning.records import DomainPlan, PlanWarning, SizePlan

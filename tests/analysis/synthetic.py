@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llama.accounting import count_parameters, kv_bytes_per_token, training_flops_per_token, weight_bytes
 from llama.config import DataConfig, ModelConfig, Recipe, RunConfig, llama_d_ff
-from llama.data.mixture import repetition
+from llama.data.repetition import repetition
 from llama.metric_names import FLOPS, TOKENS_PER_SECOND, TRAIN_LOSS, VAL_BPB, VAL_LOSS, val_domain_bpb, val_domain_loss
 from llama.records import (
     CONFIG,

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from llama.checkpoint import load_checkpoint
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
-from llama.data.mixture import repetition
+from llama.data.repetition import repetition
 from llama.errors import Diverged, Fenced, Preempted, UserError
 from llama.lease import Owner
 from llama.metric_names import VAL_LOSS

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llama.data.corpus import MANIFEST, TOKENIZER, Corpus, open_corpus
-from llama.data.mixture import Mixture, validation_batches
+from llama.data.held_out import validation_batches
+from llama.data.mixture import Mixture
 from llama.data.shards import HEADER_BYTES, ShardWriter
 from llama.errors import UserError
 

@@ -13,13 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama.data.corpus import Corpus
-from llama.data.mixture import (
-    BLOCK_SEQUENCES,
-    Mixture,
-    block_quotas,
-    repetition,
-    validation_batches,
-)
+from llama.data.held_out import validation_batches
+from llama.data.mixture import Mixture
+from llama.data.quotas import BLOCK_SEQUENCES, block_quotas
+from llama.data.repetition import repetition
 from llama.errors import UserError
 
 WEIGHTS = {"left": 0.7, "right": 0.3}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import sweeps
-from llama.data.mixture import repetition
+from llama.data.repetition import repetition
 from llama.data.table1 import PRINTED_TOKENS, TABLE_1, Subset, epochs_by_domain
 from sweeps.designs.spec import load_sweep
 

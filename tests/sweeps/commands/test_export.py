@@ -17,7 +17,7 @@ import torch
 from llama.checkpoint import load_weights
 from llama.config import RunConfig
 from llama.data.corpus import Corpus
-from llama.data.mixture import validation_batches
+from llama.data.held_out import validation_batches
 from llama.hugging_face import read_model
 from llama.metric_names import VAL_LOSS
 from llama.model import Llama

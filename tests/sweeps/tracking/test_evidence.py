@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llama.data.mixture import repetition
+from llama.data.repetition import repetition
 from llama.errors import UserError
 from llama.metric_names import GPU_SHARE, REPETITIONS, TRAINING_SECONDS, TRAINING_THREADS, UNIQUE_TOKENS, epochs_of
 from llama.records import DONE, JOURNAL, JournalPoint, read_done, write_record
