@@ -225,10 +225,10 @@ def time_overhead(arguments: argparse.Namespace) -> dict[str, Any]:
     from cluster.session import open_session
     from cluster.supervisor import Supervisor
 
-    with open_session(cpus=2, gpus=0) as session, tempfile.TemporaryDirectory() as folder:
-        Supervisor(noops(20), session.executor).run()
+    with open_session(cpus=2, gpus=0) as executor, tempfile.TemporaryDirectory() as folder:
+        Supervisor(noops(20), executor).run()
         started = time.perf_counter()
-        summary = Supervisor(noops(arguments.segments), session.executor).run()
+        summary = Supervisor(noops(arguments.segments), executor).run()
         assert summary.ok, summary.failed
         seconds = (time.perf_counter() - started) / len(summary.done)
         tune_seconds = time_tune(arguments.trials, Path(folder))

@@ -1,9 +1,9 @@
 """A Ray for one sweep: started here and ended with the `with` statement, or a standing cluster that is joined.
 
-with open_session() as session:                      # this machine, on loopback, gone when we are
-    summary = Supervisor(tasks, session.executor).run()
+with open_session() as executor:                      # this machine, on loopback, gone when we are
+    summary = Supervisor(tasks, executor).run()
 
-with open_session(address="head:6379") as session:   # or "auto": the one that runs on this machine
+with open_session(address="head:6379") as executor:   # or "auto": the one that runs on this machine
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -50,14 +49,6 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """A Ray that this process is connected to."""
-
-    address: str
-    executor: RayExecutor
-
-
 @contextmanager
 def open_session(
     *,
@@ -65,7 +56,7 @@ def open_session(
     cpus: int | None = None,
     gpus: int | None = None,
     preload: Sequence[str] = (),
-) -> Iterator[Session]:
+) -> Iterator[RayExecutor]:
     """Connect this process to Ray: to one of its own, or to the standing cluster at `address` (`auto` or `host:port`).
 
     A Ray of our own takes `cpus` cores and `gpus` GPUs, by default all that this process may use, and its workers import
@@ -75,8 +66,8 @@ def open_session(
         UserError: no cluster answers at `address`, it can't be joined from here, or Ray doesn't start on this machine.
     """
     if address is not None:
-        with _joined(address) as session:
-            yield session
+        with _joined(address) as executor:
+            yield executor
         return
     settings = local_ray.HeadSettings(
         cpus=available_cpus() if cpus is None else cpus,
@@ -92,13 +83,13 @@ def open_session(
     with (
         _environment(variables),
         _head(settings) as own_address,
-        _connected(own_address, loopback=True, lost_node_seconds=OWN_NODE_SECONDS) as session,
+        _connected(own_address, loopback=True, lost_node_seconds=OWN_NODE_SECONDS) as executor,
     ):
-        yield session
+        yield executor
 
 
 @contextmanager
-def _joined(address: str) -> Iterator[Session]:
+def _joined(address: str) -> Iterator[RayExecutor]:
     host, port = _parse(address)
     with _environment(_authentication(host)):
         where = _reachable(host, port)
@@ -114,8 +105,8 @@ def _joined(address: str) -> Iterator[Session]:
                 f"--address {address}: no node of that cluster runs on this machine: run `ray start --address={where}`"
                 " here first, or launch on its head"
             )
-        with _connected(where, loopback=_is_loopback(where.rsplit(":", 1)[0])) as session:
-            yield session
+        with _connected(where, loopback=_is_loopback(where.rsplit(":", 1)[0])) as executor:
+            yield executor
 
 
 def _parse(address: str) -> tuple[str, int]:
@@ -176,7 +167,7 @@ def _authentication(host: str) -> dict[str, str]:
 
 
 @contextmanager
-def _connected(address: str, *, loopback: bool, lost_node_seconds: float = math.inf) -> Iterator[Session]:
+def _connected(address: str, *, loopback: bool, lost_node_seconds: float = math.inf) -> Iterator[RayExecutor]:
     import ray
     from ray._private import ray_constants
     from ray._private import worker as ray_worker
@@ -196,7 +187,7 @@ def _connected(address: str, *, loopback: bool, lost_node_seconds: float = math.
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         executor = RayExecutor(lost_node_seconds=lost_node_seconds)
         try:
-            yield Session(address=address, executor=executor)
+            yield executor
         finally:
             executor.close()
             ray.shutdown()

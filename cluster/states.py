@@ -117,17 +117,8 @@ class Summary:
     wall_seconds: float
     running_seconds: float
     """Of these, with at least one attempt under way."""
-    busy_core_seconds: float
-    """Cores times seconds inside the tasks' functions, over all attempts."""
-    cores: float
-    """The most that the cluster had."""
 
     @property
     def ok(self) -> bool:
         """Whether nothing failed: what was cancelled, or blocked by that alone, is as people wanted it."""
         return not self.failed
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the cores' time that was spent inside the tasks' functions."""
-        return self.busy_core_seconds / (self.cores * self.wall_seconds) if self.cores * self.wall_seconds else 0.0

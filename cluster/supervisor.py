@@ -116,8 +116,6 @@ class Supervisor:
         self._blocked: dict[str, str] = {}
         self._running_since: float | None = None
         self._running_seconds = 0.0
-        self._busy_core_seconds = 0.0
-        self._cores = 0.0
 
     @property
     def states(self) -> Mapping[str, State]:
@@ -155,8 +153,6 @@ class Supervisor:
             retries=self._retries,
             wall_seconds=self._clock.now() - started,
             running_seconds=self._running_seconds,
-            busy_core_seconds=self._busy_core_seconds,
-            cores=self._cores,
         )
 
     def _is_open(self) -> bool:
@@ -303,8 +299,7 @@ class Supervisor:
         if not self._running and self._running_since is not None:
             self._running_seconds += self._clock.now() - self._running_since
         self._ledger.give_back(attempt.placement)
-        outcome, id, resources = finished.outcome, attempt.task.id, attempt.task.resources
-        self._busy_core_seconds += outcome.seconds * resources.cpus * resources.members
+        outcome, id = finished.outcome, attempt.task.id
         if isinstance(outcome, Succeeded):  # also one that was killed a moment too late
             self._values[id] = outcome.value
             self._finish(id, State.DONE, outcome=outcome)
@@ -397,7 +392,6 @@ class Supervisor:
 
     def _look_at_nodes(self) -> None:
         self._ledger.set_nodes(self._executor.capacity())
-        self._cores = max(self._cores, sum(node.cpus for node in self._ledger.nodes))
 
     def _look_at_running(self) -> None:
         now = self._clock.now()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llama.model import KVCache, Llama
+from llama.kv_cache import KVCache
+from llama.model import Llama
 
 
 @torch.inference_mode()

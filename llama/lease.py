@@ -30,6 +30,9 @@ BEAT_SECONDS = 5.0
 STALE_SECONDS = 60.0
 """An owner on another machine whose beat is older than this is taken for dead. Clocks must agree better than that."""
 
+#: Who finds a run held waits this long: until a holder that died has gone stale, and a little more.
+LEASE_WAIT_SECONDS = STALE_SECONDS + 15.0
+
 
 class Owner(Record):
     """The process behind a lease."""

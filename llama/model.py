@@ -1,10 +1,10 @@
 """LLaMA (Touvron et al. 2023, section 2.2): pre-norm RMSNorm, SwiGLU, rotary embedding, untied head.
 
-The model is plain: precision, compilation, recomputation and parallelism are applied to it from outside.
+The model is plain: precision, compilation and recomputation are applied to it from outside.
 
 Shape suffixes, of all modules: B sequences of a batch, M of a micro-batch; T tokens of a sequence, S = T + 1 with the last
-target; N = B T tokens, C of a chunk of them; L layers, D d_model, H heads, K key-value heads, E d_head, F d_ff, V vocabulary; W
-steps that are remembered.
+target; N = B T tokens, C of a chunk of them; L layers, D d_model, H heads, K key-value heads, A of both kinds in one tensor, E
+d_head, R = E/2 pairs that turn together, F d_ff, V vocabulary; W steps that are remembered.
 """
 
 from __future__ import annotations
@@ -16,24 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llama.config import ModelConfig, Transfer
+from llama.kv_cache import KVCache
 from llama.parametrization import weight_scales
-
-
-class KVCache:
-    """Keys and values of the tokens seen so far, for one batch of sequences decoded in step."""
-
-    def __init__(self, config: ModelConfig, *, batch: int, max_tokens: int, dtype: torch.dtype, device: torch.device):
-        shape = (config.n_layers, batch, config.n_kv_heads, max_tokens, config.d_head)
-        self.keys_LBKTE = torch.zeros(shape, dtype=dtype, device=device)
-        self.values_LBKTE = torch.zeros(shape, dtype=dtype, device=device)
-        self.tokens = 0
-
-    def extend(self, layer: int, k_BKTE: Tensor, v_BKTE: Tensor) -> tuple[Tensor, Tensor]:
-        """Append one layer's new keys and values; returns all of that layer's, old and new."""
-        end = self.tokens + k_BKTE.shape[2]
-        self.keys_LBKTE[layer, :, :, self.tokens : end] = k_BKTE
-        self.values_LBKTE[layer, :, :, self.tokens : end] = v_BKTE
-        return self.keys_LBKTE[layer, :, :, :end], self.values_LBKTE[layer, :, :, :end]
 
 
 def rotary_table(config: ModelConfig, max_tokens: int) -> Tensor:
@@ -43,10 +27,10 @@ def rotary_table(config: ModelConfig, max_tokens: int) -> Tensor:
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
-def rotate(x_BTHE: Tensor, rotation_TE: Tensor) -> Tensor:
-    """Rotate neighbouring pairs of each head by its position, in float32."""
-    pairs = torch.view_as_complex(x_BTHE.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation_TE[:, None]).flatten(-2).type_as(x_BTHE)
+def rotate(x_BTAE: Tensor, rotation_TR: Tensor) -> Tensor:
+    """Rotate neighbouring pairs of each head by its position, always in float32: late positions need its digits."""
+    pairs = torch.view_as_complex(x_BTAE.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation_TR[:, None]).flatten(-2).type_as(x_BTAE)
 
 
 class Attention(nn.Module):
@@ -58,12 +42,14 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.d_head = config.n_heads, config.n_kv_heads, config.d_head
         self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.d_head, bias=False)
         self.out = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=False)
-        self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
+        self.attend: Callable[..., Tensor] = (
+            F.scaled_dot_product_attention
+        )  # `llama.precision` may put another around it
 
-    def forward(self, x_BTD: Tensor, rotation_TE: Tensor, cache: KVCache | None) -> Tensor:
-        heads_BTHE = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head))
-        qk_BTHE, v_BTKE = heads_BTHE.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
-        q_BHTE, k_BKTE = rotate(qk_BTHE, rotation_TE).transpose(1, 2).split([self.n_heads, self.n_kv_heads], dim=1)
+    def forward(self, x_BTD: Tensor, rotation_TR: Tensor, cache: KVCache | None) -> Tensor:
+        qkv_BTAE = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head))
+        qk_BTAE, v_BTKE = qkv_BTAE.split([self.n_heads + self.n_kv_heads, self.n_kv_heads], dim=2)
+        q_BHTE, k_BKTE = rotate(qk_BTAE, rotation_TR).transpose(1, 2).split([self.n_heads, self.n_kv_heads], dim=1)
         v_BKTE = v_BTKE.transpose(1, 2)
         causal = True
         if cache is not None:
@@ -97,8 +83,8 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x_BTD: Tensor, rotation_TE: Tensor, cache: KVCache | None = None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation_TE, cache)
+    def forward(self, x_BTD: Tensor, rotation_TR: Tensor, cache: KVCache | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotation_TR, cache)
         return x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
 
 
@@ -108,7 +94,7 @@ class Llama(nn.Module):
     Weights are undefined until `initialise` or a checkpoint fills them.
     """
 
-    rotation_TE: Tensor
+    rotation_TR: Tensor
 
     def __init__(self, config: ModelConfig, *, max_tokens: int | None = None):
         super().__init__()
@@ -120,7 +106,7 @@ class Llama(nn.Module):
         if config.tied_head:
             self.head.weight = self.embedding.weight
         table = rotary_table(config, max_tokens or config.context_length)
-        self.register_buffer("rotation_TE", table, persistent=False)
+        self.register_buffer("rotation_TR", table, persistent=False)
 
     def hidden(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """Final normed states [B, T, D]. With a cache, `tokens_BT` continue what it holds: many into an empty cache, then one
@@ -128,12 +114,12 @@ class Llama(nn.Module):
         start = 0 if cache is None else cache.tokens
         if start and tokens_BT.shape[1] > 1:
             raise ValueError("a cache that holds tokens goes on by one token at a time")
-        if start + tokens_BT.shape[1] > len(self.rotation_TE):
-            raise ValueError(f"position {start + tokens_BT.shape[1]} is beyond the model's {len(self.rotation_TE)}")
-        rotation_TE = self.rotation_TE[start : start + tokens_BT.shape[1]]
+        if start + tokens_BT.shape[1] > len(self.rotation_TR):
+            raise ValueError(f"position {start + tokens_BT.shape[1]} is beyond the model's {len(self.rotation_TR)}")
+        rotation_TR = self.rotation_TR[start : start + tokens_BT.shape[1]]
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotation_TE, cache)
+            x_BTD = block(x_BTD, rotation_TR, cache)
         if cache is not None:
             cache.tokens += tokens_BT.shape[1]
         return self.norm(x_BTD)

@@ -199,6 +199,15 @@ def read_config(folder: Path) -> RunConfig | None:
     return read_record(folder / CONFIG, RunConfig)
 
 
+def claim(folder: Path, config: RunConfig) -> None:
+    """Make an empty folder the run's. Raise UserError where it is another run's."""
+    stored = read_config(folder)
+    if stored is None:
+        write_record(folder / CONFIG, config)
+    elif stored != config:
+        raise UserError(f"{folder / CONFIG} is another run's: its key is {stored.key}, not {config.key}")
+
+
 def read_done(folder: Path) -> Done | None:
     return read_record(folder / DONE, Done)
 

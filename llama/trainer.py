@@ -26,18 +26,18 @@ from llama.config import RunConfig
 from llama.data.corpus import Corpus
 from llama.data.run_data import check_corpus, run_data
 from llama.device import pick_device
-from llama.errors import Diverged, Preempted, UserError
+from llama.errors import Diverged, Preempted
 from llama.evaluation import validate
 from llama.full_disk import naming_a_full_disk
 from llama.garbage import no_collections
 from llama.journal import newest_vouched_step
-from llama.lease import STALE_SECONDS, Lease, acquire
+from llama.lease import LEASE_WAIT_SECONDS, Lease, acquire
 from llama.logbook import Logbook
 from llama.metric_names import SKIPPED_UPDATES, VAL_LOSS
 from llama.precision import precision
 from llama.preemption import Notice, preemption_notice
 from llama.prefetch import default_data_workers, prefetch
-from llama.records import CONFIG, FAILURE, complete_steps, read_config, read_done, write_record
+from llama.records import FAILURE, claim, complete_steps, read_done
 from llama.schedule import learning_rate
 from llama.spikes import RECENT_STEPS
 from llama.step_clock import StepClock
@@ -66,7 +66,7 @@ def train_segment(
     gpu_share: float = 0.0,
     data_workers: int | None = None,
     checkpoint_seconds: float = 30.0,
-    lease_wait_seconds: float = STALE_SECONDS + 15.0,
+    lease_wait_seconds: float = LEASE_WAIT_SECONDS,
 ) -> SegmentResult:
     """Train until `until_step` and leave a complete checkpoint there; at the run's own end validate it and write DONE.
 
@@ -90,6 +90,7 @@ def train_segment(
         run_folder.mkdir(parents=True, exist_ok=True)
         sync_folder(run_folder.parent)
         with acquire(run_folder, attempt=attempt, wait_seconds=lease_wait_seconds) as lease:
+            claim(run_folder, config)
             if _is_done(config, run_folder, until_step):
                 return SegmentResult(end_step=until_step, trained_steps=0, trained_tokens=0, training_seconds=0.0)
             torch.set_num_threads(threads)
@@ -110,12 +111,7 @@ def train_segment(
 
 
 def _is_done(config: RunConfig, run_folder: Path, until_step: int) -> bool:
-    """Whether the segment's result exists. Claims an empty folder for the run."""
-    stored = read_config(run_folder)
-    if stored is None:
-        write_record(run_folder / CONFIG, config)
-    elif stored != config:
-        raise UserError(f"{run_folder / CONFIG} is another run's: its key is {stored.key}, not {config.key}")
+    """Whether the segment's result exists."""
     done = read_done(run_folder)
     if done is not None and done.outcome == "diverged" and until_step >= done.step:
         raise Diverged(done.reason)

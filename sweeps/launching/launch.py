@@ -66,7 +66,7 @@ def launch_sweep(
     with ExitStack() as stack:
         stack.enter_context(signals_exit())
         stack.enter_context(naming_a_full_disk(storage.root))
-        executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
+        executor = stack.enter_context(open_session(address=address)) if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, storage, place, say=say)
         require_fit([prepared.plan])
@@ -96,8 +96,7 @@ def launch_sweep(
         if executor is None:
             if 0 < run_resources(prepared.design, place, prepared.calibration).gpus < 1:
                 stack.enter_context(sharing_gpus(say))
-            session = stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
-            executor = session.executor
+            executor = stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
         keep_plan(storage, prepared.plan, finished_runs=count_result(prepared, standing, None).finished)
         mirror.start()
         patience_seconds = INTERRUPTED_MIRROR_SECONDS

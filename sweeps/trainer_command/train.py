@@ -11,7 +11,7 @@ from llama.atomic_files import write_atomically
 from llama.config import RunConfig
 from llama.errors import Diverged, Preempted, UserError
 from llama.full_disk import naming_a_full_disk
-from llama.lease import STALE_SECONDS, Lease, acquire
+from llama.lease import LEASE_WAIT_SECONDS, Lease, acquire
 from llama.metric_names import TOKENS_PER_SECOND, TRAIN_LOSS
 from llama.preemption import preemption_notice
 from llama.processor import processor_name
@@ -23,7 +23,7 @@ from llama.records import (
     JOURNAL,
     Done,
     Heartbeat,
-    read_config,
+    claim,
     read_done,
     write_record,
 )
@@ -52,7 +52,7 @@ def train_by_command(
     threads: int,
     gpu_share: float,
     leave_seconds: float = LEAVE_SECONDS,
-    lease_wait_seconds: float = STALE_SECONDS + 15.0,
+    lease_wait_seconds: float = LEASE_WAIT_SECONDS,
 ) -> dict[str, float]:
     """Run the command until the run has its DONE. Returns the attempt's own steps, tokens and seconds. A run that has one is
     not run again.
@@ -69,7 +69,7 @@ def train_by_command(
     with naming_a_full_disk(run_folder):
         folder.mkdir(parents=True, exist_ok=True)
         with acquire(run_folder, attempt=attempt, wait_seconds=lease_wait_seconds) as lease:
-            _claim(config, run_folder)
+            claim(run_folder, config)
             done = read_done(run_folder)
             if done is not None and done.outcome == "diverged":
                 raise Diverged(done.reason)
@@ -88,14 +88,6 @@ def train_by_command(
                 "trained_tokens": steps * config.batch_tokens,
                 "training_seconds": time.monotonic() - started,
             }
-
-
-def _claim(config: RunConfig, run_folder: Path) -> None:
-    stored = read_config(run_folder)
-    if stored is None:
-        write_record(run_folder / CONFIG, config)
-    elif stored != config:
-        raise UserError(f"{run_folder / CONFIG} is another run's: its key is {stored.key}, not {config.key}")
 
 
 def _environment(

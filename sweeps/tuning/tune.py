@@ -122,7 +122,7 @@ def tune_sweep(
     with ExitStack() as stack:
         stack.enter_context(signals_exit())
         stack.enter_context(naming_a_full_disk(source.storage.root))
-        executor = stack.enter_context(open_session(address=address)).executor if address is not None else None
+        executor = stack.enter_context(open_session(address=address)) if address is not None else None
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, source.storage, place, say=say)
         require_fit([prepared.plan])
@@ -134,8 +134,7 @@ def tune_sweep(
                 return executor
             if place.gpus and gpu_share(prepared.design, prepared.calibration) < 1:
                 stack.enter_context(sharing_gpus(say))
-            session = open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"])
-            return stack.enter_context(session).executor
+            return stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
 
         return run_tuning(prepared, place, open_executor, uri, say=say)
 

@@ -436,12 +436,6 @@ def test_cores_are_never_idle_while_work_is_ready():
     assert summary.wall_seconds == pytest.approx(sum(task.estimated_seconds for task in tasks) / 2)
 
 
-def test_utilisation_is_the_share_of_core_seconds_inside_functions():
-    summary = World([task("a", seconds=4), task("b", "a", seconds=4)], fate=failing(FailureKind.CRASHED, times=0)).run()
-    assert (summary.busy_core_seconds, summary.cores, summary.wall_seconds) == (8, 2, 8)
-    assert summary.utilisation == pytest.approx(0.5)
-
-
 def test_a_task_that_needs_an_idle_node_is_not_starved_and_stays_alone():
     timing = task("timing", seconds=500, resources=Resources(cpus=1, whole_node=True))
     world = World([task("first", seconds=600), timing, *[task(f"small{i}", seconds=10 + i % 4) for i in range(80)]])

@@ -32,9 +32,9 @@ def settings() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def executor() -> Iterator[RayExecutor]:
     before = settings()
-    with open_session(cpus=2, gpus=0) as session:
+    with open_session(cpus=2, gpus=0) as executor:
         assert os.environ["RAY_AUTH_MODE"] == "token"
-        yield session.executor
+        yield executor
     assert settings() == before
 
 
@@ -243,8 +243,8 @@ def test_a_killed_driver_takes_its_ray_with_it_and_a_second_run_completes(tmp_pa
                 (folder / f"{event.task.id}.done").touch()
         def is_done(task):
             return (folder / f"{task.id}.done").exists()
-        with open_session(cpus=2, gpus=0) as session:
-            summary = Supervisor(tasks, session.executor, is_done=is_done, on_event=note).run()
+        with open_session(cpus=2, gpus=0) as executor:
+            summary = Supervisor(tasks, executor, is_done=is_done, on_event=note).run()
         print(sorted(summary.done), summary.skipped)
     """)
     command = [sys.executable, "-c", script, str(tmp_path)]

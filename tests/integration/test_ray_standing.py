@@ -75,9 +75,9 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_tasks_land_on_every_node_of_a_standing_cluster(two_nodes: str, tmp_path: Path):
-    with open_session(address=two_nodes) as session:
-        wait_for(lambda: len(session.executor.capacity()) == 2, seconds=60)
-        nodes = {node.id: node.name for node in session.executor.capacity()}
+    with open_session(address=two_nodes) as executor:
+        wait_for(lambda: len(executor.capacity()) == 2, seconds=60)
+        nodes = {node.id: node.name for node in executor.capacity()}
         assert sorted(nodes.values()) == ["127.0.0.2", "127.0.0.3"]
         tasks = [
             Task(
@@ -88,5 +88,5 @@ def test_tasks_land_on_every_node_of_a_standing_cluster(two_nodes: str, tmp_path
             )
             for id, other in [("a", "b"), ("b", "a")]  # each waits for the other: both run at once
         ]
-        summary = Supervisor(tasks, session.executor).run()
+        summary = Supervisor(tasks, executor).run()
         assert sorted(nodes[node_id] for node_id in summary.done.values()) == ["127.0.0.2", "127.0.0.3"]

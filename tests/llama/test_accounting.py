@@ -19,8 +19,9 @@ from llama.accounting import (
     weight_bytes,
 )
 from llama.config import ModelConfig, llama_d_ff
+from llama.kv_cache import KVCache
 from llama.loss import next_token_loss
-from llama.model import KVCache, Llama
+from llama.model import Llama
 
 
 def model_config(*, d_head=4, n_heads=4, n_kv_heads=4, n_layers=2, d_ff=24, vocab=40, context=16, tied=False):

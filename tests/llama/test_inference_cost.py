@@ -48,4 +48,4 @@ def test_a_real_measurement_is_consistent() -> None:
 def test_bfloat16_weights_keep_a_complex_rotation() -> None:
     model = inference_cost._random_model(tiny_model(), PROTOCOL, "bfloat16", torch.device("cpu"))
     assert model.embedding.weight.dtype == torch.bfloat16
-    assert model.rotation_TE.dtype == torch.complex64
+    assert model.rotation_TR.dtype == torch.complex64

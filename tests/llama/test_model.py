@@ -10,8 +10,9 @@ from benchmarks.allocations import count_allocations
 from llama.accounting import count_parameters
 from llama.config import ModelConfig
 from llama.decoding import generate
+from llama.kv_cache import KVCache
 from llama.loss import next_token_loss
-from llama.model import KVCache, Llama, rotary_table, rotate
+from llama.model import Llama, rotary_table, rotate
 from tests.llama.shapes import tiny_model
 
 
