@@ -63,7 +63,7 @@ class Task:
 
 
 class FailureKind(StrEnum):
-    """Why an attempt failed. `cluster.states.Policy` says which are worth another attempt."""
+    """Why an attempt failed. `cluster.supervisor` says which are worth another attempt, `cluster.states.Policy` how many."""
 
     USER_ERROR = "user_error"
     """The function raised `llama.errors.UserError`: a person must act."""

@@ -2,7 +2,7 @@
 
 <storage>/corpora/<digest>/     token shards
 <storage>/runs/<key>/           run folders (llama.records), shared by all sweeps
-<storage>/sweeps/<name>/        sweep.yaml, runs.json (the index), lease/, control/, report/
+<storage>/sweeps/<name>/        sweep.yaml, runs.json (the index), plans/, lease/, control/, tuning/, report/, mirror*.json
 <storage>/exports/<key>/        runs as Hugging Face models, unless --out says otherwise
 <storage>/mlflow.db             the mirror, unless a tracking URI says otherwise
 """

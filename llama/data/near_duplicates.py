@@ -68,10 +68,7 @@ class Match(NamedTuple):
 
 
 class HeldOutGrams:
-    """The grams of held-out text, to look training documents up in.
-
-    It pickles as its arrays, so workers of one machine can share one copy.
-    """
+    """The grams of held-out text, to look training documents up in."""
 
     def __init__(self, hashes: Hashes, limit: int) -> None:
         """From hashes `[G]`, ascending and each once, all below `limit`: 2^64 unless they are a sample."""
