@@ -2,7 +2,7 @@
 
 No torch: planning and analysis count without building a model.
 
-Conventions (the field notes' section "Counting"): training FLOPs count forward and backward as three forwards, and
+Conventions: training FLOPs count forward and backward as three forwards, and
 attention in full, without halving for the causal mask. N_matmul includes the head and leaves out the input embedding.
 """
 

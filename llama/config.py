@@ -247,6 +247,17 @@ class RunConfig(Config):
         return digest({"key_version": KEY_VERSION, **self.model_dump(mode="json")})[:16]
 
 
+class InferenceProtocol(Config):
+    """How the serving cost of a shape is measured: `llama.inference_cost`."""
+
+    max_batch: Positive = 64
+    """Batches double from 1 up to this, or to where tokens a second stop growing."""
+    prompt_tokens: Positive = 64
+    output_tokens: Annotated[int, Field(ge=2)] = 64
+    repetitions: Annotated[int, Field(ge=5)] = 5
+    """Timed ones; two warm-ups come before them, in which the saturating batch is found."""
+
+
 def divisors(number: int) -> str:
     """All divisors of a number, as a message lists them."""
     return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from llama.accounting import kv_bytes_per_token, weight_bytes
-from llama.config import Config, DType, ModelConfig, Positive
+from llama.config import DType, InferenceProtocol, ModelConfig
 from llama.decoding import decode_step, prefill
 from llama.device import device_name, pick_device
 from llama.model import Llama
@@ -26,16 +25,6 @@ from llama.records import InferenceCost, InferencePoint, Quantiles
 SATURATION_GAIN = 1.05
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class InferenceProtocol(Config):
-    """How serving is measured; a part of every result."""
-
-    prompt_tokens: Positive
-    output_tokens: Annotated[int, Field(ge=2)]
-    max_batch: Positive
-    repetitions: Positive
-    """Timed repetitions; two warm-ups come before them, in which the saturating batch is found."""
 
 
 class _Timing(NamedTuple):

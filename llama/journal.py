@@ -94,7 +94,9 @@ class WrittenJournal:
         self._lines = (run_folder / JOURNAL).read_bytes().splitlines(keepends=True)
 
     def add(self, point: JournalPoint) -> None:
-        """The journal has this window of steps already, with the same numbers."""
+        """The journal has this window of steps already, with the same numbers. A validation that it lacks is not put between
+        its lines.
+        """
 
     def flush(self, step: int) -> Written:
         """What there is up to `step`: what a checkpoint there vouches for."""

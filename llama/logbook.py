@@ -11,7 +11,7 @@ from llama.attempt import Attempt
 from llama.device import device_name, peak_flops_per_second
 from llama.journal import Journal, WrittenJournal
 from llama.metric_names import FLOPS, GRAD_NORM, LEARNING_RATE, MFU, SKIPPED_UPDATES, TOKENS_PER_SECOND, TRAIN_LOSS
-from llama.records import DONE, HEARTBEAT, Done, Heartbeat, JournalPoint, complete_steps, write_record
+from llama.records import DONE, HEARTBEAT, Done, Heartbeat, JournalPoint, complete_steps, now_ms, write_record
 from llama.schedule import learning_rate
 from llama.system_metrics import SystemMetrics
 
@@ -60,7 +60,7 @@ class Logbook:
     def add(self, step: int, metrics: dict[str, float | None]) -> None:
         """A branch that repeats its trunk's steps leaves them to the trunk's journal."""
         if step > (self._config.fork_step or 0):
-            self.journal.add(JournalPoint(step=step, tokens=self._tokens(step), unix_ms=_unix_ms(), metrics=metrics))
+            self.journal.add(JournalPoint(step=step, tokens=self._tokens(step), unix_ms=now_ms(), metrics=metrics))
 
     def beat(self, step: int) -> None:
         """Show watchers where the run stands, once every `HEARTBEAT_SECONDS`."""
@@ -73,7 +73,7 @@ class Logbook:
             tokens=self._tokens(step),
             loss=self._latest.get(TRAIN_LOSS),
             tokens_per_second=self._latest.get(TOKENS_PER_SECOND),
-            unix_ms=_unix_ms(),
+            unix_ms=now_ms(),
         )
         write_record(self._attempt.run_folder / HEARTBEAT, beat, durable=False)
         self._last_beat = time.monotonic()
@@ -101,7 +101,3 @@ class Logbook:
 
     def _flops(self, step: int) -> float:
         return float(self._tokens(step)) * self._flops_per_token
-
-
-def _unix_ms() -> int:
-    return int(time.time() * 1000)

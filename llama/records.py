@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -164,6 +165,11 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     DIVERGED = "diverged"
     FINISHED = "finished"
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds, as records have it."""
+    return int(time.time() * 1000)
 
 
 def write_record(path: Path, record: BaseModel, *, durable: bool = True) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from llama.records import Record
@@ -32,6 +34,12 @@ class SweepRun(Record):
     """Stopped early by a tuning study, for good: it counts as ended, and is no point of any fit."""
     tags: dict[str, str] = Field(default={})
     """More tags for MLflow: its size and budget as its name has them, or a tuning study's trial."""
+
+    @property
+    def kind(self) -> Literal["trunk", "branch", "run"]:
+        if self.is_trunk:
+            return "trunk"
+        return "run" if self.trunk is None else "branch"
 
 
 class SweepIndex(Record):

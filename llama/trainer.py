@@ -1,9 +1,16 @@
 """Train one segment of a run: from its newest good checkpoint to a step, resumable at any point with the same bits.
 
 Batches are a function of (seed, step) and so is the learning rate, so a checkpoint holds weights, optimiser and what the
-loop remembers of recent steps, and nothing else. A branch takes its trunk's checkpoint at the fork; where that one is bad
-it takes an earlier one and repeats the trunk's steps without journalling them, since up to the fork both have the same
-numbers.
+loop remembers of recent steps, and nothing else. Where an attempt begins:
+
+    what it finds                     it takes                                    and the journal
+    nothing                           weights drawn from the seed                 begins
+    checkpoints of its own            the newest that is whole, and whose part    is cut to what that one vouches for
+                                      of the journal is there
+    a branch, none of its own         the trunk's at the fork; where that one     begins after the fork: up to there both have
+                                      is bad an earlier one, and repeats steps    the same numbers
+    its own beyond `until_step`       the newest at or before it: a fork was      stays as it is
+                                      asked for between two that exist
 """
 
 from __future__ import annotations

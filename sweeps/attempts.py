@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +15,7 @@ from typing import BinaryIO
 
 from cluster.states import Event, State
 from cluster.task import Failed, Succeeded
-from llama.records import Record
+from llama.records import Record, now_ms
 from sweeps.designs.segments import Segment
 from sweeps.storage import Storage
 
@@ -55,7 +54,7 @@ class AttemptLog:
         """Take note of one change of a task's state."""
         begun = self._running.pop(event.task.id, None)
         if event.state is State.RUNNING:
-            self._running[event.task.id] = event, _unix_ms()
+            self._running[event.task.id] = event, now_ms()
         elif begun is not None:
             value = event.outcome.value if isinstance(event.outcome, Succeeded) else {}
             outcome = event.outcome.kind.value if isinstance(event.outcome, Failed) else event.state.value
@@ -80,7 +79,7 @@ class AttemptLog:
             cpus=resources.cpus,
             gpus=resources.gpus,
             began_unix_ms=began_unix_ms,
-            ended_unix_ms=_unix_ms(),
+            ended_unix_ms=now_ms(),
             outcome=outcome,
             trained_tokens=None if tokens is None else int(tokens),
             training_seconds=seconds,
@@ -111,7 +110,3 @@ def read_attempts(folder: Path) -> list[AttemptRecord]:
         with contextlib.suppress(ValueError):
             found.append(AttemptRecord.model_validate_json(line))
     return found
-
-
-def _unix_ms() -> int:
-    return int(time.time() * 1000)

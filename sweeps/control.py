@@ -12,14 +12,13 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from llama.records import Record, read_record, write_record
+from llama.records import Record, now_ms, read_record, write_record
 from sweeps.designs.segments import Segment
 
 CONTROL = "control"
@@ -89,7 +88,7 @@ def _requests(folder: Path) -> dict[str, Request]:
 def ask(folder: Path, wish: Wish, run_keys: Iterable[str] | None = None) -> None:
     """Ask it of these runs, or of the whole sweep in `folder`. What was asked of a subject before is replaced."""
     (folder / CONTROL).mkdir(parents=True, exist_ok=True)
-    request = Request(wish=wish, unix_ms=int(time.time() * 1000), by=f"{_user()} on {socket.gethostname()}")
+    request = Request(wish=wish, unix_ms=now_ms(), by=f"{_user()} on {socket.gethostname()}")
     for path in _files(folder, run_keys):
         write_record(path, request)
 

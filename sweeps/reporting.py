@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.runs.mlflow_uri import masked
 from llama.config import digest
 from llama.errors import UserError
-from llama.records import DONE, INFERENCE, Record, read_record, write_record
+from llama.records import DONE, INFERENCE, Record, now_ms, read_record, write_record
 from sweeps.runs_query import RunsQuery, is_table
 from sweeps.storage import Storage, SweepFolder, open_sweep
 from sweeps.tracking import StudyReport, TrackingError, default_tracking_uri, log_report, sync
@@ -96,7 +95,7 @@ def report_sweep(
         study = _write(sweep.folder, folder, provenance, asked)
         numbers = Numbers(
             digest=digest_now,
-            unix_ms=time.time_ns() // 1_000_000,
+            unix_ms=now_ms(),
             metrics=study_metrics(study),
             headline=study.answer.headline,
         )
@@ -232,7 +231,7 @@ def _digest(sweep: SweepFolder, asked: Asked) -> str:
             "index": sweep.index.model_dump(mode="json"),
             "runs": evidence,
             "asked": {
-                "query": asked.query.as_dict(),
+                "query": asdict(asked.query),
                 "options": {name: repr(value) for name, value in asked.options.items()},
             },
             "code": code_tags(),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llama.errors import UserError
 
@@ -38,9 +38,6 @@ class RunsQuery:
         from analysis import load_curves
 
         return load_curves(source, columns=self.columns or None, experiment=self.experiment, runs=runs)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def columns_of(mapping: Sequence[str], **named: str | None) -> dict[str, str]:

@@ -26,6 +26,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {second} s" if minutes else f"{second} s"
 
 
+#: A message that gives a command names at most so many runs in it.
+NAMED_IN_A_COMMAND = 4
+
+
 def count(number: int, noun: str) -> str:
     """`1 run`, `2 runs`, `1,200 runs`: of a noun that takes an s."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -243,7 +243,7 @@ def read_curves(folder: Path) -> tuple[LossCurve, ...]:
                 LossCurve(
                     run_id=run.key,
                     name=run.name,
-                    kind="trunk" if run.is_trunk else "branch" if run.trunk else "run",
+                    kind=run.kind,
                     trunk=run.trunk,
                     n_params=float(count_parameters(config.model).n_params),
                     train_tokens_G=train_XG[0],

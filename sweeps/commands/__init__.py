@@ -1,1 +1,1 @@
-"""The commands that say what runs mean, a file each. They need neither torch nor Ray."""
+"""The commands, a file each. Those that plan or say what runs mean start without torch and Ray."""

@@ -9,14 +9,12 @@ import typer
 from llama.errors import UserError
 from sweeps.commands.options import JsonOption, StorageOption, SweepArgument
 from sweeps.commands.terminal import print_json, say
+from sweeps.words import NAMED_IN_A_COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sweeps.storage import SweepFolder
-
-#: So many runs are named in a command that lets them go on.
-NAMED = 4
 
 RunOption = Annotated[
     list[str] | None,
@@ -111,7 +109,9 @@ def _tell(found: SweepFolder, as_json: bool) -> None:
     say(f"{name}: {'cancelled' if control.cancelled else 'paused' if control.paused else 'free to run'}")
     for word, runs in names.items():
         if runs:
-            named = "".join(f" --run {run}" for run in runs[:NAMED]) + (" ..." if len(runs) > NAMED else "")
+            named = "".join(f" --run {run}" for run in runs[:NAMED_IN_A_COMMAND]) + (
+                " ..." if len(runs) > NAMED_IN_A_COMMAND else ""
+            )
             say(
                 f"{word}: {', '.join(runs)} (isoloss resume {name}{named} lets {'it' if len(runs) == 1 else 'them'} go on)"
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from llama.errors import UserError
-from sweeps.commands.options import JsonOption, StorageOption
+from sweeps.commands.options import AddressOption, JsonOption, StorageOption
 from sweeps.commands.terminal import note, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def build(
         Path, typer.Argument(metavar="CORPUS.yaml", help="What the corpus is made of, or a sweep, for its corpus.")
     ],
     storage: StorageOption = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", help="A standing Ray cluster: auto, or host:port (default: a Ray of its own)."),
-    ] = None,
+    address: AddressOption = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Cores to take (default: all of them).", show_default=False)
     ] = None,

@@ -13,6 +13,7 @@ from llama.config import (
     CommandTrainer,
     Config,
     DType,
+    InferenceProtocol,
     ModelConfig,
     Positive,
     PositiveFloat,
@@ -154,16 +155,6 @@ class Evaluation(Config):
     """Held-out tokens that each finished run is scored on, shared evenly between the domains."""
 
 
-class Inference(Config):
-    """How the serving cost of each size is measured."""
-
-    max_batch: Positive = 64
-    """Batches double from 1 up to this, or to where tokens a second stop growing."""
-    prompt_tokens: Positive = 64
-    output_tokens: Annotated[int, Field(ge=2)] = 64
-    repetitions: Annotated[int, Field(ge=5)] = 5
-
-
 class Resources(Config):
     """What one run is given. Where it runs changes no more than the order of its sums: last bits, by device and cores."""
 
@@ -186,7 +177,9 @@ class SweepSpec(Config):
     seeds: Seeds = Seeds()
     held_out: HeldOut = HeldOut()
     evaluation: Evaluation
-    inference: Annotated[Inference | None, BeforeValidator(_off_is_none), Field(validate_default=True)] = Inference()
+    inference: Annotated[InferenceProtocol | None, BeforeValidator(_off_is_none), Field(validate_default=True)] = (
+        InferenceProtocol()
+    )
     """`off` measures none."""
     precision: Literal["auto", DType] = "auto"
     """Compute precision, one for all sizes; auto is bfloat16 on a GPU, and on a CPU with matrix tiles where no size is narrower
@@ -277,7 +270,7 @@ class SweepSpec(Config):
 
     @field_validator("inference")
     @classmethod
-    def _check_inference(cls, inference: Inference | None, info: ValidationInfo) -> Inference | None:
+    def _check_inference(cls, inference: InferenceProtocol | None, info: ValidationInfo) -> InferenceProtocol | None:
         ladder: Ladder | None = info.data.get("ladder")
         if inference and ladder:
             total, most = inference.prompt_tokens + inference.output_tokens, ladder.context_length

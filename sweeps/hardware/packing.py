@@ -48,7 +48,7 @@ def search(measure: Callable[[int], SharedSpeed], *, at_most: int) -> list[Share
     found = [measure(1)]
     while 2 * found[-1].runs <= at_most:
         last = found[-1]
-        if not fits(last) or 2 * last.runs * last.memory_bytes > (1 - RESERVE) * last.device_bytes:
+        if 2 * last.runs * last.memory_bytes > (1 - RESERVE) * last.device_bytes:
             break
         try:
             found.append(measure(2 * last.runs))

@@ -39,7 +39,7 @@ class Speeds:
             return self._assumption(shape, self.assumed)
         shapes = {point.shape for point in self.finished.points}
         if shape in shapes:
-            return self._from(self.finished.points, shape)._replace(source="finished")
+            return Speed(next(p.tokens_per_second for p in self.finished.points if p.shape == shape), "finished")
         alone = [self._beside_others(point) for point in self.calibration.points if point.shape not in shapes]
         found = Calibration(points=(*self.finished.points, *alone)).speed(shape)
         if found is None and self.assumed is not None:
@@ -50,10 +50,6 @@ class Speeds:
         """How many of the shapes each kind of evidence serves."""
         found = (self.speed(shape) for shape in shapes)
         return dict(Counter(None if speed is None else speed.source for speed in found))
-
-    @staticmethod
-    def _from(points: Iterable[SpeedPoint], shape: TrainedShape) -> Speed:
-        return Speed(next(point.tokens_per_second for point in points if point.shape == shape), "finished")
 
     def _assumption(self, shape: TrainedShape, assumed: AssumedSpeed) -> Speed | None:
         alone = assumed.tokens_per_second(shape)

@@ -8,15 +8,7 @@ from collections.abc import Mapping
 from cluster.states import Event, State
 from cluster.task import Failed, Task
 from llama.lease import current_owner
-from llama.records import (
-    FAILURE,
-    Failure,
-    RunStatus,
-    complete_steps,
-    read_heartbeat,
-    read_status,
-    write_record,
-)
+from llama.records import FAILURE, Failure, RunStatus, complete_steps, now_ms, read_heartbeat, read_status, write_record
 from sweeps.designs.segments import Segment
 from sweeps.storage import Storage
 
@@ -60,7 +52,7 @@ def record_failure(storage: Storage, key: str, attempt: int, failed: Failed, *, 
             attempt=attempt,
             kind=failed.kind.value,
             message=failed.message,
-            unix_ms=int(time.time() * 1000),
+            unix_ms=now_ms(),
             final=final,
         )
         write_record(folder / FAILURE, failure)

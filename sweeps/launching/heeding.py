@@ -11,11 +11,9 @@ from cluster.states import Orders, State
 from llama.errors import UserError
 from sweeps.control import Control, cancelled_segments, read_control
 from sweeps.designs.segments import Segment
-from sweeps.words import count
+from sweeps.words import NAMED_IN_A_COMMAND, count
 
 _LOOK_SECONDS = 2.0
-#: So many runs are named in a command.
-_NAMED = 4
 
 
 class Heeding:
@@ -66,7 +64,7 @@ class Heeding:
         paused = {one.run_key for one in self._segments if states.get(one.id) is State.PAUSED}
         waits = 0 if going.intersection(states.values()) else len(paused)
         if waits and waits != self._said_waits:
-            names = self._called(paused) if waits <= _NAMED else ["NAME"]
+            names = self._called(paused) if waits <= NAMED_IN_A_COMMAND else ["NAME"]
             named = "" if self._known.paused else "".join(f" --run {name}" for name in names)
             paused_runs = f"{count(waits, 'run')} {'is' if waits == 1 else 'are'} paused"
             resume = f"isoloss resume {self._folder.name}{named}"

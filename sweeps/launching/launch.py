@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from cluster.mps import sharing_gpus
+from cluster.executor import Executor
 from cluster.session import open_session
 from cluster.signals import signals_exit
 from llama.errors import UserError
@@ -21,19 +21,17 @@ from sweeps.launching.damage import put_damaged_aside
 from sweeps.launching.heeding import Heeding
 from sweeps.launching.hold import hold_sweep
 from sweeps.launching.measuring import calibrate_here, calibrate_shapes, measure_inference, share_serving_costs
+from sweeps.launching.mirrored import Mirrored
+from sweeps.launching.own_ray import own_ray
 from sweeps.launching.result import LaunchResult, count_result
 from sweeps.launching.standing import Standing
 from sweeps.launching.training import train_segments
-from sweeps.planning.prepare import Prepared, prepare, require_fit, run_resources
+from sweeps.planning.prepare import Prepared, prepare, require_fit
 from sweeps.planning.stored_plan import keep_plan
 from sweeps.storage import Storage, find_source, register_sweep
-from sweeps.tracking import OFF, Mirror, check_tracking, default_tracking_uri
+from sweeps.tracking import Mirror, check_tracking, default_tracking_uri
 from sweeps.trainer_command.require_command import require_command
 from sweeps.words import count, duration
-
-#: How long the end of a launch waits for MLflow to have everything: an interrupted one less, since it will go on.
-MIRROR_SECONDS = 60.0
-INTERRUPTED_MIRROR_SECONDS = 5.0
 
 
 def launch_sweep(
@@ -66,7 +64,9 @@ def launch_sweep(
     with ExitStack() as stack:
         stack.enter_context(signals_exit())
         stack.enter_context(naming_a_full_disk(storage.root))
-        executor = stack.enter_context(open_session(address=address)) if address is not None else None
+        executor: Executor | None = None
+        if address is not None:
+            executor = stack.enter_context(open_session(address=address))
         place = this_place() if executor is None else cluster_place(executor)
         prepared = prepare(argument, storage, place, say=say)
         require_fit([prepared.plan])
@@ -94,13 +94,9 @@ def launch_sweep(
                 prepared = calibrate_shapes(prepared, place, executor, say=say)
             require_fit([prepared.plan])
         if executor is None:
-            if 0 < run_resources(prepared.design, place, prepared.calibration).gpus < 1:
-                stack.enter_context(sharing_gpus(say))
-            executor = stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
+            executor = stack.enter_context(own_ray(prepared, place, say=say))
         keep_plan(storage, prepared.plan, finished_runs=count_result(prepared, standing, None).finished)
-        mirror.start()
-        patience_seconds = INTERRUPTED_MIRROR_SECONDS
-        try:
+        with Mirrored(mirror, say=say) as mirrored:
             say(f"{count(wanted, 'segment')} to run, {prepared.plan.slots} at once{_expected(prepared)}")
             summary = train_segments(
                 prepared,
@@ -115,12 +111,7 @@ def launch_sweep(
             say(count_result(prepared, standing, summary).throughput)
             if executor.capacity() and not read_control(sweep_folder).cancelled:
                 measure_inference(prepared, standing, executor, place, heeding, again=remeasure, say=say)
-            patience_seconds = MIRROR_SECONDS
-        finally:
-            if uri != OFF:
-                say("bringing MLflow up to date")
-            trouble = mirror.stop(patience_seconds).trouble
-        return count_result(prepared, standing, summary, mirror_trouble=trouble)
+        return count_result(prepared, standing, summary, mirror_trouble=mirrored.trouble)
 
 
 def _expected(prepared: Prepared) -> str:

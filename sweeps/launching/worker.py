@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.mps import PIPE_DIRECTORY
-from llama.config import DType, ModelConfig, RunConfig
+from llama.config import DType, InferenceProtocol, ModelConfig, RunConfig
 from llama.records import INFERENCE, write_record
 from llama.sharing import SharedSpeed
 
@@ -125,7 +125,7 @@ def measure_inference(
     has the shape. Returns each InferenceCost as JSON.
     """
     _keep_to_cpu(gpu_share == 0)
-    from llama.inference_cost import InferenceProtocol, measure_inference
+    from llama.inference_cost import measure_inference
 
     models = {name: ModelConfig.model_validate_json(model) for name, model in shapes.items()}
     costs = measure_inference(models, InferenceProtocol.model_validate_json(protocol), dtype=dtype, threads=threads)

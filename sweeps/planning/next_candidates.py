@@ -36,6 +36,7 @@ def ladder_sizes(sweep: SweepFolder, counting: str) -> list[Size]:
     spec = load_sweep(sweep.folder / SWEEP_YAML)
     ladder, held_out = spec.ladder, spec.held_out
     records = {record.key: record for record in sweep.index.runs}
+    branches = sweep.index.branches_by_trunk()
     read = {key: read_config(sweep.storage.run(key)) for key in records}
     configs = {key: config for key, config in read.items() if config is not None}
     if not configs:
@@ -59,7 +60,7 @@ def ladder_sizes(sweep: SweepFolder, counting: str) -> list[Size]:
     for label, model in models.items():
         runs = {key: config for key, config in configs.items() if config.model == model}
         trunks = (
-            _trunk(sweep.storage, records[key], config.seed, sweep.index.runs)
+            _trunk(sweep.storage, key, config.seed, branches.get(key, []))
             for key, config in runs.items()
             if records[key].is_trunk
         )
@@ -111,19 +112,17 @@ def missing_runs(design: Design, storage: Storage, fit: Fit) -> Candidates:
     )
 
 
-def _trunk(storage: Storage, record: SweepRun, seed: int, runs: Sequence[SweepRun]) -> Trunk:
+def _trunk(storage: Storage, key: str, seed: int, branches: Sequence[SweepRun]) -> Trunk:
     """The trunk with its checkpoints, where its branches tell when they fork."""
     from analysis.next.candidates import Trunk
 
-    folder = storage.run(record.key)
-    shares = [
-        run.fork_tokens / run.tokens for run in runs if run.trunk == record.key and run.fork_tokens and run.tokens
-    ]
+    folder = storage.run(key)
+    shares = [run.fork_tokens / run.tokens for run in branches if run.fork_tokens and run.tokens]
     if not shares:
-        return Trunk(record.key, seed=seed)
+        return Trunk(key, seed=seed)
     marks = [read_checkpoint_mark(folder, step) for step in complete_steps(folder)]
     standing = tuple(float(mark.tokens) for mark in marks if mark is not None)
-    return Trunk(record.key, standing, max(shares), seed)
+    return Trunk(key, standing, max(shares), seed)
 
 
 def _widths_beside(widths: list[int]) -> list[int]:

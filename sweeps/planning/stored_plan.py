@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-from llama.records import Record, read_record, write_record
+from llama.records import Record, now_ms, read_record, write_record
 from sweeps.planning.records import Plan
 from sweeps.storage import Storage
 
@@ -24,7 +23,7 @@ def keep_plan(storage: Storage, plan: Plan, *, finished_runs: int) -> None:
     path = _path(storage, plan.sweep, plan.sweep_id)
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        write_record(path, StoredPlan(unix_ms=int(time.time() * 1000), finished_runs=finished_runs, plan=plan))
+        write_record(path, StoredPlan(unix_ms=now_ms(), finished_runs=finished_runs, plan=plan))
 
 
 def read_plan(storage: Storage, sweep: str, sweep_id: str) -> StoredPlan | None:

@@ -62,8 +62,13 @@ class Mirror:
         """What keeps MLflow from following just now, for a live view; None when all is well."""
         return self._trouble
 
+    @property
+    def is_off(self) -> bool:
+        """Whether there is no MLflow to follow."""
+        return self._tracking_uri == OFF
+
     def start(self) -> None:
-        if self._tracking_uri != OFF:
+        if not self.is_off:
             self._thread.start()
 
     def follow(self, index: SweepIndex) -> None:
@@ -73,7 +78,7 @@ class Mirror:
     def stop(self, timeout_seconds: float = 30.0) -> MirrorReport:
         """Send what is left, for at most `timeout_seconds`, and say how far MLflow came."""
         later = f"The run folders have everything: run `isoloss sync {self._index.sweep}` later"
-        if self._tracking_uri == OFF:
+        if self.is_off:
             off = f"MLflow was off. {later}, here or beside a copy of the storage, with --tracking-uri"
             return MirrorReport(points=0, behind=tuple(self._behind), trouble=off)
         self._stopping.set()

@@ -58,12 +58,6 @@ TAG_ANSWER = "answer"
 TAG_MIRROR_ID = "mirror.id"
 
 
-def run_kind(run: SweepRun) -> str:
-    if run.is_trunk:
-        return "trunk"
-    return "branch" if run.trunk is not None else "run"
-
-
 def sweep_tags(index: SweepIndex, experiment_id: str) -> dict[str, str]:
     """Tags of the parent run; the note is what its page in the UI begins with."""
     note = (
@@ -83,7 +77,7 @@ def run_tags(run: SweepRun, index: SweepIndex, config: RunConfig) -> dict[str, s
     tags = {
         TAG_SWEEP_ID: index.sweep_id,
         TAG_RUN_KEY: run.key,
-        TAG_RUN_KIND: run_kind(run),
+        TAG_RUN_KIND: run.kind,
         TAG_MEMBER: "true",
         TAG_HELD_OUT: _text(run.held_out),
         "corpus.digest": config.data.corpus_digest,

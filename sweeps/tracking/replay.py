@@ -17,7 +17,7 @@ from pathlib import Path
 
 from llama.errors import UserError
 from llama.metric_names import TAG_OUTCOME
-from llama.records import JOURNAL, CheckpointMark, RunStatus, read_config
+from llama.records import JOURNAL, CheckpointMark, RunStatus, now_ms, read_config
 from llama.sweep_index import SweepIndex, SweepRun
 from sweeps.tracking.datasets import corpus_inputs
 from sweeps.tracking.evidence import Evidence, final_rows, gather, inference_rows
@@ -147,7 +147,7 @@ class Replay:
             status = "FINISHED"
         else:
             status = "RUNNING" if live else "KILLED"
-        self._store.set_status(self.parent, status, int(time.time() * 1000))
+        self._store.set_status(self.parent, status, now_ms())
 
     def _bring_up(self, run: SweepRun, folder: Path, *, live: bool, give_up: threading.Event | None) -> bool:
         """Send what MLflow lacks of one run, in an order that can break off anywhere; False where something is left."""

@@ -11,9 +11,8 @@ gone on with by the same command.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import cache
@@ -21,21 +20,21 @@ from pathlib import Path
 
 from analysis.runs.mlflow_uri import masked
 from cluster.executor import Executor
-from cluster.mps import sharing_gpus
 from cluster.session import open_session
 from cluster.signals import signals_exit
 from llama.config import digest
 from llama.errors import UserError
 from llama.full_disk import naming_a_full_disk
-from llama.records import Record, read_record, write_record
+from llama.records import Record, now_ms, read_record, write_record
 from llama.sweep_index import SweepRun
 from sweeps.designs.spec import load_sweep
 from sweeps.designs.tune_block import Tune
 from sweeps.hardware.place import Place, this_place
 from sweeps.launching.cluster_place import cluster_place
 from sweeps.launching.hold import hold_sweep
-from sweeps.launching.launch import INTERRUPTED_MIRROR_SECONDS, MIRROR_SECONDS
-from sweeps.planning.prepare import Prepared, gpu_share, prepare, require_fit
+from sweeps.launching.mirrored import Mirrored
+from sweeps.launching.own_ray import own_ray
+from sweeps.planning.prepare import Prepared, prepare, require_fit
 from sweeps.storage import Storage, find_source, open_sweep, register_sweep
 from sweeps.tracking import (
     Mirror,
@@ -132,9 +131,7 @@ def tune_sweep(
         def open_executor() -> Executor:
             if executor is not None:
                 return executor
-            if place.gpus and gpu_share(prepared.design, prepared.calibration) < 1:
-                stack.enter_context(sharing_gpus(say))
-            return stack.enter_context(open_session(cpus=place.cpus, gpus=place.gpus, preload=["llama.trainer"]))
+            return stack.enter_context(own_ray(prepared, place, say=say))
 
         return run_tuning(prepared, place, open_executor, uri, say=say)
 
@@ -151,24 +148,10 @@ def run_tuning(
     empty = prepared.index.model_copy(update={"runs": []})
     mirror = Mirror(prepared.storage.root, empty, tracking_uri)
     context = TuningContext(prepared=prepared, place=place, open_executor=open_executor, mirror=mirror, say=say)
-    with _mirrored(mirror, say) as trouble:
+    with Mirrored(mirror, say=say) as mirrored:
         tuned = _tune_rates(context) if _spec(context).learning_rate is not None else _tune_shapes(context)
     logged = _log(prepared, tracking_uri, tuned, say)
-    return replace(tuned, mirror_trouble=trouble[0] or logged)
-
-
-@contextmanager
-def _mirrored(mirror: Mirror, say: Callable[[str], None]) -> Iterator[list[str | None]]:
-    """MLflow follows meanwhile; what kept it from having everything stands in the list at the end."""
-    trouble: list[str | None] = [None]
-    patience_seconds = INTERRUPTED_MIRROR_SECONDS
-    mirror.start()
-    try:
-        yield trouble
-        patience_seconds = MIRROR_SECONDS
-    finally:
-        say("bringing MLflow up to date")
-        trouble[0] = mirror.stop(patience_seconds).trouble
+    return replace(tuned, mirror_trouble=mirrored.trouble or logged)
 
 
 def _spec(context: TuningContext) -> Tune:
@@ -313,7 +296,7 @@ def _log(prepared: Prepared, tracking_uri: str, tuned: Tuned, say: Callable[[str
     report = StudyReport(
         folder=tuned.report,
         digest=digest(tuned.study.model_dump(mode="json")),
-        unix_ms=int(time.time() * 1000),
+        unix_ms=now_ms(),
         metrics=tuned.metrics,
         headline=tuned.headline,
     )
