@@ -47,6 +47,7 @@ class Row:
     """Steps of a running one, the reason of another."""
     tokens: int | None = None
     loss: float | None = None
+    """In training, as `isoloss status` has it too: none of these runs was validated yet."""
     tokens_per_second: float | None = None
     projected: str = ""
 
@@ -69,7 +70,7 @@ def live_table(notes: Sequence[Text], rows: Sequence[Row], *, width: int, height
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True, max_width=name_width, overflow="ellipsis")
     table.add_column("", no_wrap=True, max_width=progress_width, overflow="ellipsis")
-    for heading in ("tokens", "loss", "tokens/s", *(["final (95 %)"] if projected_width else [])):
+    for heading in ("tokens", "train", "tokens/s", *(["final (95 %)"] if projected_width else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in shown:
         table.add_row(
