@@ -18,7 +18,8 @@ from llama.records import CONFIG, read_heartbeat
 from tests.cluster.processes import wait_for
 from tests.integration.conftest import Launcher, read_index, results
 
-LONG = {"tokens": [65_536, 262_144, 524_288]}
+#: The trunk's last segment is long enough to be told something in, on a fast machine too.
+LONG = {"tokens": [65_536, 131_072, 1_048_576]}
 
 
 def statuses(launcher: Launcher) -> dict[str, Any]:
@@ -26,9 +27,11 @@ def statuses(launcher: Launcher) -> dict[str, Any]:
     return {run["name"]: run for run in document["runs"]}
 
 
-def trains(launcher: Launcher) -> bool:
-    folders = (path.parent for path in (launcher.storage / "runs").glob(f"*/{CONFIG}"))
-    return any(current_owner(folder) is not None and read_heartbeat(folder) is not None for folder in folders)
+def trains_for_long(launcher: Launcher) -> bool:
+    """Whether a worker is in the trunk's last segment."""
+    folders = [path.parent for path in (launcher.storage / "runs").glob(f"*/{CONFIG}")]
+    beats = [read_heartbeat(folder) for folder in folders if current_owner(folder) is not None]
+    return any(beat is not None and beat.tokens > LONG["tokens"][1] for beat in beats)
 
 
 def nobody_trains(launcher: Launcher) -> bool:
@@ -59,7 +62,7 @@ def test_a_paused_sweep_waits_in_this_launch_and_the_next_and_ends_bit_identical
     launcher = launcher.with_changes(budgets=LONG, ladder={"widths": [16], "context_length": 32})
     launcher.launch(storage=tmp_path / "undisturbed")
     with started(launcher) as process:
-        wait_for(lambda: process.poll() is not None or trains(launcher), 200)
+        wait_for(lambda: process.poll() is not None or trains_for_long(launcher), 200)
         assert "heeds that within seconds" in launcher.run("pause", "tiny").stdout
         wait_for(lambda: nobody_trains(launcher), 200)
         time.sleep(1.0)
@@ -84,7 +87,7 @@ def test_a_paused_sweep_waits_in_this_launch_and_the_next_and_ends_bit_identical
 def test_a_cancelled_run_stays_so_until_it_is_resumed(launcher: Launcher) -> None:
     launcher = launcher.with_changes(budgets=LONG, ladder={"widths": [16], "context_length": 32})
     with started(launcher) as process:
-        wait_for(lambda: process.poll() is not None or trains(launcher), 200)
+        wait_for(lambda: process.poll() is not None or trains_for_long(launcher), 200)
         launcher.run("pause", "tiny")
         wait_for(lambda: nobody_trains(launcher), 200)
         last = next(run for run in reversed(read_index(launcher.storage).runs) if not run.is_trunk).name
