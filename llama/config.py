@@ -144,6 +144,10 @@ class Recipe(Config):
     """An update whose loss or gradient norm is not finite, or so many deviations above the recent mean, is skipped; None
     skips none."""
 
+    def cooldown_steps(self, steps: int) -> int:
+        """Steps of the cooldown that a run of so many steps should have. Its start is rounded: `cooldown_start_step`."""
+        return max(round(self.cooldown_fraction * steps), self.cooldown_min_steps)
+
 
 class CommandTrainer(Config):
     """Another program that trains, in place of `llama.trainer` (docs/trainer-command.md)."""
@@ -226,7 +230,7 @@ class RunConfig(Config):
         """
         if self.steps is None or self.recipe.schedule != "wsd":
             return None
-        cooldown = max(round(self.recipe.cooldown_fraction * self.steps), self.recipe.cooldown_min_steps)
+        cooldown = self.recipe.cooldown_steps(self.steps)
         start = max(0, self.steps - cooldown)
         return start - start % self.log_every_steps if cooldown else start
 
@@ -236,26 +240,14 @@ class RunConfig(Config):
         return max(1, self.recipe.reference_tokens // self.batch_tokens // 100)
 
     def trunk(self) -> RunConfig:
-        """The trunk whose numbers this WSD run shares up to its cooldown: the same but for tokens and the cooldown's fields."""
-        no_cooldown = {"cooldown_fraction": 0.0, "cooldown_min_steps": 0, "final_lr_ratio": 0.0}
-        recipe = self.recipe.model_copy(update=no_cooldown)
+        """The trunk whose numbers this WSD run shares up to its cooldown: the same but for tokens and cooldown."""
+        recipe = self.recipe.model_copy(update={"cooldown_fraction": 0.0, "cooldown_min_steps": 0})
         return self.model_copy(update={"recipe": recipe, "tokens": None, "parent": None, "fork_step": None})
 
     @property
     def key(self) -> str:
         """The run's id: 16 hex digits of SHA-256 over a versioned, canonical JSON of every field."""
         return digest({"key_version": KEY_VERSION, **self.model_dump(mode="json")})[:16]
-
-
-class InferenceProtocol(Config):
-    """How the serving cost of a shape is measured: `llama.inference_cost`."""
-
-    max_batch: Positive = 64
-    """Batches double from 1 up to this, or to where tokens a second stop growing."""
-    prompt_tokens: Positive = 64
-    output_tokens: Annotated[int, Field(ge=2)] = 64
-    repetitions: Annotated[int, Field(ge=5)] = 5
-    """Timed ones; two warm-ups come before them, in which the saturating batch is found."""
 
 
 def divisors(number: int) -> str:

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from llama.accounting import kv_bytes_per_token, weight_bytes
-from llama.config import DType, InferenceProtocol, ModelConfig
+from llama.config import DType, ModelConfig
 from llama.decoding import decode_step, prefill
 from llama.device import device_name, pick_device
 from llama.model import Llama
-from llama.records import InferenceCost, InferencePoint, Quantiles
+from llama.records import InferenceCost, InferencePoint, InferenceProtocol, Quantiles
 
 #: A doubling of the batch gains if it raises decoded tokens a second by this factor.
 SATURATION_GAIN = 1.05

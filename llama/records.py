@@ -23,12 +23,12 @@ import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llama.atomic_files import write_atomically
-from llama.config import RunConfig
+from llama.config import Config, Positive, RunConfig
 from llama.errors import UserError
 
 CONFIG = "config.json"
@@ -135,6 +135,17 @@ class InferencePoint(Record):
     tpot_seconds: Quantiles
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
+
+
+class InferenceProtocol(Config):
+    """How the serving cost of a shape is measured."""
+
+    max_batch: Positive = 64
+    """Batches double from 1 up to this, or to where tokens a second stop growing."""
+    prompt_tokens: Positive = 64
+    output_tokens: Annotated[int, Field(ge=2)] = 64
+    repetitions: Annotated[int, Field(ge=5)] = 5
+    """Timed ones; two warm-ups come before them, in which the saturating batch is found."""
 
 
 class InferenceCost(Record):

@@ -13,7 +13,6 @@ from llama.config import (
     CommandTrainer,
     Config,
     DType,
-    InferenceProtocol,
     ModelConfig,
     Positive,
     PositiveFloat,
@@ -21,6 +20,7 @@ from llama.config import (
 )
 from llama.data.sources import CorpusSpec
 from llama.recipes import RULES, Overrides, Schedule, recipe_problems
+from llama.records import InferenceProtocol
 from sweeps.designs.budgets import AnyBudgets, ByHand, OneBudget, Part, Seed, Wanted, budget_tokens, parts_of
 from sweeps.designs.sizes import SHORT_NAME, Ladder
 from sweeps.designs.tune_block import Tune

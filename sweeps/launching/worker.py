@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.mps import PIPE_DIRECTORY
-from llama.config import DType, InferenceProtocol, ModelConfig, RunConfig
-from llama.records import INFERENCE, write_record
+from llama.config import DType, ModelConfig, RunConfig
+from llama.records import INFERENCE, InferenceProtocol, write_record
 from llama.sharing import SharedSpeed
 
 

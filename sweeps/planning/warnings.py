@@ -143,11 +143,10 @@ def _cooldown_warnings(finals: Sequence[PlannedRun]) -> list[PlanWarning]:
     """A cooldown begins at a log point, which for a branch far shorter than its trunk's horizon may be far too early."""
     longer = {}
     for run in finals:
-        config, recipe = run.config, run.config.recipe
-        if config.steps is None or config.cooldown_start_step is None:
+        config = run.config
+        if config.steps is None or config.fork_step is None:
             continue
-        wanted = max(round(recipe.cooldown_fraction * config.steps), recipe.cooldown_min_steps)
-        steps = config.steps - config.cooldown_start_step
+        wanted, steps = config.recipe.cooldown_steps(config.steps), config.steps - config.fork_step
         if steps > LONG_COOLDOWN * wanted > 0:
             longer[run.record.name] = (steps / wanted, steps, wanted)
     if not longer:

@@ -106,10 +106,6 @@ def test_budgets_share_one_trunk_and_fork_where_they_cool(short, long, floor, fr
         assert run.steps - run.cooldown_start_step >= min(floor, run.steps)
 
 
-def test_runs_that_end_at_different_rates_share_their_trunk():
-    assert run_config(recipe={"final_lr_ratio": 0.1}).trunk() == run_config().trunk()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

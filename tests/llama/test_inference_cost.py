@@ -2,8 +2,8 @@ import torch
 
 from llama import inference_cost
 from llama.accounting import kv_bytes_per_token, weight_bytes
-from llama.config import InferenceProtocol
 from llama.inference_cost import _Timing, measure_inference
+from llama.records import InferenceProtocol
 from tests.llama.shapes import tiny_model
 
 PROTOCOL = InferenceProtocol(prompt_tokens=4, output_tokens=4, max_batch=64, repetitions=5)
