@@ -29,7 +29,7 @@ WHOLE_MODEL_LAYERS = 8
 CUDA_GRAPHS_BELOW_PARAMETERS = 20_000_000
 
 
-def compile_model(model: Llama, device: torch.device, *, micro_batches: int = 1) -> None:
+def compile_model(model: Llama, device: torch.device, *, micro_batches: int) -> None:
     """Compile the decoder up to its final norm for the shape of training batches. The loss works in chunks and stays as it is.
 
     Processes of one user share a cache, so a shape compiles once a machine: later runs take seconds. It holds pickles, and

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.executor import Finished
+from cluster.executor import OWN_NODE_SECONDS, Finished
 from cluster.ray_executor import RayExecutor
 from cluster.session import open_session
 from cluster.states import Event, Orders, Policy, State
@@ -34,6 +34,7 @@ def executor() -> Iterator[RayExecutor]:
     before = settings()
     with open_session(cpus=2, gpus=0) as executor:
         assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert executor.lost_node_seconds == OWN_NODE_SECONDS
         yield executor
     assert settings() == before
 

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from llama import training_state
 from llama.activation_checkpointing import apply_activation_checkpointing
 from llama.compilation import WHOLE_MODEL_LAYERS, cache_folder, compile_mode, compile_model
 from llama.evaluation import validate
 from llama.loss import next_token_loss
 from llama.model import Llama
+from llama.training_state import TrainingState
 from tests.llama.attempts import assert_same_bytes
 from tests.llama.shapes import tiny_model, tiny_run
 
@@ -90,7 +92,7 @@ def test_inductors_gradients_are_those_of_the_eager_model(tokens_BS, monkeypatch
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiled = make_model()
-    compile_model(compiled, CPU)
+    compile_model(compiled, CPU, micro_batches=1)
     assert_same(gradients(compiled, tokens_BS), gradients(make_model(), tokens_BS))
     assert any(cache_folder().iterdir())
 
@@ -116,7 +118,7 @@ def test_what_is_traced_has_the_eager_models_gradients(tokens_BS, checkpointing,
     use_backend(monkeypatch, "aot_eager")
     compiled = make_model()
     apply_activation_checkpointing(compiled, checkpointing)
-    compile_model(compiled, CPU)
+    compile_model(compiled, CPU, micro_batches=1)
     assert_same(gradients(compiled, tokens_BS), gradients(make_model(), tokens_BS))
 
 
@@ -131,7 +133,7 @@ def test_shallow_models_are_one_graph_and_deep_ones_a_graph_a_block(tokens_BS, m
 
         use_backend(monkeypatch, backend)
         model = make_model(n_layers)
-        compile_model(model, CPU)
+        compile_model(model, CPU, micro_batches=1)
         gradients(model, tokens_BS)
         monkeypatch.undo()
     (shallow,), (deep,) = sizes.values()
@@ -145,12 +147,21 @@ def test_small_models_on_a_gpu_replay_their_launches_where_a_step_is_one_batch()
     }
 
 
+def test_a_runs_state_says_how_many_micro_batches_a_step_adds_up(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        training_state, "compile_model", lambda model, device, *, micro_batches: found.append(micro_batches)
+    )
+    TrainingState(tiny_run(compile=True, micro_batch_sequences=1), CPU)
+    assert found == [tiny_run().recipe.batch_sequences]
+
+
 def test_validation_is_eager(tokens_BS, monkeypatch):
     """Other shapes than training's would be compiled again."""
     traced = []
     use_backend(monkeypatch, lambda graph, inputs: traced.append(graph) or graph.forward)
     model, plain = make_model(), make_model()
-    compile_model(model, CPU)
+    compile_model(model, CPU, micro_batches=1)
     held_out = [Windows(tokens_BS)]
     token_bytes = np.ones(model.config.vocab_size, dtype=np.int64)
     found = validate(model, held_out, {"text": 1.0}, token_bytes, CPU)

@@ -354,9 +354,12 @@ def test_a_plan_warns_where_a_tuned_law_is_carried_far():
 
 
 @pytest.mark.parametrize("context_length", [128, 384, 1024, 2048])
-@pytest.mark.parametrize(("name", "steps"), [("width_and_horizon", 40), ("completep", 40), ("inverse_width", 20)])
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("width_and_horizon", 40), ("completep", 40), ("inverse_width", 20), ("tuned", 40), ("llama", 2000)],
+)
 def test_warm_up_that_is_stated_in_steps_has_them_whatever_the_sequences_length(name, steps, context_length):
     """Where the rule's batch is no whole number of sequences, too."""
     model = model_for_width(32, vocab_size=512, context_length=context_length)
-    recipe = make_recipe(name, model, 10**7)
+    recipe = make_recipe(name, model, 3 * 10**6, inputs(name))
     assert recipe.warmup_tokens == steps * recipe.batch_sequences * context_length

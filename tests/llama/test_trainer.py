@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from llama.checkpoint import load_checkpoint
 from llama.config import RunConfig
-from llama.data.corpus import Corpus
+from llama.data.corpus import Corpus, open_corpus, shard_path
 from llama.data.repetition import repetition
 from llama.errors import Diverged, Fenced, Preempted, UserError
 from llama.lease import Owner
@@ -411,6 +412,16 @@ def test_a_run_that_was_taken_over_stops_before_it_commits(
         train_segment(run_on(tiny_corpus), run_folder=tmp_path, corpus=tiny_corpus, until_step=40)
     assert complete_steps(tmp_path) == []
     assert not (tmp_path / DONE).exists()
+
+
+def test_a_damaged_held_out_part_is_refused_before_anything_is_trained(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_corpus.folder, tmp_path / "corpus")
+    shard = shard_path(folder, "plain", "val")
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"plain\.val\.bin"):
+        train_segment(run_on(tiny_corpus), run_folder=tmp_path / "run", corpus=open_corpus(folder), until_step=40)
+    assert complete_steps(tmp_path / "run") == []
 
 
 def test_the_wrong_corpus_or_folder_is_refused(tiny_corpus: Corpus, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llama.data.corpus import MANIFEST, TOKENIZER, Corpus, open_corpus
-from llama.data.held_out import validation_batches
-from llama.data.mixture import Mixture
+from llama.data.run_data import open_run_data
 from llama.data.shards import HEADER_BYTES, ShardWriter
 from llama.errors import UserError
+from tests.llama.shapes import tiny_model, tiny_run
 
 WEIGHTS = {"left": 0.7, "right": 0.3}
 FILES = ["left.train.bin", "left.val.bin", "right.train.bin", "right.val.bin", TOKENIZER, MANIFEST]
@@ -34,13 +34,11 @@ def _nothing_unpickles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seen_by_a_run(folder: Path, digest: str) -> list[bytes]:
     """All that a run takes from a corpus: batches, held-out windows and the bytes that its tokens stand for."""
-    corpus = open_corpus(folder)
-    if corpus.digest != digest:
-        raise UserError("another corpus")  # as train_segment refuses it
-    mixture = Mixture(corpus, WEIGHTS, context_length=16, batch_sequences=64, seed=0)
-    held_out = validation_batches(corpus, WEIGHTS, context_length=16, validation_tokens=640, batch_sequences=16)
-    batches = [mixture.batch(step) for step in range(8)]
-    return [array.tobytes() for array in (*batches, *(b for part in held_out for b in part), corpus.token_bytes)]
+    config = tiny_run(corpus_digest=digest, weights=WEIGHTS, model=tiny_model(vocab_size=1_000, context_length=16))
+    data = open_run_data(config, folder)
+    batches = [data.batch(step) for step in range(32)]
+    held_out = [batch for _, windows in data.held_out() for batch in windows]
+    return [array.tobytes() for array in (*batches, *held_out, open_corpus(folder).token_bytes)]
 
 
 def damaged(corpus: Corpus, folder: Path, name: str, data: bytes) -> Path:
