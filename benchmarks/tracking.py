@@ -244,8 +244,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             blocks = {}
             for beside in random.Random(len(turns)).sample(get_args(Beside), 3):
                 mirroring = [uploader.pid or 0, *group_members(group)]
-                stand_still = {"tracking": [], "nothing": mirroring, "other work": mirroring}[beside]
-                stand_still = stand_still + ([] if beside == "other work" else [other.pid or 0])
+                stand_still = [] if beside == "tracking" else mirroring
+                stand_still += [] if beside == "other work" else [other.pid or 0]
                 block_began = time.monotonic()
                 with stopped(stand_still):
                     trainer_pipe.send(BLOCK_SECONDS)

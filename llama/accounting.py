@@ -2,8 +2,8 @@
 
 No torch: planning and analysis count without building a model.
 
-Conventions: training FLOPs count forward and backward as three forwards, and
-attention in full, without halving for the causal mask. N_matmul includes the head and leaves out the input embedding.
+Conventions: training FLOPs count forward and backward as three forwards, and attention in full, without halving for the
+causal mask. N_matmul includes the head and leaves out the input embedding.
 """
 
 from __future__ import annotations

@@ -42,9 +42,8 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.d_head = config.n_heads, config.n_kv_heads, config.d_head
         self.qkv = nn.Linear(config.d_model, (config.n_heads + 2 * config.n_kv_heads) * config.d_head, bias=False)
         self.out = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=False)
-        self.attend: Callable[..., Tensor] = (
-            F.scaled_dot_product_attention
-        )  # `llama.precision` may put another around it
+        # `llama.precision` may put another around it.
+        self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
 
     def forward(self, x_BTD: Tensor, rotation_TR: Tensor, cache: KVCache | None) -> Tensor:
         qkv_BTAE = self.qkv(x_BTD).unflatten(-1, (-1, self.d_head))

@@ -18,17 +18,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llama.data.corpus import Corpus
 from llama.data.permutation import derive_key, permute, shuffle_order
 from llama.data.quotas import BLOCK_SEQUENCES, block_quotas, window_count
 from llama.data.repetition import Repetition, repetition
-
-if TYPE_CHECKING:
-    from llama.data.corpus import Corpus
 
 
 class Mixture:

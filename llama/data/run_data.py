@@ -55,9 +55,11 @@ def open_run_data(config: RunConfig, corpus_folder: Path | str) -> RunData:
     """Open the corpus in a folder: see `run_data`.
 
     Raises:
-        UserError: it is damaged, or what `run_data` refuses.
+        UserError: as `check_corpus` and `run_data`, or it is damaged.
     """
-    return run_data(config, open_corpus(Path(corpus_folder)))
+    corpus = open_corpus(Path(corpus_folder))
+    check_corpus(config, corpus)
+    return run_data(config, corpus)
 
 
 def check_corpus(config: RunConfig, corpus: Corpus) -> None:
@@ -75,12 +77,11 @@ def check_corpus(config: RunConfig, corpus: Corpus) -> None:
 
 
 def run_data(config: RunConfig, corpus: Corpus) -> RunData:
-    """Take the run's data from its corpus, whose tokens are verified as they are opened.
+    """Take the run's data from its corpus, which `check_corpus` let pass. Tokens are verified as they are opened.
 
     Raises:
-        UserError: as `check_corpus`; or the corpus is damaged, or has too little of a domain.
+        UserError: the corpus is damaged, or has too little of a domain.
     """
-    check_corpus(config, corpus)
     mixture = Mixture(
         corpus,
         config.data.weights,

@@ -37,10 +37,10 @@ class Speeds:
         """Tokens a second of one run beside the others; None where nothing near was measured and nothing can be assumed."""
         if self.assumed is not None and self.assumed.mfu is not None:
             return self._assumption(shape, self.assumed)
-        shapes = {point.shape for point in self.finished.points}
-        if shape in shapes:
-            return Speed(next(p.tokens_per_second for p in self.finished.points if p.shape == shape), "finished")
-        alone = [self._beside_others(point) for point in self.calibration.points if point.shape not in shapes]
+        finished = {point.shape: point.tokens_per_second for point in self.finished.points}
+        if shape in finished:
+            return Speed(finished[shape], "finished")
+        alone = [self._beside_others(point) for point in self.calibration.points if point.shape not in finished]
         found = Calibration(points=(*self.finished.points, *alone)).speed(shape)
         if found is None and self.assumed is not None:
             return self._assumption(shape, self.assumed)

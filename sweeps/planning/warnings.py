@@ -141,21 +141,20 @@ def _horizon_warnings(design: Design, finals: Sequence[PlannedRun]) -> list[Plan
 
 def _cooldown_warnings(finals: Sequence[PlannedRun]) -> list[PlanWarning]:
     """A cooldown begins at a log point, which for a branch far shorter than its trunk's horizon may be far too early."""
-    longer = {}
+    longer = []
     for run in finals:
         config = run.config
         if config.steps is None or config.fork_step is None:
             continue
         wanted, steps = config.recipe.cooldown_steps(config.steps), config.steps - config.fork_step
         if steps > LONG_COOLDOWN * wanted > 0:
-            longer[run.record.name] = (steps / wanted, steps, wanted)
+            longer.append((steps / wanted, run.record.name, steps, wanted))
     if not longer:
         return []
-    worst = max(longer, key=lambda name: longer[name])
-    _, steps, wanted = longer[worst]
+    _, worst, steps, wanted = max(longer)
     message = (
-        f"{count(len(longer), 'run')} cool down for longer than the recipe has it, at most {worst}: {steps:,} steps instead of "
-        f"{wanted:,}, since a branch forks at a log point, a hundredth of recipe.reference_budget: lower that, or leave out "
+        f"the cooldown of {count(len(longer), 'run')} is longer than the recipe's, at most {worst}'s: {steps:,} steps instead "
+        f"of {wanted:,}, since a branch forks at a log point, a hundredth of recipe.reference_budget: lower that, or leave out "
         "the smallest budgets"
     )
     return [PlanWarning(code="cooldown", message=message)]

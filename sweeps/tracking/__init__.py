@@ -7,10 +7,9 @@ from sweeps.tracking.mirror import Mirror
 from sweeps.tracking.store import TrackingError
 from sweeps.tracking.sync import StudyReport, log_report, sync
 from sweeps.tracking.ui import serve_ui
-from sweeps.tracking.uri import OFF, check_tracking, default_tracking_uri
+from sweeps.tracking.uri import check_tracking, default_tracking_uri
 
 __all__ = [
-    "OFF",
     "Mirror",
     "StudyReport",
     "TrackingError",

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from llama.config import DataConfig
 from llama.data.corpus import MANIFEST, TOKENIZER, Corpus, open_corpus
 from llama.data.run_data import open_run_data
 from llama.data.shards import HEADER_BYTES, ShardWriter
 from llama.errors import UserError
-from tests.llama.shapes import tiny_model, tiny_run
+from tests.llama.shapes import tiny_model, tiny_recipe, tiny_run
 
 WEIGHTS = {"left": 0.7, "right": 0.3}
 FILES = ["left.train.bin", "left.val.bin", "right.train.bin", "right.val.bin", TOKENIZER, MANIFEST]
@@ -34,9 +35,14 @@ def _nothing_unpickles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def seen_by_a_run(folder: Path, digest: str) -> list[bytes]:
     """All that a run takes from a corpus: batches, held-out windows and the bytes that its tokens stand for."""
-    config = tiny_run(corpus_digest=digest, weights=WEIGHTS, model=tiny_model(vocab_size=1_000, context_length=16))
+    config = tiny_run(
+        model=tiny_model(vocab_size=1_000, context_length=16),
+        data=DataConfig(corpus_digest=digest, weights=WEIGHTS, validation_tokens=640),
+        recipe=tiny_recipe(batch_sequences=64),
+        tokens=64 * 16 * 8,
+    )
     data = open_run_data(config, folder)
-    batches = [data.batch(step) for step in range(32)]
+    batches = [data.batch(step) for step in range(8)]
     held_out = [batch for _, windows in data.held_out() for batch in windows]
     return [array.tobytes() for array in (*batches, *held_out, open_corpus(folder).token_bytes)]
 
